@@ -1,0 +1,114 @@
+"""Every field of a vlax config, with its default and one line that says what it is.
+
+A config has three parts: `run` reaches every stage of a chain, `stage` is the stage that was asked for, `parents` are the stages
+before it, by name. Stage files say only what differs from here.
+
+    --config.run.seed=1     --config.stage.steps=100     --config.parents.stage1.steps=100
+"""
+
+from ml_collections import ConfigDict
+
+VARIANTS = ("embedded", "0.9b")
+
+
+def check_variant(variant: str) -> str:
+    if variant not in VARIANTS:
+        raise ValueError(f"unknown variant {variant!r}; the variants are {', '.join(VARIANTS)}")
+    return variant
+
+
+def run(variant: str = "embedded") -> ConfigDict:
+    """What all stages of a chain share."""
+    r = ConfigDict()
+    r.data_root = ""  # where relative paths of data sources start: a directory or gs://bucket/path
+    r.seed = 0  # initial parameters, data order, twins
+    r.mask = "image_bidirectional"  # attention mask kind: causal, image_bidirectional, prefix_lm, image_sees_prompt
+    r.templates = "plain"  # prompt templates: see vlax/data/prompts.py
+    r.dtype = "float32"  # compute dtype: float32 or bfloat16; what learns is always stored in float32
+    r.layers = "unroll"  # unroll, or scan: one compiled layer body, for TPU compile times
+    r.remat = False  # recompute activations in the backward pass instead of keeping them
+    r.mesh = ConfigDict({"data": -1, "fsdp": 1, "tp": 1})  # devices by axis; -1: what the others leave
+    r.distributed = False  # several processes: jax.distributed.initialize() from the environment (TPU pods, SLURM)
+    r.threads = 2  # threads that build batches
+    r.prefetch = 8  # batches that they may build ahead
+    r.image_cache_mb = 256  # host memory for resized pictures; beyond it they are decoded again
+    r.log_every = 20  # updates between two log lines
+    r.tensorboard = True  # write TensorBoard event files
+    r.compilation_cache = "~/.cache/vlax/xla"  # compiled programs, kept between runs; "" switches it off
+    r.tokenizer = ""  # directory of a Hugging Face tokenizer; "": a byte-level BPE is trained on run.bpe_text
+    r.bpe_vocab = 400  # vocabulary of that BPE
+    r.bpe_text = ConfigDict({"text": {"kind": "scenes", "split": "train", "style": "text", "size": 4000}})  # its text
+    r.vision = ""  # pretrained vision tower (a vlax export); "": stage 0 makes one
+    r.decoder = ""  # pretrained decoder (a vlax export); "": stage 0 makes one
+    r.model = _model_0_9b() if variant == "0.9b" else _model_embedded()  # shapes
+    if variant == "0.9b":
+        r.dtype, r.tokenizer, r.templates = "bfloat16", "Qwen/Qwen2.5-0.5B", "instruct"
+        r.vision, r.decoder = "google/siglip-so400m-patch14-224", "Qwen/Qwen2.5-0.5B"
+        r.threads, r.prefetch = 16, 16
+    return r
+
+
+def _model_embedded() -> ConfigDict:
+    return ConfigDict({
+        "vision": {"image_size": 32, "patch_size": 8, "width": 96, "layers": 4, "heads": 4, "mlp_dim": 256},
+        "projector": {"kind": "mlp", "pixel_shuffle": 1},
+        # vocab_size 0: the tokenizer's own
+        "decoder": {"vocab_size": 0, "width": 96, "layers": 4, "heads": 4, "kv_heads": 2, "head_dim": 24, "mlp_dim": 256,
+                    "qkv_bias": True, "rope_theta": 10_000.0, "tied": True},
+        # the throw-away decoder of the captioner in which stage 0 trains the vision tower
+        "captioner": {"width": 96, "layers": 2, "heads": 4, "kv_heads": 2, "head_dim": 24, "mlp_dim": 256},
+    })  # fmt: skip
+
+
+def _model_0_9b() -> ConfigDict:
+    return ConfigDict({
+        "vision": {"image_size": 224, "patch_size": 14, "width": 1152, "layers": 27, "heads": 16, "mlp_dim": 4304},
+        "projector": {"kind": "mlp", "pixel_shuffle": 1},
+        "decoder": {"vocab_size": 151_936, "width": 896, "layers": 24, "heads": 14, "kv_heads": 2, "head_dim": 64,
+                    "mlp_dim": 4864, "qkv_bias": True, "rope_theta": 1_000_000.0, "tied": True},
+        "captioner": {"width": 896, "layers": 2, "heads": 14, "kv_heads": 2, "head_dim": 64, "mlp_dim": 4864},
+    })  # fmt: skip
+
+
+def stage(name: str) -> ConfigDict:
+    """What belongs to one stage."""
+    s = ConfigDict()
+    s.name = name
+    # where each part comes from: a parent stage's name, "pretrained" (run.vision, run.decoder) or "fresh". A part that is
+    # not named does not exist: {decoder: ...} alone is a language model without eyes.
+    s.init = ConfigDict({"vision": "fresh", "projector": "fresh", "decoder": "fresh"})
+    s.captioner = False  # use run.model.captioner in place of run.model.decoder
+    s.trainable = ConfigDict({"projector": "^projector/"})  # group: regular expression over parameter paths
+    s.learning_rate = ConfigDict({"projector": 1e-3})  # group: peak learning rate
+    s.mask = ""  # mask kind of this stage; "": run.mask
+    s.mixture = ConfigDict()  # training sources by name: {kind, ..., weight}
+    s.epoch_of = ""  # the source whose pass is an epoch; "": the only one
+    s.epochs = 1.0  # length in epochs, used when steps is 0
+    s.steps = 0  # length in optimizer updates
+    s.batch_size = 64  # rows an update, over all devices and micro-batches
+    s.accumulate = 1  # micro-batches an update
+    s.accumulation = "multisteps"  # optax.MultiSteps, or scan: one compiled step over all micro-batches
+    s.text_length = 40  # T: prompt and answer tokens; longer rows follow overlong
+    s.overlong = "drop"  # drop: leave the row out and count it; cut: cut the answer's end
+    s.warmup = 0.03  # share of the updates
+    s.final_learning_rate = 0.0  # at the cosine's end, as a share of the peak
+    s.clip = 1.0  # global gradient norm; 0: off
+    s.weight_decay = 0.0  # AdamW, on matrices
+    s.beta2 = 0.999
+    s.eval_every = 0  # updates between two validations, each with a checkpoint; 0: at the end only
+    s.eval_batches = 8  # batches of held-out loss a source
+    s.validation = ConfigDict()  # held-out sources for the loss, as in mixture
+    s.generate = ConfigDict()  # held-out sources for the small generative evaluation while training
+    s.generate_samples = 64  # rows of each
+    s.test = ConfigDict()  # sources that eval.py scores
+    s.prior = ConfigDict()  # by test name: {train: source, validation: source} of the prior that sees no image
+    s.max_new_tokens = 32  # of an answer
+    s.num_beams = 1  # 1: greedy
+    s.select = "last"  # which state is exported and evaluated: last, or best (on validation loss)
+    s.reference = ""  # JSON with reference curves to draw under this run's
+    return s
+
+
+def config(variant: str, asked: ConfigDict, parents: dict[str, ConfigDict]) -> ConfigDict:
+    """The whole: {run, stage, parents, variant}."""
+    return ConfigDict({"run": run(variant), "stage": asked, "parents": parents, "variant": variant})

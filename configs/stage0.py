@@ -1,0 +1,37 @@
+"""Stage 0, embedded variant only: what pretrained backbones are elsewhere.
+
+`vision`: a tower that has learned to see, as part of a captioner whose decoder is thrown away. `decoder`: a language model that
+has learned the captions' language from text alone. Stage 1 therefore meets a frozen decoder that never saw an image.
+
+    --config=configs/stage0.py:vision      --config=configs/stage0.py:decoder
+"""
+
+from configs import base
+
+
+def vision():
+    s = base.stage("stage0-vision")
+    s.captioner = True
+    s.trainable = {"all": "."}
+    s.learning_rate = {"all": 2e-3}
+    s.mixture = {"ai": {"kind": "scenes", "split": "train", "style": "ai", "weight": 1.0}}
+    s.validation = {"ai": {"kind": "scenes", "split": "val", "style": "ai"}}
+    s.steps, s.text_length = 1200, 56
+    return s
+
+
+def decoder():
+    s = base.stage("stage0-decoder")
+    s.init = {"decoder": "fresh"}
+    s.trainable = {"all": "."}
+    s.learning_rate = {"all": 3e-3}
+    s.mixture = {"text": {"kind": "scenes", "split": "train", "style": "text", "weight": 1.0}}
+    s.validation = {"text": {"kind": "scenes", "split": "val", "style": "text"}}
+    s.steps, s.text_length = 400, 56
+    return s
+
+
+def get_config(which: str = "vision"):
+    if which not in ("vision", "decoder"):
+        raise ValueError(f"unknown variant {which!r}; stage 0 has vision and decoder")
+    return base.config("embedded", vision() if which == "vision" else decoder(), {})

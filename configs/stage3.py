@@ -1,0 +1,37 @@
+"""Stage 3, joint training: projector and decoder learn, on AI-made and human captions."""
+
+from configs import base, scores, stage2
+
+
+def stage(variant: str):
+    s = base.stage("stage3")
+    s.init = {"vision": "stage2", "projector": "stage2", "decoder": "stage2"}
+    s.trainable = {"projector": "^projector/", "decoder": "^decoder/"}
+    s.learning_rate = {"projector": 1e-4, "decoder": 5e-5}
+    s.epoch_of = "human"
+    if variant == "0.9b":
+        s.mixture = {
+            "ai": {"kind": "llava", "annotations": "sharegpt4v/share-captioner_coco_lcs_sam_1246k_1107.json",
+                   "images": "sharegpt4v/images", "weight": 0.5},
+            "human": {"kind": "coco", "annotations": "coco/annotations/captions_train2014.json", "images": "coco/train2014",
+                      "weight": 1.0},
+        }  # fmt: skip
+        s.batch_size, s.accumulate, s.text_length = 256, 4, 256
+        s.overlong, s.eval_every = "cut", 500
+    else:
+        s.learning_rate = {"projector": 2e-3, "decoder": 2e-3}
+        s.mixture = {
+            "ai": {"kind": "scenes", "split": "train", "style": "ai", "weight": 0.5},
+            "human": {"kind": "scenes", "split": "train", "style": "human", "weight": 1.0},
+        }
+        s.steps, s.eval_every, s.text_length = 600, 200, 56
+    return scores.captions(s, variant)
+
+
+def parents(variant: str):
+    return {**stage2.parents(variant), "stage2": stage2.stage(variant)}
+
+
+def get_config(variant: str = "embedded"):
+    base.check_variant(variant)
+    return base.config(variant, stage(variant), parents(variant))

@@ -1,0 +1,40 @@
+"""Stage 4, tasks: projector and decoder learn captions and question answering together."""
+
+from configs import base, scores, stage3
+
+
+def stage(variant: str):
+    s = base.stage("stage4")
+    s.init = {"vision": "stage3", "projector": "stage3", "decoder": "stage3"}
+    s.trainable = {"projector": "^projector/", "decoder": "^decoder/"}
+    s.learning_rate = {"projector": 2e-5, "decoder": 2e-5}
+    s.epoch_of = "questions"
+    if variant == "0.9b":
+        s.mixture = {
+            "questions": {"kind": "vqa", "questions": "vqav2/v2_OpenEnded_mscoco_train2014_questions.json",
+                          "annotations": "vqav2/v2_mscoco_train2014_annotations.json", "images": "coco/train2014",
+                          "weight": 1.0},
+            "instruct": {"kind": "llava", "annotations": "llava_instruct/llava_instruct_150k.json", "images": "coco/train2017",
+                         "weight": 0.35},
+            "human": {"kind": "coco", "annotations": "coco/annotations/captions_train2014.json", "images": "coco/train2014",
+                      "weight": 0.5},
+        }  # fmt: skip
+        s.batch_size, s.accumulate, s.text_length = 128, 2, 256
+        s.overlong, s.eval_every = "cut", 1000
+    else:
+        s.learning_rate = {"projector": 2e-3, "decoder": 2e-3}
+        s.mixture = {
+            "questions": {"kind": "scenes", "split": "train", "style": "questions", "weight": 1.0},
+            "human": {"kind": "scenes", "split": "train", "style": "human", "weight": 0.15},
+        }
+        s.steps, s.eval_every, s.text_length = 900, 300, 56
+    return scores.questions(scores.captions(s, variant), variant)
+
+
+def parents(variant: str):
+    return {**stage3.parents(variant), "stage3": stage3.stage(variant)}
+
+
+def get_config(variant: str = "embedded"):
+    base.check_variant(variant)
+    return base.config(variant, stage(variant), parents(variant))

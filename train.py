@@ -1,0 +1,31 @@
+"""Trains a stage, and the stages it needs.
+
+    python train.py --config=configs/stage3.py                      # embedded data
+    python train.py --config=configs/stage3.py:0.9b --config.run.data_root=gs://bucket/data --workdir=gs://bucket/run
+
+Asked again, it goes on where it stopped. Every field is in configs/base.py.
+"""
+
+from absl import flags
+
+from vlax import cli
+
+CONFIG = cli.define_config("configs/stage3.py or configs/stage3.py:0.9b")
+WORKDIR = flags.DEFINE_string("workdir", "runs/embedded", "Directory (or gs://...) of checkpoints, exports, logs and scores")
+REPLAY = flags.DEFINE_bool("replay", False, "Run the first steps of every started stage again and compare their losses")
+
+
+def main(argv):
+    del argv
+    from vlax import chain  # after the flags: a typo should not wait for the imports
+
+    cli.prepare(CONFIG.value)
+    if REPLAY.value:
+        chain.replay(CONFIG.value, WORKDIR.value)
+    else:
+        chain.run(CONFIG.value, WORKDIR.value)
+
+
+if __name__ == "__main__":
+    flags.mark_flag_as_required("config")
+    cli.run(main)

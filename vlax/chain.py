@@ -1,0 +1,27 @@
+"""Runs a chain of stages: what is missing, in order."""
+
+from etils import epath
+from ml_collections import ConfigDict
+
+from vlax import session, stages, trainer
+
+
+def run(config: ConfigDict, workdir: str) -> None:
+    """Trains every unfinished stage that the config needs, the asked-for one last."""
+    workdir = epath.Path(workdir)
+    plans = stages.chain(config, workdir)
+    pending = stages.todo(plans)
+    for plan in pending:
+        built = session.build(plan)
+        stages.record_identity(plan)
+        trainer.train(built)
+    if not pending:
+        print(f"{plans[-1].name} is finished: {plans[-1].export}")
+
+
+def replay(config: ConfigDict, workdir: str) -> None:
+    """Compares the first losses of every stage that has started with its record."""
+    for plan in stages.chain(config, epath.Path(workdir)):
+        stages.check_identity(plan)
+        if (plan.directory / "first_losses.json").exists():
+            print(trainer.replay(session.build(plan)))

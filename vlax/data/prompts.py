@@ -1,0 +1,111 @@
+"""From a row to token ids: templates, spans and segments. The loss mask is decided here and nowhere else.
+
+A row becomes spans, and each span is tokenised once, by itself. The mask therefore follows from the template: no piece is
+ever found again in a longer token sequence, and the prompt has the very ids at training that it has at inference.
+
+    Row(task="caption", turns=(Turn("", "a dog"),))            ->  [("caption:", False), (" a dog", True)]
+    Row(task="question", turns=(Turn("is it red?", "no"),))    ->  [("question: is it red? answer:", False), (" no", True)]
+
+Ids are [BOS, if the tokenizer has one | prompt | answer | EOS]; segment 1 up to the prompt's end, 2 from the answer on. Every
+answer ends with a supervised EOS, so that the model learns to stop.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+
+from vlax.data.rows import TASKS, Row
+from vlax.errors import VlaxError
+from vlax.masks import ANSWER, PROMPT
+
+# name -> task -> prompt. An answer follows its prompt after one space.
+TEMPLATES: dict[str, dict[str, str]] = {
+    "plain": {"caption": "caption:", "describe": "describe:", "question": "question: {question} answer:"},
+    "instruct": {
+        "caption": "Write a short caption of the image.\nCaption:",
+        "describe": "Describe the image in detail.\nDescription:",
+        "question": "{question}\nAnswer the question in a word or a short phrase.\nAnswer:",
+    },
+}
+
+
+def template(name: str) -> dict[str, str]:
+    """The prompts of a template set; VlaxError names the sets there are."""
+    if name not in TEMPLATES:
+        raise VlaxError(f"unknown prompt template {name!r}; there are {', '.join(TEMPLATES)}")
+    return TEMPLATES[name]
+
+
+def template_hash(name: str) -> str:
+    """Short digest of a template set: scores and manifests carry it."""
+    return hashlib.sha256(json.dumps(template(name), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def prompt_text(task: str, question: str, name: str) -> str:
+    """prompt_text("question", "is it red?", "plain") == "question: is it red? answer:" """
+    if task not in TASKS:
+        raise VlaxError(f"unknown task {task!r}; the tasks are {', '.join(TASKS)}")
+    return template(name)[task].replace("{question}", question.strip())
+
+
+def spans(row: Row, name: str) -> list[tuple[str, bool]]:
+    """(text, supervised) in order. VlaxError when an answer is empty: its loss would be the EOS alone."""
+    out = []
+    for turn in row.turns:
+        if not turn.answer.strip():
+            raise VlaxError(f"row {row.id}: the answer is empty; remove the row or fill it in")
+        out += [(prompt_text(row.task, turn.question, name), False), (" " + turn.answer.strip(), True)]
+    return out
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Encoder:
+    """Rows to ids with one tokenizer and one template set."""
+
+    tokenizer: object  # a Hugging Face fast tokenizer
+    templates: str
+
+    def __post_init__(self):
+        template(self.templates)
+        t = self.tokenizer
+        if t.eos_token_id is None:
+            raise VlaxError("the tokenizer has no EOS token: the model could never learn to stop. Set one before training")
+        if t.pad_token_id is None or t.pad_token_id == t.eos_token_id:
+            raise VlaxError(
+                "the tokenizer's pad token is missing or is its EOS: masking pads would mask EOS and answers would never "
+                "stop. Add a pad token of its own (tokenizer.add_special_tokens({'pad_token': '<pad>'}))"
+            )
+
+    @functools.cached_property
+    def _cached(self):
+        return functools.lru_cache(maxsize=1 << 16)(lambda text: tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"]))
+
+    def ids(self, text: str) -> list[int]:
+        """Token ids of a span. The last 65,536 distinct spans are remembered: prompts and short answers recur."""
+        return list(self._cached(text))
+
+    def prompt(self, task: str, question: str) -> list[int]:
+        """Ids of a prompt as generation meets them."""
+        bos = self.tokenizer.bos_token_id
+        return ([] if bos is None else [bos]) + self.ids(prompt_text(task, question, self.templates))
+
+    def encode(self, row: Row) -> tuple[list[int], list[int]]:
+        """(token ids, segments) of a whole row."""
+        tokens, segments = [], []
+        if self.tokenizer.bos_token_id is not None:
+            tokens, segments = [self.tokenizer.bos_token_id], [PROMPT]
+        for text, supervised in spans(row, self.templates):
+            ids = self.ids(text) + ([self.tokenizer.eos_token_id] if supervised else [])
+            tokens += ids
+            segments += [ANSWER if supervised else PROMPT] * len(ids)
+        return tokens, segments
+
+    def decode(self, ids) -> str:
+        """The text of generated ids, up to the first EOS."""
+        kept = []
+        for token in ids:
+            if token == self.tokenizer.eos_token_id:
+                break
+            kept.append(int(token))
+        return self.tokenizer.decode(kept, skip_special_tokens=True).strip()

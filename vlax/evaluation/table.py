@@ -1,0 +1,68 @@
+"""The table of scores for the terminal: no score without its blind twin, its prior and their intervals.
+
+    metric  score   95 % interval  blind twin  prior           score - twin          score - prior
+    ──────  ─────  ──────────────  ──────────  ─────  ─────────────────────  ─────────────────────
+    CIDEr   0.612  [0.571, 0.655]       0.208  0.171  +0.404 [0.360, 0.449]  +0.441 [0.398, 0.486]
+    Bleu_4  0.201               -       0.112      -                      -                      -
+
+"-" stands where there is no number: corpus scores such as BLEU have no interval.
+"""
+
+import dataclasses
+from collections.abc import Iterable
+
+from vlax.errors import VlaxError
+from vlax.evaluation.statistics import Interval
+
+_HEADS = ("metric", "score", "95 % interval", "blind twin", "prior", "score - twin", "score - prior")
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoreRow:
+    """One line: scores in the metric's own units, None where there is none (it is shown as "-").
+
+    interval    of the score (`statistics.bootstrap_interval`)
+    over_twin   of score - twin on the same rows (`statistics.paired_interval`)
+    over_prior  of score - prior
+    """
+
+    metric: str
+    score: float
+    interval: Interval | None = None
+    twin: float | None = None
+    prior: float | None = None
+    over_twin: Interval | None = None
+    over_prior: Interval | None = None
+
+
+def score_table(rows: Iterable[ScoreRow]) -> str:
+    """Aligned plain text, one line a row under a head; three decimals. Raises VlaxError without rows."""
+    lines = [_cells(row) for row in rows]
+    if not lines:
+        raise VlaxError("No scores to show: the table needs a row.")
+    widths = [max(len(line[i]) for line in [_HEADS, *lines]) for i in range(len(_HEADS))]
+    rule = tuple("─" * width for width in widths)
+    return "\n".join(_aligned(line, widths) for line in (_HEADS, rule, *lines))
+
+
+def _cells(row: ScoreRow) -> tuple[str, ...]:
+    interval = "-" if row.interval is None else _range(row.interval)
+    numbers = (interval, _number(row.twin), _number(row.prior), _difference(row.over_twin), _difference(row.over_prior))
+    return (row.metric, _number(row.score), *numbers)
+
+
+def _aligned(cells: tuple[str, ...], widths: list[int]) -> str:
+    name, *numbers = cells
+    return "  ".join([name.ljust(widths[0]), *(n.rjust(w) for n, w in zip(numbers, widths[1:], strict=True))]).rstrip()
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _range(interval: Interval) -> str:
+    return f"[{interval.low:.3f}, {interval.high:.3f}]"
+
+
+def _difference(interval: Interval | None) -> str:
+    return "-" if interval is None else f"{interval.mean:+.3f} {_range(interval)}"

@@ -1,0 +1,150 @@
+"""The language model: one pre-norm transformer with the options by which Qwen, Llama, GPT-2, OPT and Gemma differ."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from vlax.models.attention import Attention, AttentionConfig, rope_tables
+from vlax.models.layers import MLP, RMSNorm, apply_layers, layer_norm
+
+
+@dataclasses.dataclass(frozen=True)
+class DecoderConfig:
+    """A decoder. Defaults are the Llama/Qwen2 form; sizes have none."""
+
+    vocab_size: int
+    width: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    mlp_dim: int
+    activation: str = "silu"
+    gated_mlp: bool = True
+    mlp_bias: bool = False
+    norm: str = "rms"  # "rms" or "layer"
+    norm_offset: float = 0.0  # 1 for Gemma: the stored scale is w - 1
+    eps: float = 1e-6
+    qkv_bias: bool = False  # True for Qwen2
+    out_bias: bool = False
+    qk_norm: bool = False  # Qwen3
+    rope_theta: float | None = 10_000.0  # None: learned positions instead (GPT-2, OPT)
+    rope_scaling: dict | None = None
+    max_positions: int = 0  # of the learned table; 0 with RoPE
+    tied: bool = True  # the head is the embedding
+    embed_scale: bool = False  # Gemma multiplies embeddings by sqrt(width)
+    attention_scale: float | None = None  # None: head_dim ** -0.5
+    attention_softcap: float | None = None
+    logit_softcap: float | None = None
+    post_norms: bool = False  # Gemma 2 normalises what attention and MLP return, too
+    window: int | None = None  # sliding window, in positions
+    window_layers: tuple[int, ...] = ()  # the layers that it holds for
+
+
+def _norm(c: DecoderConfig, dtype, rngs):
+    if c.norm == "rms":
+        return RMSNorm(c.width, eps=c.eps, offset=c.norm_offset, dtype=dtype, rngs=rngs)
+    return layer_norm(c.width, eps=c.eps, dtype=dtype, rngs=rngs)
+
+
+class Block(nnx.Module):
+    def __init__(self, c: DecoderConfig, *, dtype, rngs: nnx.Rngs):
+        attention = AttentionConfig(
+            c.width, c.heads, c.kv_heads, c.head_dim, c.qkv_bias, c.out_bias, c.qk_norm, c.eps, c.attention_scale,
+            c.attention_softcap,
+        )  # fmt: skip
+        self.norm1 = _norm(c, dtype, rngs)
+        self.attention = Attention(attention, dtype=dtype, rngs=rngs)
+        self.norm2 = _norm(c, dtype, rngs)
+        self.mlp = MLP(
+            c.width, c.mlp_dim, activation=c.activation, gated=c.gated_mlp, bias=c.mlp_bias, dtype=dtype, rngs=rngs
+        )
+        if c.post_norms:
+            self.post_norm1, self.post_norm2 = _norm(c, dtype, rngs), _norm(c, dtype, rngs)
+        self.post_norms = c.post_norms
+
+    def trace(self, x, batch: int, mask, rope, cache=None, slot=0):
+        """As __call__, and also returns the attention weights f32[B,H,S,keys] and the updated cache."""
+        out, weights, cache = self.attention(self.norm1(x), batch, mask, rope, cache, slot)
+        x = x + (self.post_norm1(out) if self.post_norms else out)
+        out = self.mlp(self.norm2(x))
+        return x + (self.post_norm2(out) if self.post_norms else out), weights, cache
+
+    def __call__(self, x, batch: int, masks, rope, windowed=None):
+        """x: [B*S,D]. masks: (global, sliding-window) pair; `windowed` (bool scalar) chooses, None means global."""
+        mask = masks[0] if windowed is None else jnp.where(windowed, masks[1], masks[0])
+        return self.trace(x, batch, mask, rope)[0]
+
+
+class Decoder(nnx.Module):
+    """Embeddings in, hidden states out; `embed` and `logits` are its two ends."""
+
+    def __init__(self, config: DecoderConfig, *, dtype=jnp.float32, rngs: nnx.Rngs):
+        c = config
+        normal = nnx.initializers.normal(0.02)
+        self.embedding = nnx.Param(normal(rngs.params(), (c.vocab_size, c.width), jnp.float32))
+        if c.rope_theta is None:
+            self.position = nnx.Param(normal(rngs.params(), (c.max_positions, c.width), jnp.float32))
+        self.layers = nnx.List([Block(c, dtype=dtype, rngs=rngs) for _ in range(c.layers)])
+        self.norm = _norm(c, dtype, rngs)
+        if not c.tied:
+            self.head = nnx.Param(normal(rngs.params(), (c.width, c.vocab_size), jnp.float32))
+        self.config, self.dtype = c, dtype
+
+    def embed(self, tokens):
+        """int32[B,T] -> [B,T,D]"""
+        x = jnp.take(self.embedding[...], tokens, axis=0).astype(self.dtype)
+        return x * jnp.asarray(self.config.width**0.5, self.dtype) if self.config.embed_scale else x
+
+    def logits(self, hidden):
+        """[...,D] -> f32[...,V]. Call it on as few positions as carry loss: at V = 150 k it is the largest product."""
+        c = self.config
+        table = self.embedding[...].T if c.tied else self.head[...]
+        out = jnp.matmul(hidden.astype(self.dtype), table.astype(self.dtype), preferred_element_type=jnp.float32)
+        return out if c.logit_softcap is None else c.logit_softcap * jnp.tanh(out / c.logit_softcap)
+
+    def _inputs(self, x, positions, mask, key_positions):
+        """(x with learned positions, rotary tables, (global, sliding) masks)"""
+        c = self.config
+        if c.rope_theta is None:
+            return x + jnp.take(self.position[...], positions, axis=0).astype(x.dtype), None, (mask, mask)
+        rope = rope_tables(positions, c.head_dim, c.rope_theta, c.rope_scaling)
+        if c.window is None:
+            return x, rope, (mask, mask)
+        distance = positions[:, :, None] - (positions if key_positions is None else key_positions)[:, None, :]
+        return x, rope, (mask, mask & (distance < c.window))
+
+    def __call__(self, x, positions, mask, *, mode: str = "unroll", remat: bool = False):
+        """x: [B,S,D]; positions: int32[B,S]; mask: bool[B,S,S]. Returns the normed hidden states [B,S,D]."""
+        c, (batch, length) = self.config, x.shape[:2]
+        x, rope, masks = self._inputs(x, positions, mask, None)
+        windowed = None
+        if c.window is not None:
+            windowed = jnp.asarray([i in c.window_layers for i in range(c.layers)])
+        x = x.reshape(batch * length, c.width)
+        x = apply_layers(self.layers, x, batch, masks, rope, mode=mode, remat=remat, per_layer=windowed)
+        return self.norm(x).reshape(batch, length, c.width)
+
+    def trace(self, x, positions, mask, cache=None, slot=0, key_positions=None):
+        """The unrolled reference path, for decoding and for looking inside.
+
+        cache: one (k, v) a layer, each [B,G,C,K], written at `slot`; then mask is bool[B,S,C] and key_positions int32[B,C].
+        Returns (hidden [B,S,D], attention weights: one f32[B,H,S,keys] a layer, cache).
+        """
+        c, (batch, length) = self.config, x.shape[:2]
+        x, rope, masks = self._inputs(x, positions, mask, key_positions)
+        x, weights, caches = x.reshape(batch * length, c.width), [], []
+        for i, layer in enumerate(self.layers):
+            layer_mask = masks[1] if c.window is not None and i in c.window_layers else masks[0]
+            x, weight, kv = layer.trace(x, batch, layer_mask, rope, None if cache is None else cache[i], slot)
+            weights.append(weight)
+            caches.append(kv)
+        return self.norm(x).reshape(batch, length, c.width), weights, caches
+
+    def empty_cache(self, batch: int, capacity: int):
+        """Zeroed (k, v) of every layer, each [B,G,C,K] in the compute dtype."""
+        c = self.config
+        shape = (batch, c.kv_heads, capacity, c.head_dim)
+        return [(jnp.zeros(shape, self.dtype), jnp.zeros(shape, self.dtype)) for _ in range(c.layers)]

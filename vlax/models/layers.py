@@ -1,0 +1,75 @@
+"""Small parts that both transformers are made of, and the loop over layers (unrolled or scanned, with or without remat)."""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+ACTIVATIONS: dict[str, Callable] = {
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
+    "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
+    "silu": jax.nn.silu,
+    "relu": jax.nn.relu,
+}
+
+
+class RMSNorm(nnx.Module):
+    """Root-mean-square norm in float32 (Zhang and Sennrich 2019). `offset=1` is Gemma's form, whose stored scale is w - 1."""
+
+    def __init__(self, width: int, *, eps: float, offset: float = 0.0, dtype=jnp.float32, rngs: nnx.Rngs):
+        self.scale = nnx.Param(jnp.full((width,), 1.0 - offset, jnp.float32))
+        self.eps, self.offset, self.dtype = eps, offset, dtype
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x32 = x.astype(jnp.float32)
+        normed = x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + self.eps)
+        scale = self.scale[...].astype(jnp.float32) + self.offset
+        return (normed * scale).astype(self.dtype)
+
+
+def layer_norm(width: int, *, eps: float, dtype, rngs: nnx.Rngs) -> nnx.LayerNorm:
+    """flax's LayerNorm with the exact variance: the fast one loses digits that parity with torch needs."""
+    return nnx.LayerNorm(width, epsilon=eps, use_fast_variance=False, dtype=dtype, rngs=rngs)
+
+
+class MLP(nnx.Module):
+    """down(act(up(x))), or down(act(gate(x)) * up(x)) when gated (SwiGLU, GeGLU). x: [tokens, D]."""
+
+    def __init__(self, width: int, hidden: int, *, activation: str, gated: bool, bias: bool, dtype, rngs: nnx.Rngs):
+        self.up = nnx.Linear(width, hidden, use_bias=bias, dtype=dtype, rngs=rngs)
+        if gated:
+            self.gate = nnx.Linear(width, hidden, use_bias=bias, dtype=dtype, rngs=rngs)
+        self.down = nnx.Linear(hidden, width, use_bias=bias, dtype=dtype, rngs=rngs)
+        self.activation, self.gated = activation, gated
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        act = ACTIVATIONS[self.activation]
+        hidden = act(self.gate(x)) * self.up(x) if self.gated else act(self.up(x))
+        return self.down(hidden)
+
+
+def apply_layers(layers: Sequence[nnx.Module], x: jax.Array, *args, mode: str, remat: bool, per_layer: jax.Array | None = None):
+    """Runs `layer(x, *args[, per_layer[i]])` for every layer in turn; the layers must be alike.
+
+    mode    "unroll": fastest on GPU and in decoding. "scan": the parameters are stacked inside the step and the body is
+            compiled once, which is what TPU compile times ask for.
+    remat   recompute a layer's activations in the backward pass instead of keeping them.
+    """
+    graphdef, _ = nnx.split(layers[0])
+
+    def body(params, x, extra):
+        layer = nnx.merge(graphdef, params)
+        return layer(x, *args) if extra is None else layer(x, *args, extra)
+
+    if remat:
+        body = jax.checkpoint(body)
+    params = [nnx.state(layer) for layer in layers]
+    if mode == "scan":
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
+        x, _ = jax.lax.scan(lambda x, one: (body(one[0], x, one[1]), None), x, (stacked, per_layer))
+        return x
+    for i, state in enumerate(params):
+        x = body(state, x, None if per_layer is None else per_layer[i])
+    return x

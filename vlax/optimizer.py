@@ -1,0 +1,94 @@
+"""AdamW with a learning rate by group, cosine with warm-up, clipping, and accumulation that is exact in tokens.
+
+The optimizer sees the trainable parameters and one more leaf, TOKENS. Gradients are those of the *sum* of answer-token losses,
+and the leaf carries the number of those tokens. `optax.MultiSteps` then averages both over the window, and dividing one mean by
+the other gives sum / tokens of the whole window, however it was cut. Averaging per-micro-batch means instead, as is common,
+is wrong as soon as token counts differ (transformers#34191).
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+import optax
+
+TOKENS = "#tokens"  # no parameter path has a "#"
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """updates: optimizer updates in the whole stage, which the cosine spans."""
+
+    updates: int
+    accumulate: int = 1
+    multisteps: bool = True  # False: the step scans over its micro-batches and updates once
+    warmup: float = 0.03  # share of the updates
+    final: float = 0.0  # learning rate at the end, as a share of the peak
+    clip: float = 1.0  # global norm; 0 switches clipping off
+    weight_decay: float = 0.0  # on matrices only: not on biases, norms and scales
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-8
+
+
+def schedule(config: OptimizerConfig) -> Callable:
+    """Update number -> share of the peak learning rate: linear warm-up, then cosine to `final`."""
+    warmup = max(1, round(config.warmup * config.updates))
+
+    def share(count):
+        step = jnp.asarray(count, jnp.float32) + 1  # the first update moves, too
+        progress = jnp.clip((step - warmup) / max(1, config.updates - warmup), 0.0, 1.0)
+        cosine = config.final + (1 - config.final) * 0.5 * (1 + jnp.cos(jnp.pi * progress))
+        return jnp.where(step < warmup, step / warmup, cosine)
+
+    return share
+
+
+def with_tokens(tree: Mapping, tokens) -> dict:
+    """The optimizer's tree: the trainable dict and the token leaf."""
+    return {**tree, TOKENS: jnp.asarray(tokens, jnp.float32)}
+
+
+def _divide_by_tokens(updates, params=None):
+    del params
+    tokens = updates[TOKENS]
+    return {path: jnp.zeros_like(g) if path == TOKENS else g / tokens.astype(g.dtype) for path, g in updates.items()}
+
+
+def make(config: OptimizerConfig, groups: Mapping[str, str], learning_rates: Mapping[str, float]) -> optax.GradientTransformation:
+    """The transformation over `with_tokens(trainable)`; `groups` is {path: group}, `learning_rates` {group: peak}."""
+
+    def by_group(updates, params=None):
+        del params
+        return {p: u if p == TOKENS else u * -learning_rates[groups[p]] for p, u in updates.items()}
+
+    def decayed(params):
+        return {path: path != TOKENS and value.ndim > 1 for path, value in params.items()}
+
+    inner = optax.chain(
+        optax.stateless(_divide_by_tokens),
+        optax.clip_by_global_norm(config.clip) if config.clip else optax.identity(),
+        optax.scale_by_adam(config.b1, config.b2, config.eps),
+        optax.add_decayed_weights(config.weight_decay, mask=decayed) if config.weight_decay else optax.identity(),
+        optax.stateless(by_group),
+        optax.scale_by_schedule(schedule(config)),
+    )
+    if config.accumulate == 1 or not config.multisteps:
+        return inner  # MultiSteps would run for nothing
+    multi = optax.MultiSteps(
+        inner, every_k_schedule=config.accumulate, should_skip_update_fn=optax.skip_not_finite
+    )
+    return multi.gradient_transformation()
+
+
+def init(tx: optax.GradientTransformation, trainable: Mapping[str, jax.Array]):
+    return tx.init(with_tokens(trainable, 0.0))
+
+
+def update(tx: optax.GradientTransformation, grads: Mapping, tokens, opt_state, trainable: Mapping):
+    """One (micro-)step from the gradients of the loss *sum*. Returns (new trainable, new optimizer state)."""
+    full = with_tokens(trainable, 0.0)
+    updates, opt_state = tx.update(with_tokens(grads, tokens), opt_state, full)
+    new = optax.apply_updates(full, updates)
+    return {path: value for path, value in new.items() if path != TOKENS}, opt_state

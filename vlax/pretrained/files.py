@@ -1,0 +1,72 @@
+"""From what a user typed (a directory or a hub id) to a local directory and its completed config.json."""
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from vlax.errors import VlaxError
+
+SMALL = ("*.json", "*.txt", "*.model", "*.jinja")
+TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "decoder_start_token_id")
+
+
+def local_directory(name, *, flag: str, weights: bool = True) -> Path:
+    """`name` if it is a directory, else a snapshot of the hub repository ("org/name"), without weights if `weights` is False.
+
+    flag: what the error tells the user to pass. VlaxError when there is neither such a directory nor a way to the hub.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)):
+        raise VlaxError(f"{name} is not a directory and not a hub id of the form org/name; pass {flag}")
+    import huggingface_hub
+
+    patterns = [*SMALL, "*.safetensors"] if weights else list(SMALL)
+    try:
+        return Path(huggingface_hub.snapshot_download(str(name), allow_patterns=patterns))
+    except Exception as error:  # the hub raises many kinds, from its HTTP client too; all mean the same to the user
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise VlaxError(
+            f"cannot get {name} from the Hugging Face hub ({reason}); without a network pass a local directory in "
+            f"Hugging Face layout: {flag}"
+        ) from None
+
+
+def read_json(file: Path) -> dict:
+    try:
+        values = json.loads(file.read_text())
+    except ValueError as error:
+        raise VlaxError(f"{file} is not JSON ({error}); download it again") from None
+    if not isinstance(values, dict):
+        raise VlaxError(f"{file} is not a JSON object; download it again")
+    return values
+
+
+def read_config(directory: Path, supported: Iterable[str]) -> dict:
+    """config.json with every default filled in (by transformers' config class of its model_type), nested configs included.
+
+    supported: the model_types allowed here. VlaxError: no config.json, or a model_type that is not supported.
+    """
+    file = directory / "config.json"
+    if not file.is_file():
+        raise VlaxError(f"{directory} has no config.json; name a directory in Hugging Face layout")
+    raw = read_json(file)
+    kind = raw.pop("model_type", None)
+    if kind not in supported:
+        raise VlaxError(
+            f"{file}: model_type {kind!r} is not supported here; supported are {', '.join(supported)} (SigLIP 2 at fixed "
+            f"resolution has model_type siglip)"
+        )
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.for_model(kind, **_without_token_ids(raw)).to_dict()
+    except Exception as error:  # transformers validates by a dozen exception types
+        raise VlaxError(f"{file} is not a valid {kind} config: {' '.join(str(error).split())}; download it again") from None
+
+
+def _without_token_ids(values: dict) -> dict:
+    """Special token ids belong to the tokenizer here; the config classes only print warnings about them."""
+    return {k: _without_token_ids(v) if isinstance(v, dict) else v for k, v in values.items() if k not in TOKEN_IDS}

@@ -1,0 +1,27 @@
+"""Gemma 1 (arXiv 2403.08295) and Gemma 2 (arXiv 2408.00118): scaled embeddings, norms stored as w - 1; Gemma 2 adds soft caps,
+norms after attention and MLP, and a sliding window in every second layer."""
+
+import dataclasses
+
+from vlax.models.decoder import DecoderConfig
+from vlax.pretrained import llama
+
+
+def gemma(hf: dict) -> DecoderConfig:
+    return llama.config(hf, norm_offset=1.0, embed_scale=True)
+
+
+def gemma2(hf: dict) -> DecoderConfig:
+    return llama.config(
+        hf,
+        norm_offset=1.0,
+        embed_scale=True,
+        post_norms=True,
+        attention_scale=hf["query_pre_attn_scalar"] ** -0.5,
+        attention_softcap=hf["attn_logit_softcapping"],
+        logit_softcap=hf["final_logit_softcapping"],
+    )
+
+
+GEMMA = dataclasses.replace(llama.FAMILY, model_types=("gemma",), config=gemma)
+GEMMA2 = dataclasses.replace(llama.FAMILY, model_types=("gemma2",), config=gemma2)

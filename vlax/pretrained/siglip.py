@@ -1,0 +1,50 @@
+"""SigLIP (arXiv 2303.15343) and SigLIP 2 at fixed resolution (arXiv 2502.14786), which share one layout."""
+
+from vlax.models.vision import VisionConfig
+from vlax.pretrained.rules import Family, Rule, activation, linear, norm, patch_conv, require, same
+
+
+def config(hf: dict) -> VisionConfig:
+    require(hf, num_channels=3)
+    return VisionConfig(
+        image_size=hf["image_size"],
+        patch_size=hf["patch_size"],
+        width=hf["hidden_size"],
+        layers=hf["num_hidden_layers"],
+        heads=hf["num_attention_heads"],
+        mlp_dim=hf["intermediate_size"],
+        activation=activation(hf["hidden_act"]),
+        eps=hf["layer_norm_eps"],
+    )
+
+
+def layer_rules(path: str, name: str) -> list[Rule]:
+    """One encoder layer; CLIP's has the same names."""
+    return [
+        *norm(f"{path}/norm1", f"{name}.layer_norm1"),
+        *(rule for x in "qkv" for rule in linear(f"{path}/attention/{x}", f"{name}.self_attn.{x}_proj")),
+        *linear(f"{path}/attention/o", f"{name}.self_attn.out_proj"),
+        *norm(f"{path}/norm2", f"{name}.layer_norm2"),
+        *linear(f"{path}/mlp/up", f"{name}.mlp.fc1"),
+        *linear(f"{path}/mlp/down", f"{name}.mlp.fc2"),
+    ]
+
+
+def rules(c: VisionConfig) -> list[Rule]:
+    return [
+        patch_conv("patch/kernel", "embeddings.patch_embedding.weight", c.patch_size),
+        same("patch/bias", "embeddings.patch_embedding.bias"),
+        same("position", "embeddings.position_embedding.weight"),
+        *(rule for i in range(c.layers) for rule in layer_rules(f"layers/{i}", f"encoder.layers.{i}")),
+        *(norm("post_norm", "post_layernorm") if c.post_norm else []),
+    ]
+
+
+FAMILY = Family(
+    model_types=("siglip_vision_model",),
+    anchor="embeddings.patch_embedding.weight",
+    config=config,
+    rules=rules,
+    ignored=(r"head\..*", r"embeddings\.position_ids"),  # the attention pooling head, a buffer
+    outside=(r"text_model\..*", r"logit_(scale|bias)"),
+)

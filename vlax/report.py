@@ -1,0 +1,70 @@
+"""What a person sees while a stage trains: header, progress bar, validation lines, footer."""
+
+import json
+import sys
+from collections.abc import Mapping
+
+import jax
+from tqdm import tqdm
+
+from vlax import groups
+
+
+def print_header(s, begin: int) -> None:
+    """Devices, mesh, model, trainable table, data and steps; before anything compiles."""
+    stage, plan = s.plan.stage, s.plan
+    devices = jax.devices()
+    mesh = " x ".join(f"{axis} {size}" for axis, size in s.mesh.shape.items())
+    print(f"\n=== {plan.name} " + "=" * (100 - len(plan.name)))
+    print(f"devices   {len(devices)} {devices[0].device_kind}, {jax.process_count()} process(es); mesh {mesh}; compute {plan.run.dtype}")
+    print(f"model     {groups.count(s.abstract):,} parameters, {s.config.tokens_per_image} tokens an image, mask {s.config.mask}")
+    for part, origin in stage.init.items():
+        source = plan.run[part] if origin == "pretrained" else origin
+        print(f"  from    {part}: {source}")
+    print(groups.table(s.abstract, s.assigned, dict(stage.learning_rate)))
+    mixture = s.batches.collate.mixture
+    for source, count in zip(mixture.sources, mixture.counts, strict=True):
+        dropped = getattr(source, "dropped", 0)
+        note = f", {dropped} dropped as evaluation images" if dropped else ""
+        print(f"data      {source.name}: {len(source):,} rows, {count:,} an epoch{note}")
+    epochs = s.updates * stage.batch_size / mixture.epoch_size
+    print(
+        f"steps     {s.updates:,} updates of {stage.batch_size} rows ({stage.accumulate} micro-batches, {stage.accumulation}) "
+        f"= {epochs:.2f} epochs; text {stage.text_length} tokens"
+    )
+    if begin:
+        print(f"resuming  at micro-step {begin:,} of {s.micro_steps:,}")
+    sys.stdout.flush()
+
+
+def progress_bar(s, begin: int, enabled: bool) -> tqdm:
+    """One bar a stage. Where output is no terminal it draws itself rarely, so that log files stay short."""
+    terminal = sys.stderr.isatty()
+    return tqdm(
+        total=s.updates, initial=begin // s.per_update, desc=s.plan.name, unit="step", disable=not enabled, dynamic_ncols=terminal,
+        mininterval=0.5 if terminal else 20, leave=True,
+    )  # fmt: skip
+
+
+def show_progress(bar: tqdm, update: int, updates: int, summary: Mapping[str, float]) -> None:
+    bar.set_postfix_str(
+        f"loss {summary['loss']:.3f}, {summary['images_per_s']:.0f} img/s, {summary['tokens_per_s']:.0f} tok/s, "
+        f"data wait {summary['data_wait']:.0%}",
+        refresh=False,
+    )
+
+
+def validation_line(name: str, update: int, values: Mapping[str, float], scores: Mapping[str, float]) -> str:
+    losses = ", ".join(f"{k.removeprefix('loss/')} {v:.4f}" for k, v in values.items() if k != "loss")
+    shown = "".join(f"; {k} {v:.3f}" for k, v in scores.items() if isinstance(v, float))
+    return f"{name} step {update}: held-out loss {losses}{shown}"
+
+
+def print_footer(s) -> None:
+    directory = s.plan.directory
+    manifest = json.loads((s.plan.export / "manifest.json").read_text())
+    which = "" if manifest["validation_loss"] is None else f" (best on validation: loss {manifest['validation_loss']:.4f})"
+    left_out = s.batches.collate.left_out
+    if left_out.counts:
+        print(f"left out  {sum(left_out.counts.values())} rows: {'; '.join(left_out.first[:3])}")
+    print(f"export {s.plan.export}{which} | logs {directory / 'metrics.jsonl'} | plots {directory.parent / 'curves.png'}", flush=True)

@@ -1,0 +1,207 @@
+"""Everything that one stage runs with, built from its plan and checked before anything compiles:
+tokenizer -> shapes -> data -> mesh -> parameters (parent stage > pretrained > fresh) -> optimizer -> jitted steps."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from transformers import AutoTokenizer
+
+from vlax import groups, handover, optimizer, sharding, steps
+from vlax.data.pipeline import Collator, HostBatches, ImageCache, Mixture
+from vlax.data.prompts import Encoder
+from vlax.data.sources import open_source
+from vlax.data.tokenizer import train_bpe
+from vlax.errors import VlaxError
+from vlax.models.decoder import DecoderConfig
+from vlax.models.projector import ProjectorConfig
+from vlax.models.vision import VisionConfig
+from vlax.models.vlm import VLM, VLMConfig
+from vlax.stages import StagePlan, closest
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+@dataclasses.dataclass
+class Session:
+    """One stage, ready to run."""
+
+    plan: StagePlan
+    config: VLMConfig
+    mesh: jax.sharding.Mesh
+    encoder: Encoder
+    batches: HostBatches  # training, by micro-step (by update with accumulation="scan")
+    validation: dict[str, HostBatches]
+    updates: int
+    graphdef: nnx.GraphDef
+    abstract: dict[str, jax.ShapeDtypeStruct]  # all parameters, as initialised
+    assigned: dict[str, str]  # trainable path -> group
+    tx: object
+    train_step: Callable
+    eval_step: Callable
+
+    @property
+    def micro_steps(self) -> int:
+        """Calls of train_step in the whole stage."""
+        return len(self.batches)
+
+    @property
+    def per_update(self) -> int:
+        """Calls of train_step an update."""
+        return 1 if self.plan.stage.accumulation == "scan" else self.plan.stage.accumulate
+
+
+def load_tokenizer(plan: StagePlan):
+    """The chain's tokenizer: of the first parent's export, of run.tokenizer, or a BPE trained on run.bpe_text.
+
+    Every stage of a chain sees the same one: the BPE is a pure function of the config.
+    """
+    run = plan.run
+    if run.tokenizer:
+        try:
+            return AutoTokenizer.from_pretrained(run.tokenizer)
+        except (OSError, ValueError) as error:
+            raise VlaxError(
+                f"no tokenizer at {run.tokenizer!r} ({str(error).splitlines()[0]}). Pass --config.run.tokenizer=DIR with the "
+                "tokenizer's files"
+            ) from None
+    for origin in plan.parents.values():
+        if (origin / "export" / "manifest.json").exists():
+            return AutoTokenizer.from_pretrained(str(origin / "export" / "tokenizer"))
+    sources = [open_source(spec, run.data_root, train=True) for spec in run.bpe_text.values()]
+    texts = (f" {t.question} {t.answer}" for source in sources for row in map(source.__getitem__, range(len(source))) for t in row.turns)
+    return train_bpe(texts, run.bpe_vocab)
+
+
+def model_config(plan: StagePlan, vocab: int) -> VLMConfig:
+    """Shapes of a stage's model from run.model; parts that stage.init does not name are absent."""
+    model, stage = plan.run.model, plan.stage
+    unknown = [part for part in stage.init if part not in ("vision", "projector", "decoder")]
+    if unknown or "decoder" not in stage.init:
+        raise VlaxError(f"stage {stage.name}: init is about vision, projector and decoder, not {', '.join(unknown) or 'nothing'}")
+    shapes = {**model.decoder, **(model.captioner if stage.captioner else {})}
+    shapes["vocab_size"] = shapes["vocab_size"] or math.ceil(vocab / 16) * 16
+    if vocab > shapes["vocab_size"]:
+        raise VlaxError(f"the tokenizer has {vocab} tokens, the decoder's embedding {shapes['vocab_size']} rows; they must fit")
+    try:
+        decoder = DecoderConfig(**shapes)
+        if "vision" not in stage.init:
+            return VLMConfig(decoder, mask=stage.mask or plan.run.mask)
+        vision = VisionConfig(**model.vision)
+        projector = ProjectorConfig(vision_width=vision.width, width=decoder.width, **model.projector)
+    except TypeError as error:
+        raise VlaxError(f"run.model: {str(error).split('__init__() ')[-1]}; the fields are those of vlax/models") from None
+    return VLMConfig(decoder, vision, projector, stage.mask or plan.run.mask)
+
+
+def open_mixture(specs, plan: StagePlan, *, train: bool, first: str = "") -> Mixture:
+    """The weighted sources of a config; `first` names the one whose pass is an epoch."""
+    names = list(specs)
+    if not names:
+        raise VlaxError(f"stage {plan.name} has no training data: stage.mixture is empty")
+    if first and first not in names:
+        raise VlaxError(f"stage.epoch_of={first!r} is no source of the mixture ({', '.join(names)})")
+    if train and len(names) > 1 and not first:
+        raise VlaxError(f"the mixture has {len(names)} sources: say with stage.epoch_of whose pass is an epoch: {', '.join(names)}")
+    names.sort(key=lambda name: (name != first, name))
+    plain = [{k: v for k, v in specs[name].items() if k != "weight"} for name in names]
+    sources = [open_source(spec, plan.run.data_root, train=train) for spec in plain]
+    return Mixture(sources, [specs[name].get("weight", 1.0) for name in names], plan.run.seed, shuffle=train)
+
+
+def abstract_model(config: VLMConfig, dtype) -> tuple[nnx.GraphDef, dict[str, jax.ShapeDtypeStruct]]:
+    """(structure, {path: shape and dtype}) without allocating anything."""
+    return groups.flatten(nnx.eval_shape(lambda: VLM(config, dtype=dtype, rngs=nnx.Rngs(0))))
+
+
+def check_stage(stage, trainable_groups) -> None:
+    """Settings that contradict each other, in one line each."""
+    if set(stage.learning_rate) != set(trainable_groups):
+        odd = sorted(set(stage.learning_rate) ^ set(trainable_groups))[0]
+        raise VlaxError(f"stage {stage.name}: group {odd!r} has a pattern or a learning rate, but not both")
+    for field, choices in (("accumulation", ("multisteps", "scan")), ("select", ("last", "best"))):
+        if stage[field] not in choices:
+            raise VlaxError(f"stage.{field}={stage[field]!r} is not one of {', '.join(choices)}{closest(stage[field], choices)}")
+    if stage.accumulate < 1 or stage.batch_size % stage.accumulate:
+        raise VlaxError(f"stage.batch_size={stage.batch_size} is not a multiple of stage.accumulate={stage.accumulate}")
+
+
+def optimizer_config(stage, updates: int) -> optimizer.OptimizerConfig:
+    return optimizer.OptimizerConfig(
+        updates=updates, accumulate=stage.accumulate, multisteps=stage.accumulation == "multisteps", warmup=stage.warmup,
+        final=stage.final_learning_rate, clip=stage.clip, weight_decay=stage.weight_decay, b2=stage.beta2,
+    )  # fmt: skip
+
+
+def build(plan: StagePlan) -> Session:
+    """A Session; every mistake of the config is a VlaxError from here."""
+    run, stage = plan.run, plan.stage
+    if run.dtype not in DTYPES:
+        raise VlaxError(f"run.dtype={run.dtype!r} is not one of {', '.join(DTYPES)}")
+    check_stage(stage, stage.trainable)
+    mesh = sharding.make_mesh((run.mesh.data, run.mesh.fsdp, run.mesh.tp))
+    scan = stage.accumulation == "scan"
+    sharding.check_batch(stage.batch_size // stage.accumulate, mesh)
+    encoder = Encoder(load_tokenizer(plan), run.templates)
+    config = model_config(plan, len(encoder.tokenizer))
+    graphdef, abstract = abstract_model(config, DTYPES[run.dtype])
+    assigned = groups.assign(abstract, stage.trainable)
+
+    mixture = open_mixture(stage.mixture, plan, train=True, first=stage.epoch_of)
+    updates = stage.steps or math.ceil(stage.epochs * mixture.epoch_size / stage.batch_size)
+    cache = ImageCache(run.image_cache_mb << 20)
+    size = config.vision.image_size if config.vision else 0
+    collate = functools.partial(
+        Collator, encoder=encoder, text_length=stage.text_length, image_size=size, cache=cache, overlong=stage.overlong
+    )
+    hosts = {"host": jax.process_index(), "hosts": jax.process_count()}
+    rows = stage.batch_size if scan else stage.batch_size // stage.accumulate
+    batches = HostBatches(collate(mixture), rows, updates * (1 if scan else stage.accumulate), **hosts,
+                          micro_batches=stage.accumulate if scan else 1)  # fmt: skip
+    validation = {}
+    for name, spec in stage.validation.items():
+        held_out = open_mixture({name: spec}, plan, train=False)
+        count = min(stage.eval_batches, math.ceil(held_out.epoch_size / (stage.batch_size // stage.accumulate)))
+        validation[name] = HostBatches(collate(held_out), stage.batch_size // stage.accumulate, count, **hosts)
+
+    tx = optimizer.make(optimizer_config(stage, updates), assigned, dict(stage.learning_rate))
+    step_config = steps.StepConfig(run.layers, run.remat, stage.accumulate if scan else 1)
+    state_shardings = train_state_shardings(abstract, assigned, tx, mesh)
+    train = functools.partial(steps.train_step, graphdef=graphdef, tx=tx, assigned=assigned, config=step_config)
+    evaluate = functools.partial(steps.eval_step, graphdef=graphdef, config=step_config)
+    # Pinned output shardings: without them the second call meets other shardings than the first and compiles again.
+    train = jax.jit(train, donate_argnums=0, out_shardings=(state_shardings, sharding.replicated(mesh)))
+    return Session(plan, config, mesh, encoder, batches, validation, updates, graphdef, abstract, assigned, tx, train,
+                   jax.jit(evaluate))  # fmt: skip
+
+
+def train_state_shardings(abstract, assigned, tx, mesh) -> dict:
+    """Shardings of {params, opt_state, step} for the trainable part."""
+    trainable = {path: value for path, value in abstract.items() if path in assigned}
+    params = sharding.parameter_shardings(trainable, mesh)
+    opt_state = jax.eval_shape(lambda p: optimizer.init(tx, p), trainable)
+    with_tokens = {**params, optimizer.TOKENS: sharding.replicated(mesh)}
+    return {
+        "params": params,
+        "opt_state": sharding.state_shardings(tx, opt_state, with_tokens, mesh),
+        "step": sharding.replicated(mesh),
+    }
+
+
+def initial_state(session: Session) -> tuple[dict, groups.Params]:
+    """(train state, frozen parameters) at the stage's first step: what learns in float32, the rest in the compute dtype."""
+    plan, mesh = session.plan, session.mesh
+    shardings = sharding.parameter_shardings(session.abstract, mesh)
+    params = handover.initial_params(plan, session.config, session.abstract, shardings, session.encoder)
+    trainable, frozen = groups.split(params, session.assigned)
+    dtype = DTYPES[plan.run.dtype]
+    trainable = {path: value.astype(jnp.float32) for path, value in trainable.items()}
+    frozen = {path: value.astype(dtype) for path, value in frozen.items()}
+    out = train_state_shardings(session.abstract, session.assigned, session.tx, mesh)
+    opt_state = jax.jit(functools.partial(optimizer.init, session.tx), out_shardings=out["opt_state"])(trainable)
+    step = jax.device_put(jnp.zeros((), jnp.int32), out["step"])
+    return {"params": trainable, "opt_state": opt_state, "step": step}, frozen

@@ -1,0 +1,130 @@
+"""The stage scheduler: which stages a config needs, in which order, and what of them is done already."""
+
+import dataclasses
+import difflib
+import json
+import logging
+
+from etils import epath
+from ml_collections import ConfigDict
+
+from vlax.errors import VlaxError
+
+# Fields that may change between the start and the resumption of a run: they touch neither parameters nor data order.
+FREE_RUN = ("mesh", "log_every", "tensorboard", "compilation_cache", "threads", "prefetch", "image_cache_mb", "layers", "remat",
+            "distributed", "data_root")  # fmt: skip
+FREE_STAGE = ("eval_every", "eval_batches", "generate", "generate_samples", "test", "prior", "reference", "max_new_tokens",
+              "num_beams", "validation")  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class StagePlan:
+    """One stage of a chain: its settings, its directory, and the stages that it starts from by part of the model."""
+
+    run: ConfigDict
+    stage: ConfigDict
+    directory: epath.Path
+    parents: dict[str, epath.Path]  # part of the model -> parent stage's directory
+
+    @property
+    def name(self) -> str:
+        return self.stage.name
+
+    @property
+    def export(self) -> epath.Path:
+        return self.directory / "export"
+
+    @property
+    def finished(self) -> bool:
+        return (self.export / "manifest.json").exists()
+
+    @property
+    def identity(self) -> dict:
+        """The settings that make this stage what it is, as plain JSON: what a resumed run must agree with."""
+        run = {k: v for k, v in json.loads(self.run.to_json()).items() if k not in FREE_RUN}
+        stage = {k: v for k, v in json.loads(self.stage.to_json()).items() if k not in FREE_STAGE}
+        return {"run": run, "stage": stage}
+
+
+def chain(config: ConfigDict, workdir) -> list[StagePlan]:
+    """The asked-for stage and every stage that it needs, parents first. VlaxError for an unknown parent or a cycle."""
+    workdir = epath.Path(workdir)
+    known = {s.name: s for s in [*config.parents.values(), config.stage]}
+    order: list[StagePlan] = []
+    visiting: list[str] = []
+
+    def visit(name: str, needed_by: str) -> None:
+        if any(plan.name == name for plan in order):
+            return
+        if name not in known:
+            raise VlaxError(
+                f"{needed_by}: init names {name!r}, which is no stage of this chain. Write fresh, pretrained or one of: "
+                f"{', '.join(sorted(known))}"
+            )
+        if name in visiting:
+            raise VlaxError(f"stages depend on each other in a circle: {' -> '.join([*visiting, name])}")
+        visiting.append(name)
+        stage = known[name]
+        parents = {part: origin for part, origin in stage.init.items() if origin not in ("fresh", "pretrained")}
+        for origin in dict.fromkeys(parents.values()):
+            visit(origin, name)
+        visiting.pop()
+        order.append(StagePlan(config.run, stage, workdir / name, {p: workdir / o for p, o in parents.items()}))
+
+    visit(config.stage.name, "the config")
+    return order
+
+
+def differences(have: dict, want: dict, prefix: str = "") -> list[str]:
+    """Flat list of "field: old -> new" between two JSON trees."""
+    out = []
+    for key in sorted(have.keys() | want.keys()):
+        path = f"{prefix}{key}"
+        a, b = have.get(key), want.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            out += differences(a, b, path + ".")
+        elif a != b:
+            out.append(f"{path}: {json.dumps(a)} -> {json.dumps(b)}")
+    return out
+
+
+def check_identity(plan: StagePlan) -> None:
+    """Compares with the settings that the stage's directory was started with; records them on a first start.
+
+    VlaxError lists every difference: the same directory never holds two different runs.
+    """
+    path = plan.directory / "config.json"
+    if not path.exists():
+        return
+    diffs = differences(json.loads(path.read_text()), plan.identity)
+    if diffs:
+        shown = "; ".join(diffs[:6]) + (f"; and {len(diffs) - 6} more" if len(diffs) > 6 else "")
+        raise VlaxError(
+            f"{plan.directory} was made with another config ({shown}). Use the old values, another --workdir, or delete that "
+            "directory"
+        )
+
+
+def record_identity(plan: StagePlan) -> None:
+    plan.directory.mkdir(parents=True, exist_ok=True)
+    (plan.directory / "config.json").write_text(json.dumps(plan.identity, indent=1, sort_keys=True))
+
+
+def todo(plans: list[StagePlan]) -> list[StagePlan]:
+    """What is still to run. Every directory is checked against its config before anything starts."""
+    for plan in plans:
+        check_identity(plan)
+    open_plans = [plan for plan in plans if not plan.finished]
+    done = [plan.name for plan in plans if plan.finished]
+    if done:
+        logging.info("finished already: %s", ", ".join(done))
+    if len(open_plans) > 1:
+        *first, last = (plan.name for plan in open_plans)
+        logging.info("%s needs %s first: running them in this order", last, ", ".join(first))
+    return open_plans
+
+
+def closest(word: str, choices) -> str:
+    """ "; did you mean X?" or nothing."""
+    match = difflib.get_close_matches(word, list(choices), 1)
+    return f"; did you mean {match[0]!r}?" if match else ""
