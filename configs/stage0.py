@@ -16,7 +16,7 @@ def vision():
     s.learning_rate = {"all": 2e-3}
     s.mixture = {"ai": {"kind": "scenes", "split": "train", "style": "ai", "weight": 1.0}}
     s.validation = {"ai": {"kind": "scenes", "split": "val", "style": "ai"}}
-    s.steps, s.text_length = 1200, 56
+    s.steps, s.text_length = 800, 40
     return s
 
 
@@ -27,7 +27,7 @@ def decoder():
     s.learning_rate = {"all": 3e-3}
     s.mixture = {"text": {"kind": "scenes", "split": "train", "style": "text", "weight": 1.0}}
     s.validation = {"text": {"kind": "scenes", "split": "val", "style": "text"}}
-    s.steps, s.text_length = 400, 56
+    s.steps, s.batch_size, s.text_length = 600, 32, 128
     return s
 
 

@@ -17,7 +17,7 @@ def stage(variant: str):
         s.init = {"vision": "stage0-vision", "projector": "fresh", "decoder": "stage0-decoder"}
         s.learning_rate = {"projector": 3e-3}
         s.mixture = {"ai": {"kind": "scenes", "split": "train", "style": "ai", "weight": 1.0}}
-        s.steps, s.eval_every, s.text_length = 400, 200, 56
+        s.steps, s.eval_every, s.text_length = 400, 200, 40
     return scores.captions(s, variant)
 
 

@@ -27,7 +27,7 @@ def stage(variant: str):
             "ai": {"kind": "scenes", "split": "train", "style": "ai", "weight": 1.0},
             "human": {"kind": "scenes", "split": "train", "style": "human", "weight": 1.0},
         }
-        s.steps, s.eval_every, s.text_length = 400, 200, 56
+        s.steps, s.eval_every, s.text_length = 400, 200, 40
     return scores.captions(s, variant)
 
 

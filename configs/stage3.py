@@ -24,7 +24,7 @@ def stage(variant: str):
             "ai": {"kind": "scenes", "split": "train", "style": "ai", "weight": 0.5},
             "human": {"kind": "scenes", "split": "train", "style": "human", "weight": 1.0},
         }
-        s.steps, s.eval_every, s.text_length = 600, 200, 56
+        s.steps, s.eval_every, s.text_length = 600, 200, 40
     return scores.captions(s, variant)
 
 

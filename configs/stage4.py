@@ -27,7 +27,7 @@ def stage(variant: str):
             "questions": {"kind": "scenes", "split": "train", "style": "questions", "weight": 1.0},
             "human": {"kind": "scenes", "split": "train", "style": "human", "weight": 0.15},
         }
-        s.steps, s.eval_every, s.text_length = 900, 300, 56
+        s.steps, s.eval_every, s.text_length = 900, 300, 40
     return scores.questions(scores.captions(s, variant), variant)
 
 

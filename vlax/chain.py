@@ -3,7 +3,8 @@
 from etils import epath
 from ml_collections import ConfigDict
 
-from vlax import session, stages, trainer
+from vlax import plots, session, stages, trainer
+from vlax.evaluation import sampling
 
 
 def run(config: ConfigDict, workdir: str) -> None:
@@ -14,7 +15,8 @@ def run(config: ConfigDict, workdir: str) -> None:
     for plan in pending:
         built = session.build(plan)
         stages.record_identity(plan)
-        trainer.train(built)
+        trainer.train(built, sample=sampling.sampler(built))
+        plots.draw(config, workdir)
     if not pending:
         print(f"{plans[-1].name} is finished: {plans[-1].export}")
 

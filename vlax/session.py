@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 
 from vlax import groups, handover, optimizer, sharding, steps
 from vlax.data.pipeline import Collator, HostBatches, ImageCache, Mixture
-from vlax.data.prompts import Encoder
+from vlax.data.prompts import Encoder, spans
 from vlax.data.sources import open_source
 from vlax.data.tokenizer import train_bpe
 from vlax.errors import VlaxError
@@ -73,7 +73,8 @@ def load_tokenizer(plan: StagePlan):
         if (origin / "export" / "manifest.json").exists():
             return AutoTokenizer.from_pretrained(str(origin / "export" / "tokenizer"))
     sources = [open_source(spec, run.data_root, train=True) for spec in run.bpe_text.values()]
-    texts = (f" {t.question} {t.answer}" for source in sources for row in map(source.__getitem__, range(len(source))) for t in row.turns)
+    rows = (source[i] for source in sources for i in range(len(source)))
+    texts = ("".join(text for text, _ in spans(row, run.templates)) for row in rows)
     return train_bpe(texts, run.bpe_vocab)
 
 

@@ -55,7 +55,7 @@ def spans(row: Row, name: str) -> list[tuple[str, bool]]:
     for turn in row.turns:
         if not turn.answer.strip():
             raise VlaxError(f"row {row.id}: the answer is empty; remove the row or fill it in")
-        out += [(prompt_text(row.task, turn.question, name), False), (" " + turn.answer.strip(), True)]
+        out += [(prompt_text(turn.task or row.task, turn.question, name), False), (" " + turn.answer.strip(), True)]
     return out
 
 
@@ -84,6 +84,10 @@ class Encoder:
     def ids(self, text: str) -> list[int]:
         """Token ids of a span. The last 65,536 distinct spans are remembered: prompts and short answers recur."""
         return list(self._cached(text))
+
+    def prompt_text(self, task: str, question: str) -> str:
+        """The prompt of a task under this template set."""
+        return prompt_text(task, question, self.templates)
 
     def prompt(self, task: str, question: str) -> list[int]:
         """Ids of a prompt as generation meets them."""

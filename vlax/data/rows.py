@@ -19,10 +19,12 @@ TASKS = ("caption", "describe", "question")
 
 @dataclasses.dataclass(frozen=True)
 class Turn:
-    """One exchange. `question` is empty where the task's own prompt says it all (caption, describe)."""
+    """One exchange. `question` is empty where the task's own prompt says it all (caption, describe); `task` is the row's
+    unless the turn names its own."""
 
     question: str
     answer: str
+    task: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

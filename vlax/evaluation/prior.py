@@ -51,14 +51,14 @@ def question_majority(train_rows: Iterable[tuple[str, str]]) -> Prior:
 def best_constant_caption(candidates: Sequence[str], val_references: Mapping[Id, Sequence[str]], timeout_s: float = 600) -> str:
     """The candidate that, given as the caption of every validation image, has the highest CIDEr.
 
-    Every distinct candidate gets its exact CIDEr (`ConstantCider`), about 4,000 a second; beyond MOST_CANDIDATES distinct ones
-    the most frequent are tried, and among equally frequent ones a fixed pseudo-random choice. Candidates and references are
-    tokenised once each. Ties: the alphabetically first.
+    Every distinct candidate gets its exact CIDEr (`ConstantCider`), thousands a second; beyond MOST_CANDIDATES distinct ones
+    the most frequent are tried, and among equally frequent ones a fixed pseudo-random choice. All captions are
+    tokenised in one run of Java. Ties: the alphabetically first.
 
     Args:
       candidates: captions of the training split, repeats included.
       val_references: {image id: human captions} of the validation split, two images or more.
-      timeout_s: limit in seconds for each run of the tokenizer.
+      timeout_s: limit in seconds for the tokenizer.
 
     Raises:
       VlaxError: no candidate with a word in it, fewer than two validation images, a failure of the tokenizer.
@@ -69,9 +69,11 @@ def best_constant_caption(candidates: Sequence[str], val_references: Mapping[Id,
     # A checksum, not the alphabet, decides among the many captions that occur once: "a ..." would crowd out the rest.
     chosen = sorted(counts, key=lambda caption: (-counts[caption], zlib.crc32(caption.encode("utf-8", "replace")), caption))
     chosen = chosen[:MOST_CANDIDATES]
-    tokens = tokenize({caption: [caption] for caption in chosen}, timeout_s)
-    scorer = ConstantCider(list(tokenize(val_references, timeout_s).values()))
-    scores = {caption: scorer(tokens[caption][0]) for caption in chosen if tokens[caption][0]}
+    images = {("image", i): captions for i, captions in val_references.items()}
+    tokens = tokenize(images | {("candidate", caption): [caption] for caption in chosen}, timeout_s)
+    scorer = ConstantCider([tokens[image] for image in images])
+    words = {caption: tokens["candidate", caption][0] for caption in chosen}
+    scores = {caption: scorer(text) for caption, text in words.items() if text}
     if not scores:
         raise VlaxError("No candidate caption has a word in it: pass the captions of the training split.")
     best = max(scores.values())

@@ -2,12 +2,18 @@
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from vlax.models.attention import Attention, AttentionConfig, rope_tables
 from vlax.models.layers import MLP, RMSNorm, apply_layers, layer_norm
+
+
+class _Frozen(dict):
+    """A dict that nobody changes: flax hashes a config as part of its module's structure, which a plain dict refuses."""
+
+    def __hash__(self):
+        return hash(tuple(sorted(self.items())))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +47,10 @@ class DecoderConfig:
     post_norms: bool = False  # Gemma 2 normalises what attention and MLP return, too
     window: int | None = None  # sliding window, in positions
     window_layers: tuple[int, ...] = ()  # the layers that it holds for
+
+    def __post_init__(self):
+        if self.rope_scaling is not None:
+            object.__setattr__(self, "rope_scaling", _Frozen(self.rope_scaling))
 
 
 def _norm(c: DecoderConfig, dtype, rngs):

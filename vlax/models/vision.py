@@ -63,9 +63,13 @@ class Block(nnx.Module):
 
 
 def patchify(image: jax.Array, patch: int) -> jax.Array:
-    """[B,H,W,3] -> [B, (H/p)*(W/p), p*p*3]: patches in reading order, each flattened as (row, column, channel)."""
+    """[B,H,W,3] -> [B, (H//p)*(W//p), p*p*3]: patches in reading order, each flattened as (row, column, channel).
+
+    Pixels beyond the last whole patch are dropped, as a strided convolution does (384 pixels in patches of 14).
+    """
     batch, height, width, channels = image.shape
-    x = image.reshape(batch, height // patch, patch, width // patch, patch, channels)
+    height, width = height // patch * patch, width // patch * patch
+    x = image[:, :height, :width].reshape(batch, height // patch, patch, width // patch, patch, channels)
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, -1, patch * patch * channels)
 
 

@@ -23,6 +23,8 @@ def tower(hf: dict, key: str, table: dict[str, Family], nested: dict[str, str]) 
         hf = hf[key]
         kind = hf.get("model_type") or default
         if kind not in table:
-            raise VlaxError(f"{top['model_type']} config: {key} of model_type {kind!r} is not supported; {', '.join(table)} are")
+            raise VlaxError(
+                f"{top['model_type']} config: {key} of model_type {kind!r} is not supported; {', '.join(table)} are"
+            )
         return table[kind], hf
     return table[hf["model_type"]], hf

@@ -17,7 +17,7 @@ from vlax.pretrained.files import read_json
 class Preprocess:
     """PIL image -> uint8[size,size,3].
 
-    mode    "squash": resize to the square, whatever the shape. "crop": resize the shorter edge to `edge`, cut the middle square.
+    mode    "squash": resize to the square, whatever the shape. "crop": resize the shorter edge to `edge`, cut the middle.
             "pad": first pad the shorter side with the mean colour to a square, then as "crop".
     resample  Pillow's filter number: 0 nearest, 1 lanczos, 2 bilinear, 3 bicubic
     mean, std of the normalisation (x / 255 - mean) / std, which VisionConfig carries

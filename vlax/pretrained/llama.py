@@ -26,7 +26,9 @@ def window(hf: dict) -> dict:
     kinds = hf.get("layer_types") or ["sliding_attention"] * hf["num_hidden_layers"]
     unknown = set(kinds) - {"sliding_attention", "full_attention"}
     if unknown:
-        raise VlaxError(f"{hf['model_type']} config: layer_types {sorted(unknown)} are not implemented; choose another checkpoint")
+        raise VlaxError(
+            f"{hf['model_type']} config: layer_types {sorted(unknown)} are not implemented; choose another checkpoint"
+        )
     layers = tuple(i for i, kind in enumerate(kinds) if kind == "sliding_attention")
     return {"window": hf["sliding_window"], "window_layers": layers} if hf.get("sliding_window") and layers else {}
 

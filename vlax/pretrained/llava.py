@@ -1,6 +1,7 @@
-"""LLaVA-1.5's layout (arXiv 2310.03744, `LlavaForConditionalGeneration`): CLIP or SigLIP, a two-layer MLP, Llama or Qwen2; causal.
+"""LLaVA-1.5's layout (arXiv 2310.03744, `LlavaForConditionalGeneration`): CLIP or SigLIP, a two-layer MLP, Llama or Qwen2.
 
-vlax puts the image first, so prompts in which text precedes the image (Vicuna's "USER: <image>") are read in another order.
+The mask is causal. vlax puts the image first: a prompt in which text precedes it (Vicuna's "USER: <image>") is read in
+another order.
 """
 
 from vlax.errors import VlaxError
@@ -14,7 +15,9 @@ from vlax.pretrained.rules import Rule, Whole, activation, hidden_state, linear
 def config(hf: dict, vision: VisionConfig, decoder: DecoderConfig) -> VLMConfig:
     layer, strategy = hf["vision_feature_layer"], hf["vision_feature_select_strategy"]
     if not isinstance(layer, int):
-        raise VlaxError(f"llava config: vision_feature_layer={layer} is not implemented, only one layer is; choose another checkpoint")
+        raise VlaxError(
+            f"llava config: vision_feature_layer={layer} is not implemented, only one layer is; choose another checkpoint"
+        )
     wanted = "default" if vision.class_token else "full"  # "default" drops the first token
     if strategy != wanted:
         raise VlaxError(

@@ -27,6 +27,7 @@ class Part:
     anchor    the tensor whose position in the checkpoint tells the prefix
     module    () -> the nnx module, built abstractly for its shapes
     unused    rules of layers that do not run
+    alone     whether everything beside this module is left out
     """
 
     path: str
@@ -36,6 +37,7 @@ class Part:
     unused: list[Rule] = dataclasses.field(default_factory=list)
     ignored: tuple[str, ...] = ()
     outside: tuple[str, ...] = ()
+    alone: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +59,9 @@ def prefix(names, anchor: str, source: str) -> str:
     """What precedes the family's tensor names in this checkpoint: "", "vision_model.", "model.language_model.", ..."""
     hits = [name for name in names if name == anchor or name.endswith("." + anchor)]
     if len(hits) != 1:
-        raise VlaxError(f"{source} holds {len(hits)} tensors named {anchor}, one is expected; its config.json is of another model")
+        raise VlaxError(
+            f"{source} holds {len(hits)} tensors named {anchor}, one is expected; its config.json is of another model"
+        )
     return hits[0].removesuffix(anchor)
 
 
@@ -84,6 +88,8 @@ def make(
                 steps.append(Step(rule, tensors, paths, tuple(shapes[path] for path in paths)))
         ignored += [re.escape(full(name)) for rule in part.unused for name in rule.tensors]
         ignored += [re.escape(start) + pattern for pattern in part.ignored] + list(part.outside)
+        if part.alone:
+            ignored.append(rf"(?!{re.escape(start)}).*")
     steps.sort(key=lambda step: (stored[step.tensors[0]].file, stored[step.tensors[0]].offset))
     report.loaded = [name for step in steps for name in step.tensors]
     rest = sorted(stored.keys() - set(report.loaded))
@@ -105,11 +111,13 @@ def _complain(report: LoadReport) -> None:
         if names
     ]
     if faults:
-        raise VlaxError(f"{report.source} does not fit its config.json: {'; '.join(faults)}. Download it again, config and weights")
+        raise VlaxError(
+            f"{report.source} does not fit its config.json: {'; '.join(faults)}. Download it again, config and weights"
+        )
 
 
 def _check(stored, steps: list[Step], fits, dtype, report: LoadReport) -> None:
-    """Fills in `reshaped` and `cast`; the rules run on arrays without memory, so that shapes are known before bytes are read."""
+    """Fills in `reshaped` and `cast`; the rules run on arrays without memory: shapes are known before bytes are read."""
     for step in steps:
         fakes = [np.broadcast_to(np.zeros((), stored[name].dtype), stored[name].shape) for name in step.tensors]
         try:

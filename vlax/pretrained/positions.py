@@ -14,8 +14,8 @@ def _cubic(x: np.ndarray, a: float) -> np.ndarray:
 def weights(source: int, target: int, antialias: bool) -> np.ndarray:
     """float64[target,source]: rows of interpolation weights, half-pixel centres.
 
-    As torch's bicubic interpolate: without antialias a = -0.75 and the border pixel repeats; with it a = -0.5, the kernel widens
-    by the scale when shrinking, and weights outside the border are dropped and the rest normalised.
+    As torch's bicubic interpolate: without antialias a = -0.75 and the border pixel repeats; with it a = -0.5, the kernel
+    widens by the scale when shrinking, and weights outside the border are dropped and the rest normalised.
     """
     scale = source / target
     centre = (np.arange(target) + 0.5) * scale

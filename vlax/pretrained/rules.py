@@ -94,7 +94,7 @@ def patch_conv(path: str, tensor: str, patch: int) -> Rule:
 
 
 def fused(paths: Sequence[str], tensor: str, *, transpose: bool = False) -> Rule:
-    """One tensor that holds several equal parameters side by side along its output axis ([in,out], or [out,in] if `transpose`)."""
+    """One tensor of several equal parameters, side by side along its output axis: [in,out], or [out,in] if `transpose`."""
 
     def read(x):
         return np.split(x[0].T if transpose else x[0], len(paths), axis=-1)
@@ -145,5 +145,7 @@ def hidden_state(c: VisionConfig, layer: int) -> VisionConfig:
     """The tower that ends at `hidden_states[layer]` of transformers: 0 the embeddings, -1 the last layer; never post-normed."""
     layers = layer if layer >= 0 else c.layers + 1 + layer
     if not 0 < layers <= c.layers:
-        raise VlaxError(f"the vision tower has {c.layers} layers, no hidden state {layer}; give 1..{c.layers} or -{c.layers}..-1")
+        raise VlaxError(
+            f"the vision tower has {c.layers} layers, no hidden state {layer}; give 1..{c.layers} or -{c.layers}..-1"
+        )
     return dataclasses.replace(c, layers=layers, post_norm=False)

@@ -56,7 +56,9 @@ def headers(directory: Path) -> dict[str, Stored]:
     for file in _files(directory):
         for name, tensor in _header(file).items():
             if name in stored:
-                raise VlaxError(f"tensor {name!r} is in both {stored[name].file.name} and {file.name} of {directory}; remove one")
+                raise VlaxError(
+                    f"tensor {name!r} is in both {stored[name].file.name} and {file.name} of {directory}; remove one"
+                )
             stored[name] = tensor
     return stored
 
@@ -107,7 +109,9 @@ def _header(file: Path) -> dict[str, Stored]:
     stored = {}
     for name, entry in entries.items():
         if entry["dtype"] not in DTYPES:
-            raise VlaxError(f"{file}: tensor {name!r} has dtype {entry['dtype']}, which is not implemented; choose another checkpoint")
+            raise VlaxError(
+                f"{file}: tensor {name!r} has dtype {entry['dtype']}, which is not implemented; choose another checkpoint"
+            )
         dtype, shape = np.dtype(DTYPES[entry["dtype"]]), tuple(entry["shape"])
         begin, stop = entry["data_offsets"]
         if stop - begin != math.prod(shape) * dtype.itemsize:

@@ -1,0 +1,42 @@
+# make train, make test: both install what they need into .venv first, on a machine with Python 3.11 or newer and nothing else.
+PYTHON ?= python3
+BIN = .venv/bin
+WORKDIR ?= runs/embedded
+
+.PHONY: train test test-all lint clean
+
+.venv/run: requirements.txt
+	test -d .venv || $(PYTHON) -m venv .venv
+	$(BIN)/pip install -q --disable-pip-version-check -r requirements.txt
+	touch $@
+
+.venv/dev: .venv/run requirements-dev.txt
+	$(BIN)/pip install -q --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+# torch, the reference of the parity tests: where CI=true, or by `make .venv/parity`
+.venv/parity: .venv/dev requirements-parity.txt
+	$(BIN)/pip install -q --disable-pip-version-check -r requirements-parity.txt
+	touch $@
+
+train: .venv/run
+	$(BIN)/python train.py --config=configs/stage3.py --workdir=$(WORKDIR)
+	$(BIN)/python eval.py --config=configs/stage3.py --workdir=$(WORKDIR) --blind
+	$(BIN)/python eval.py --config=configs/stage3.py --workdir=$(WORKDIR)
+
+TEST_DEPS = $(if $(filter true,$(CI)),.venv/parity,.venv/dev)
+
+test: $(TEST_DEPS)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest -q -m "not slow" $(PYTEST_ARGS)
+
+test-all: $(TEST_DEPS)
+	$(BIN)/python -m pytest -q $(PYTEST_ARGS)
+
+lint: .venv/dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv .cache .pytest_cache .ruff_cache

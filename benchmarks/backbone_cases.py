@@ -1,0 +1,137 @@
+"""The tiny checkpoints on which imports are compared with transformers + torch: shapes, and the options to switch off.
+
+Shapes are odd on purpose: widths that are no power of two, images with pixels beyond the last patch, more positions than RoPE's
+original length and than the sliding window, caps within the logits' reach, an eps that is no rounding error.
+"""
+
+import dataclasses
+
+LENGTH, VOCAB = 21, 67
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """model, config: names of transformers classes; `off`: {option: fields replaced}; `load`: arguments of the import."""
+
+    model: str
+    config: str
+    values: dict
+    off: dict
+    load: dict = dataclasses.field(default_factory=dict)
+    nest: str = ""  # the argument of a containing config that takes this one
+
+
+VIT = {"hidden_size": 32, "intermediate_size": 44, "num_hidden_layers": 3, "num_attention_heads": 4, "patch_size": 7}
+SIGLIP = VIT | {"image_size": 30, "layer_norm_eps": 0.03}  # 30 pixels: two of them beyond the last whole patch
+DINO = VIT | {"image_size": 28, "layer_norm_eps": 0.03, "mlp_ratio": 2}
+ACTIVATION, EPS = {"activation": "relu"}, {"eps": 1e-6}
+DINO_OFF = {
+    "activation": {"activation": "gelu_tanh"}, "eps": EPS, "layer scale": {"layer_scale": False},
+    "class token": {"class_token": False, "registers": 0}, "post norm": {"post_norm": False},
+}  # fmt: skip
+SIGLIP_OFF = {
+    "activation": {"activation": "gelu"}, "eps": EPS, "post norm": {"post_norm": False}, "patch bias": {"patch_bias": False},
+    "mean": {"mean": (0.4, 0.5, 0.5)},
+}  # fmt: skip
+CLIP_OFF = {
+    "activation": {"activation": "gelu"}, "eps": EPS, "class token": {"class_token": False}, "pre norm": {"pre_norm": False},
+    "layer -2": {"layers": 1},
+}  # fmt: skip
+VISION = {
+    "SigLIP": Case("SiglipVisionModel", "SiglipVisionConfig", SIGLIP, SIGLIP_OFF),
+    "SigLIP in SiglipModel": Case("SiglipModel", "SiglipConfig", SIGLIP, SIGLIP_OFF, nest="vision_config"),
+    "CLIP": Case("CLIPVisionModel", "CLIPVisionConfig", SIGLIP, CLIP_OFF),
+    "CLIP in CLIPModel": Case("CLIPModel", "CLIPConfig", SIGLIP, CLIP_OFF, nest="vision_config"),
+    "CLIP, last layer": Case("CLIPVisionModel", "CLIPVisionConfig", SIGLIP, {"layer -1": {"layers": 2}}, {"layer": -1}),
+    "DINOv2": Case("Dinov2Model", "Dinov2Config", DINO, DINO_OFF),
+    "DINOv2 SwiGLU": Case(
+        "Dinov2Model", "Dinov2Config", DINO | {"use_swiglu_ffn": True}, DINO_OFF | {"gated MLP": {"gated_mlp": False}}
+    ),
+    "DINOv2 registers": Case(
+        "Dinov2WithRegistersModel", "Dinov2WithRegistersConfig", DINO | {"num_register_tokens": 3},
+        DINO_OFF | {"registers": {"registers": 0}},
+    ),
+}  # fmt: skip
+
+LM = {"vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 44, "num_hidden_layers": 3, "num_attention_heads": 4}
+LLAMA = LM | {"num_key_value_heads": 2, "rms_norm_eps": 0.03, "tie_word_embeddings": False, "max_position_embeddings": 64}
+GEMMA = LLAMA | {"tie_word_embeddings": True, "head_dim": 12}
+GEMMA2 = GEMMA | {
+    "sliding_window": 5, "query_pre_attn_scalar": 20, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0,
+}  # fmt: skip
+ROPE3 = {
+    "rope_type": "llama3", "rope_theta": 500.0, "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8,
+}  # fmt: skip
+LLAMA_OFF = {"activation": ACTIVATION, "eps": EPS, "untied head": {"tied": True}, "theta": {"rope_theta": 5e6}}
+SCALED, WINDOW = {"RoPE scaling": {"rope_scaling": None}}, {"window": {"window": None}}
+BIASES = {"qkv bias": {"qkv_bias": False}, "out bias": {"out_bias": False}, "MLP bias": {"mlp_bias": False}}
+GEMMA_OFF = {
+    "activation": {"activation": "gelu"}, "eps": EPS, "norm offset": {"norm_offset": 0.0},
+    "embedding scale": {"embed_scale": False},
+}  # fmt: skip
+GEMMA2_OFF = GEMMA_OFF | WINDOW | {
+    "window layers": {"window_layers": (0, 1, 2)}, "attention cap": {"attention_softcap": None},
+    "logit cap": {"logit_softcap": None}, "attention scale": {"attention_scale": None}, "post norms": {"post_norms": False},
+}  # fmt: skip
+DECODER = {
+    "Llama 2, GQA": Case("LlamaForCausalLM", "LlamaConfig", LLAMA, LLAMA_OFF),
+    "Llama 3": Case("LlamaForCausalLM", "LlamaConfig", LLAMA | {"rope_parameters": ROPE3}, LLAMA_OFF | SCALED),
+    "Llama, linear RoPE, biases, tied": Case(
+        "LlamaForCausalLM", "LlamaConfig",
+        LLAMA | {"rope_parameters": {"rope_type": "linear", "rope_theta": 100.0, "factor": 4.0}, "attention_bias": True,
+                 "mlp_bias": True, "tie_word_embeddings": True, "head_dim": 12},
+        SCALED | BIASES,
+    ),
+    "Llama base model, MQA": Case(
+        "LlamaModel", "LlamaConfig", LLAMA | {"num_key_value_heads": 1, "tie_word_embeddings": True}, {"eps": EPS}
+    ),
+    "Mistral": Case("MistralForCausalLM", "MistralConfig", LLAMA | {"sliding_window": 5}, LLAMA_OFF | WINDOW),
+    "Qwen2": Case("Qwen2ForCausalLM", "Qwen2Config", LLAMA, LLAMA_OFF | {"qkv bias": {"qkv_bias": False}}),
+    "Qwen2, tied, window": Case(
+        "Qwen2ForCausalLM", "Qwen2Config",
+        LLAMA | {"tie_word_embeddings": True, "use_sliding_window": True, "sliding_window": 5, "max_window_layers": 2}, WINDOW,
+    ),
+    "Qwen3": Case("Qwen3ForCausalLM", "Qwen3Config", LLAMA | {"head_dim": 12}, LLAMA_OFF | {"q, k norm": {"qk_norm": False}}),
+    "GPT-2": Case(
+        "GPT2LMHeadModel", "GPT2Config",
+        {"vocab_size": VOCAB, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 24, "layer_norm_epsilon": 0.03},
+        BIASES | {"activation": {"activation": "gelu"}, "eps": EPS},
+    ),
+    "OPT": Case(
+        "OPTForCausalLM", "OPTConfig", LM | {"ffn_dim": 44, "word_embed_proj_dim": 32, "max_position_embeddings": 24},
+        BIASES | {"activation": {"activation": "gelu"}, "eps": {"eps": 0.03}},
+    ),
+    "Gemma, MQA": Case("GemmaForCausalLM", "GemmaConfig", GEMMA | {"num_key_value_heads": 1}, GEMMA_OFF),
+    "Gemma 2": Case("Gemma2ForCausalLM", "Gemma2Config", GEMMA2, GEMMA2_OFF),
+}  # fmt: skip
+
+WHOLE_GEMMA = GEMMA | {"num_key_value_heads": 1}
+TOWER = SIGLIP | {"vision_use_head": False}
+LLAVA = {"image_token_index": 66, "projector_hidden_act": "gelu"}
+PALIGEMMA = {"image_token_index": 66, "projection_dim": 32, "hidden_size": 32}
+WHOLE = {
+    "PaliGemma": Case(
+        "PaliGemmaForConditionalGeneration", "PaliGemmaConfig",
+        PALIGEMMA | {"vision_config": ("SiglipVisionConfig", TOWER), "text_config": ("GemmaConfig", WHOLE_GEMMA)},
+        {"prefix-LM mask": {"mask": "causal"}},
+    ),
+    "PaliGemma 2": Case(
+        "PaliGemmaForConditionalGeneration", "PaliGemmaConfig",
+        PALIGEMMA | {"vision_config": ("SiglipVisionConfig", TOWER),
+                     "text_config": ("Gemma2Config", GEMMA2 | {"sliding_window": 64})},
+        {"prefix-LM mask": {"mask": "image_bidirectional"}},
+    ),
+    "LLaVA, CLIP + Llama": Case(
+        "LlavaForConditionalGeneration", "LlavaConfig",
+        LLAVA | {"vision_config": ("CLIPVisionConfig", SIGLIP), "text_config": ("LlamaConfig", LLAMA)},
+        {"causal mask": {"mask": "image_bidirectional"}},
+    ),
+    "LLaVA, SigLIP + Qwen2": Case(
+        "LlavaForConditionalGeneration", "LlavaConfig",
+        LLAVA | {"vision_config": ("SiglipVisionConfig", TOWER), "vision_feature_select_strategy": "full",
+                 "vision_feature_layer": -1, "multimodal_projector_bias": False,
+                 "text_config": ("Qwen2Config", LLAMA | {"tie_word_embeddings": True})},
+        {"causal mask": {"mask": "prefix_lm"}},
+    ),
+}  # fmt: skip

@@ -1,0 +1,78 @@
+"""Beam search against exhaustive search, and against a plain one without a cache."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_decoding import BEAM, NEW, REAL, VARIANTS, generator
+from tiny import EOS, PAD, ROWS, VOCAB, answer_logits, log_softmax, prompts
+
+from vlax import beam
+from vlax.decoding import DecodeConfig
+
+
+@pytest.mark.parametrize("penalty", (1.0, -1.0))
+def test_wide_beams_equal_exhaustive_search(penalty):
+    """With as many beams as there are prefixes nothing is pruned, so the best sequence of all must come out."""
+    new = 3
+    batch = prompts(rows=2, vocab=4, length=4)
+    everything = np.array(list(itertools.product(range(4), repeat=new)), np.int32)
+    best = (-np.inf, None)
+    repeated = {name: np.repeat(value[:1], len(everything), axis=0) for name, value in batch.items()}
+    logp = log_softmax(answer_logits(repeated, everything, new, vocab_size=4))
+    for answer, table in zip(everything, logp, strict=True):
+        length = int(np.argmax(answer == 1)) + 1 if (answer == 1).any() else new
+        total = sum(table[t, answer[t]] for t in range(length))
+        candidate = (total / length**penalty, answer[:length].tolist(), total)
+        best = max(best, candidate, key=lambda item: item[0])
+    decode = DecodeConfig(max_new_tokens=new, num_beams=16, length_penalty=penalty)
+    generate, params = generator(decode, eos=1, vocab_size=4)
+    tokens, scores = generate(params, batch)
+    assert tokens[0].tolist() == best[1] + [PAD] * (new - len(best[1]))
+    np.testing.assert_allclose(scores[0], best[2], atol=1e-4)
+    assert tokens[1].tolist() == [PAD] * new and scores[1] == 0
+
+
+def naive_beam(batch, row, beams, penalty, new, model):
+    """The docstring of vlax/beam.py in plain Python, without the early stop."""
+    running, best = [(0.0, [])], (-np.inf, None)
+    for t in range(new):
+        found = []
+        padded = np.zeros((ROWS, NEW), np.int32)  # one row of the batch a beam
+        for slot, (_, answer) in enumerate(running):
+            padded[slot, :t] = answer
+        logp = log_softmax(answer_logits({name: batch[name][[row] * ROWS] for name in batch}, padded, NEW, **model)[:, t])
+        for slot, (total, answer) in enumerate(running):
+            found += [(total + logp[slot, v], [*answer, v]) for v in range(VOCAB)]
+        found = sorted(found, key=lambda item: -item[0])[: 2 * beams]
+        for rank, (total, answer) in enumerate(found):
+            if (answer[-1] == EOS and rank < beams) or t == new - 1:
+                best = max(best, (total / (t + 1) ** penalty, answer, total), key=lambda item: item[0])
+        running = [item for item in found if item[1][-1] != EOS][:beams]
+    return best
+
+
+@pytest.mark.parametrize("model", ({}, VARIANTS["window"]), ids=("default", "window"))
+def test_beam_search_equals_a_plain_one(model):
+    batch = prompts()
+    generate, params = generator(BEAM, **model)
+    tokens, scores = generate(params, batch)
+    for row in range(REAL):
+        _, answer, total = naive_beam(batch, row, 3, 1.0, NEW, model)
+        assert tokens[row].tolist() == [*answer, *[PAD] * (NEW - len(answer))]
+        np.testing.assert_allclose(scores[row], total, atol=1e-4)
+    assert tokens[REAL].tolist() == [PAD] * NEW and scores[REAL] == 0
+
+
+def test_one_beam_is_greedy():
+    """The beam step itself with K = 1, which `Generator` never takes: without EOS it follows the argmax."""
+    table = np.random.default_rng(2).normal(size=(NEW, 2, VOCAB)).astype(np.float32)
+    table[:, :, EOS] = -9
+    state = {"t": jnp.int32(0), "finished": jnp.zeros(2, bool), **beam.start(jnp.zeros((2, NEW), jnp.int32), 1)}
+    step = jax.jit(lambda state, logits: beam.choose(state, logits, EOS, NEW, 1.0)[0])
+    for t in range(NEW):
+        state = {**step(state, table[t]), "t": jnp.int32(t + 1)}
+    np.testing.assert_array_equal(state["best_tokens"], table.argmax(-1).T)
+    np.testing.assert_allclose(state["best_logp"], log_softmax(table).max(-1).sum(0), rtol=1e-5)

@@ -1,0 +1,126 @@
+"""The public model: `vlax.load(DIR)` gives a Model that captions, answers and scores."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from PIL import Image, UnidentifiedImageError
+from transformers import AutoTokenizer
+
+from vlax import checkpoint, groups, sharding
+from vlax.data.pipeline import resize
+from vlax.data.prompts import Encoder
+from vlax.decoding import DecodeConfig
+from vlax.errors import VlaxError
+from vlax.masks import ANSWER
+from vlax.models.vlm import VLMConfig
+from vlax.predict import Predictor, Request
+from vlax.session import DTYPES, abstract_model
+
+
+@dataclasses.dataclass(eq=False)
+class Model:
+    """A vision-language model ready to use. Made by `vlax.load`."""
+
+    config: VLMConfig
+    params: groups.Params
+    encoder: Encoder
+    graphdef: nnx.GraphDef
+    mesh: jax.sharding.Mesh
+    manifest: dict
+
+    def generate(
+        self, images: Sequence, prompts: Sequence[str], *, max_new_tokens: int = 32, num_beams: int = 1, temperature: float = 0.0,
+        top_p: float = 1.0, length_penalty: float = 1.0, seed: int = 0, batch_size: int = 16,
+    ) -> list[str]:  # fmt: skip
+        """One text a prompt. images: PIL images or paths, None for a prompt without one; as many as prompts.
+
+        Greedy by default; num_beams > 1 searches, temperature > 0 samples. Raises VlaxError for an image that does not open.
+        """
+        if len(images) != len(prompts):
+            raise VlaxError(f"{len(images)} images and {len(prompts)} prompts; give one image (or None) a prompt")
+        if not prompts:
+            return []
+        decode = DecodeConfig(max_new_tokens, num_beams, temperature, top_p, length_penalty, seed)
+        bos = self.encoder.tokenizer.bos_token_id
+        ids = [([] if bos is None else [bos]) + self.encoder.ids(prompt) for prompt in prompts]
+        requests = [Request(p, self.pixels(image), row) for row, (p, image) in enumerate(zip(ids, images, strict=True))]
+        predictor = self.predictor(decode, batch_size)
+        return [text for batch in predictor.texts(self.params, requests) for text in batch]
+
+    def caption(self, images: Sequence, **options) -> list[str]:
+        """Short captions; options as in `generate`."""
+        return self.generate(images, [self.encoder.prompt_text("caption", "")] * len(images), **options)
+
+    def answer(self, images: Sequence, questions: Sequence[str], **options) -> list[str]:
+        """Answers to one question an image; options as in `generate`."""
+        return self.generate(images, [self.encoder.prompt_text("question", q) for q in questions], **options)
+
+    def logits(self, images: Sequence, prompts: Sequence[str], answers: Sequence[str]) -> np.ndarray:
+        """float32[B,T_answer,V]: the uncached model's prediction for each answer token and the EOS after it.
+
+        Rows whose answer is shorter than the longest are padded with zeros.
+        """
+        bos, eos = self.encoder.tokenizer.bos_token_id, self.encoder.tokenizer.eos_token_id
+        heads = [([] if bos is None else [bos]) + self.encoder.ids(prompt) for prompt in prompts]
+        tails = [[*self.encoder.ids(" " + answer.strip()), eos] for answer in answers]
+        predictor = self.predictor(DecodeConfig(1), len(prompts))
+        requests = [Request(h + t, self.pixels(i)) for h, t, i in zip(heads, tails, images, strict=True)]
+        batch = predictor.batch(requests, max(len(r.prompt) for r in requests))
+        for row, (head, tail) in enumerate(zip(heads, tails, strict=True)):
+            batch["segment"][row, len(head) : len(head) + len(tail)] = ANSWER
+        with jax.set_mesh(self.mesh):
+            full = np.asarray(self._forward(self.params, sharding.put_batch(batch, self.mesh)))
+        out = np.zeros((len(prompts), max(map(len, tails)), full.shape[-1]), np.float32)
+        for row, (head, tail) in enumerate(zip(heads, tails, strict=True)):
+            out[row, : len(tail)] = full[row, len(head) - 1 : len(head) + len(tail) - 1]
+        return out
+
+    def pixels(self, image) -> np.ndarray | None:
+        """uint8[H,W,3] at the tower's size, from a PIL image or a path."""
+        if image is None or self.config.vision is None:
+            return None
+        if not isinstance(image, Image.Image):
+            try:
+                image = Image.open(Path(image))
+                image.load()
+            except (OSError, UnidentifiedImageError) as error:
+                raise VlaxError(f"cannot read the image {image}: {error}. Give the path of a picture that opens") from None
+        return resize(image, self.config.vision.image_size)
+
+    @functools.cached_property
+    def _forward(self):
+        return jax.jit(lambda params, batch: groups.rebuild(self.graphdef, params)(batch))
+
+    def predictor(self, decode: DecodeConfig, batch_size: int) -> Predictor:
+        """A Predictor, compiled once for each (decode, batch_size)."""
+        if not hasattr(self, "_predictors"):
+            self._predictors: dict = {}
+        key = (decode, batch_size)
+        if key not in self._predictors:
+            self._predictors[key] = Predictor(self.graphdef, self.config, self.encoder, decode, batch_size, self.mesh)
+        return self._predictors[key]
+
+
+def load(directory: str, *, dtype: str = "float32", mesh=None) -> Model:
+    """The Model of a vlax export directory.
+
+    dtype: compute and storage dtype, "float32" or "bfloat16". mesh: default, all devices along the data axis.
+    VlaxError when the directory is no finished export.
+    """
+    manifest = checkpoint.read_manifest(directory)
+    if dtype not in DTYPES:
+        raise VlaxError(f"dtype={dtype!r} is not one of {', '.join(DTYPES)}")
+    config = checkpoint.read_config(directory)
+    mesh = sharding.make_mesh((-1, 1, 1)) if mesh is None else mesh
+    graphdef, abstract = abstract_model(config, DTYPES[dtype])
+    params = checkpoint.load_params(directory, sharding.parameter_shardings(abstract, mesh))
+    groups.check_same_structure(params, abstract, str(directory))
+    params = {path: jnp.asarray(value, DTYPES[dtype]) for path, value in params.items()}
+    tokenizer = AutoTokenizer.from_pretrained(f"{directory}/tokenizer")
+    return Model(config, params, Encoder(tokenizer, manifest["template_name"]), graphdef, mesh, manifest)
