@@ -1,8 +1,8 @@
 """Scores a trained stage: predictions, metrics beside blind twin and prior, a table and a sheet of samples.
 
-    python eval.py --config=configs/stage3.py              # the twin too, if it was not evaluated yet
-    python eval.py --config=configs/stage3.py --blind      # the twin alone: the same model, images exchanged
-    python eval.py --config=configs/stage3.py --checkpoint=best
+python eval.py --config=configs/stage3.py              # the twin too, if it was not evaluated yet
+python eval.py --config=configs/stage3.py --blind      # the twin alone: the same model, images exchanged
+python eval.py --config=configs/stage3.py --checkpoint=best
 """
 
 from absl import flags

@@ -125,7 +125,7 @@ WHOLE = {
     "LLaVA, CLIP + Llama": Case(
         "LlavaForConditionalGeneration", "LlavaConfig",
         LLAVA | {"vision_config": ("CLIPVisionConfig", SIGLIP), "text_config": ("LlamaConfig", LLAMA)},
-        {"causal mask": {"mask": "image_bidirectional"}},
+        {"causal mask": {"mask": "prefix_lm"}},
     ),
     "LLaVA, SigLIP + Qwen2": Case(
         "LlavaForConditionalGeneration", "LlavaConfig",

@@ -1,7 +1,7 @@
 """Every field of a vlax config, with its default and one line that says what it is.
 
-A config has three parts: `run` reaches every stage of a chain, `stage` is the stage that was asked for, `parents` are the stages
-before it, by name. Stage files say only what differs from here.
+A config has three parts: `run` reaches every stage of a chain, `stage` is the stage that was asked for, `parents` are the
+stages before it, by name. Stage files say only what differs from here.
 
     --config.run.seed=1     --config.stage.steps=100     --config.parents.stage1.steps=100
 """

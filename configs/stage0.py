@@ -6,7 +6,7 @@ has learned the captions' language from text alone. Stage 1 therefore meets a fr
     --config=configs/stage0.py:vision      --config=configs/stage0.py:decoder
 """
 
-from configs import base
+from configs import base, datasets
 
 
 def vision():
@@ -14,8 +14,8 @@ def vision():
     s.captioner = True
     s.trainable = {"all": "."}
     s.learning_rate = {"all": 2e-3}
-    s.mixture = {"ai": {"kind": "scenes", "split": "train", "style": "ai", "weight": 1.0}}
-    s.validation = {"ai": {"kind": "scenes", "split": "val", "style": "ai"}}
+    s.mixture = {"ai": datasets.weighted(datasets.scenes("train", "ai"), 1.0)}
+    s.validation = {"ai": datasets.scenes("val", "ai")}
     s.steps, s.text_length = 800, 40
     return s
 
@@ -25,8 +25,8 @@ def decoder():
     s.init = {"decoder": "fresh"}
     s.trainable = {"all": "."}
     s.learning_rate = {"all": 3e-3}
-    s.mixture = {"text": {"kind": "scenes", "split": "train", "style": "text", "weight": 1.0}}
-    s.validation = {"text": {"kind": "scenes", "split": "val", "style": "text"}}
+    s.mixture = {"text": datasets.weighted(datasets.scenes("train", "text"), 1.0)}
+    s.validation = {"text": datasets.scenes("val", "text")}
     s.steps, s.batch_size, s.text_length = 600, 32, 128
     return s
 

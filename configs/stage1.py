@@ -1,6 +1,6 @@
 """Stage 1, alignment: the projector alone learns, on AI-made captions. Vision tower and decoder are frozen."""
 
-from configs import base, scores, stage0
+from configs import base, datasets, scores, stage0
 
 
 def stage(variant: str):
@@ -9,14 +9,13 @@ def stage(variant: str):
     s.learning_rate = {"projector": 1e-3}
     if variant == "0.9b":
         s.init = {"vision": "pretrained", "projector": "fresh", "decoder": "pretrained"}
-        s.mixture = {"llava_pretrain": {"kind": "llava", "annotations": "llava_pretrain/blip_laion_cc_sbu_558k.json",
-                                        "images": "llava_pretrain/images", "weight": 1.0}}  # fmt: skip
+        s.mixture = {"llava_pretrain": datasets.weighted(datasets.LLAVA_PRETRAIN, 1.0)}
         s.batch_size, s.accumulate, s.text_length = 256, 4, 64
         s.eval_every = 500
     else:
         s.init = {"vision": "stage0-vision", "projector": "fresh", "decoder": "stage0-decoder"}
         s.learning_rate = {"projector": 3e-3}
-        s.mixture = {"ai": {"kind": "scenes", "split": "train", "style": "ai", "weight": 1.0}}
+        s.mixture = {"ai": datasets.weighted(datasets.scenes("train", "ai"), 1.0)}
         s.steps, s.eval_every, s.text_length = 400, 200, 40
     return scores.captions(s, variant)
 

@@ -1,6 +1,6 @@
 """Stage 3, joint training: projector and decoder learn, on AI-made and human captions."""
 
-from configs import base, scores, stage2
+from configs import base, datasets, scores, stage2
 
 
 def stage(variant: str):
@@ -11,18 +11,16 @@ def stage(variant: str):
     s.epoch_of = "human"
     if variant == "0.9b":
         s.mixture = {
-            "ai": {"kind": "llava", "annotations": "sharegpt4v/share-captioner_coco_lcs_sam_1246k_1107.json",
-                   "images": "sharegpt4v/images", "weight": 0.5},
-            "human": {"kind": "coco", "annotations": "coco/annotations/captions_train2014.json", "images": "coco/train2014",
-                      "weight": 1.0},
-        }  # fmt: skip
+            "ai": datasets.weighted(datasets.SHAREGPT4V, 0.5),
+            "human": datasets.weighted(datasets.COCO_TRAIN, 1.0),
+        }
         s.batch_size, s.accumulate, s.text_length = 256, 4, 256
         s.overlong, s.eval_every = "cut", 500
     else:
         s.learning_rate = {"projector": 2e-3, "decoder": 2e-3}
         s.mixture = {
-            "ai": {"kind": "scenes", "split": "train", "style": "ai", "weight": 0.5},
-            "human": {"kind": "scenes", "split": "train", "style": "human", "weight": 1.0},
+            "ai": datasets.weighted(datasets.scenes("train", "ai"), 0.5),
+            "human": datasets.weighted(datasets.scenes("train", "human"), 1.0),
         }
         s.steps, s.eval_every, s.text_length = 600, 200, 40
     return scores.captions(s, variant)

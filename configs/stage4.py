@@ -1,6 +1,6 @@
 """Stage 4, tasks: projector and decoder learn captions and question answering together."""
 
-from configs import base, scores, stage3
+from configs import base, datasets, scores, stage3
 
 
 def stage(variant: str):
@@ -11,21 +11,17 @@ def stage(variant: str):
     s.epoch_of = "questions"
     if variant == "0.9b":
         s.mixture = {
-            "questions": {"kind": "vqa", "questions": "vqav2/v2_OpenEnded_mscoco_train2014_questions.json",
-                          "annotations": "vqav2/v2_mscoco_train2014_annotations.json", "images": "coco/train2014",
-                          "weight": 1.0},
-            "instruct": {"kind": "llava", "annotations": "llava_instruct/llava_instruct_150k.json", "images": "coco/train2017",
-                         "weight": 0.35},
-            "human": {"kind": "coco", "annotations": "coco/annotations/captions_train2014.json", "images": "coco/train2014",
-                      "weight": 0.5},
-        }  # fmt: skip
+            "questions": datasets.weighted(datasets.VQAV2_TRAIN, 1.0),
+            "instruct": datasets.weighted(datasets.LLAVA_INSTRUCT, 0.35),
+            "human": datasets.weighted(datasets.COCO_TRAIN, 0.5),
+        }
         s.batch_size, s.accumulate, s.text_length = 128, 2, 256
         s.overlong, s.eval_every = "cut", 1000
     else:
         s.learning_rate = {"projector": 2e-3, "decoder": 2e-3}
         s.mixture = {
-            "questions": {"kind": "scenes", "split": "train", "style": "questions", "weight": 1.0},
-            "human": {"kind": "scenes", "split": "train", "style": "human", "weight": 0.15},
+            "questions": datasets.weighted(datasets.scenes("train", "questions"), 1.0),
+            "human": datasets.weighted(datasets.scenes("train", "human"), 0.15),
         }
         s.steps, s.eval_every, s.text_length = 900, 300, 40
     return scores.questions(scores.captions(s, variant), variant)

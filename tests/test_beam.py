@@ -21,14 +21,14 @@ def test_wide_beams_equal_exhaustive_search(penalty):
     everything = np.array(list(itertools.product(range(4), repeat=new)), np.int32)
     best = (-np.inf, None)
     repeated = {name: np.repeat(value[:1], len(everything), axis=0) for name, value in batch.items()}
-    logp = log_softmax(answer_logits(repeated, everything, new, vocab_size=4))
+    logp = log_softmax(answer_logits(repeated, everything, new, text_only=True, vocab_size=4))
     for answer, table in zip(everything, logp, strict=True):
         length = int(np.argmax(answer == 1)) + 1 if (answer == 1).any() else new
         total = sum(table[t, answer[t]] for t in range(length))
         candidate = (total / length**penalty, answer[:length].tolist(), total)
         best = max(best, candidate, key=lambda item: item[0])
     decode = DecodeConfig(max_new_tokens=new, num_beams=16, length_penalty=penalty)
-    generate, params = generator(decode, eos=1, vocab_size=4)
+    generate, params = generator(decode, eos=1, text_only=True, vocab_size=4)
     tokens, scores = generate(params, batch)
     assert tokens[0].tolist() == best[1] + [PAD] * (new - len(best[1]))
     np.testing.assert_allclose(scores[0], best[2], atol=1e-4)

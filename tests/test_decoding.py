@@ -15,6 +15,7 @@ from vlax.errors import VlaxError
 NEW, REAL = 6, ROWS - 1  # the last row is filler
 GPT2 = {"norm": "layer", "rope_theta": None, "max_positions": 4 + LENGTH + NEW, "gated_mlp": False, "activation": "gelu_tanh"}
 WINDOW = {"mask": "prefix_lm", "window": 3, "window_layers": (1,), "layers": 2}
+TEXT_ONLY = {"mask": "causal", "text_only": True, "tied": False, "qk_norm": True}
 GREEDY = DecodeConfig(max_new_tokens=NEW, chunk=2)
 BEAM = DecodeConfig(max_new_tokens=NEW, num_beams=3, chunk=2)
 SAMPLING = DecodeConfig(max_new_tokens=NEW, temperature=1.3, top_p=0.9, seed=3)
@@ -30,7 +31,7 @@ VARIANTS = {
     **{kind: {"mask": kind} for kind in masks.KINDS},
     "window": WINDOW,
     "learned": GPT2,
-    "text_only": {"mask": "causal", "text_only": True, "tied": False, "qk_norm": True},
+    "text_only": TEXT_ONLY,
 }
 
 
@@ -89,7 +90,7 @@ def test_done_rows_end_the_loop_early(monkeypatch):
 @pytest.mark.parametrize("decode", (GREEDY, BEAM, SAMPLING), ids=("greedy", "beam", "sampling"))
 def test_a_row_depends_neither_on_its_slot_nor_on_its_mates(decode):
     batch, others = prompts(), prompts(seed=9)
-    generate, params = generator(decode)
+    generate, params = generator(decode, **(TEXT_ONLY if decode == SAMPLING else {}))
     tokens, _ = generate(params, batch)
     for row, slot in ((0, 5), (1, 6), (2, 0), (3, 3)):
         mixed = {name: value.copy() for name, value in others.items()}
@@ -100,13 +101,13 @@ def test_a_row_depends_neither_on_its_slot_nor_on_its_mates(decode):
 
 def test_sampling_reproduces_and_follows_seed_and_row():
     batch = prompts()
-    generate, params = generator(SAMPLING)
+    generate, params = generator(SAMPLING, **TEXT_ONLY)
     first = generate(params, batch)
     for left, right in zip(first, generate(params, batch), strict=True):
         np.testing.assert_array_equal(left, right)
     tokens = np.asarray(first[0])
     assert (tokens != np.asarray(generate(params, {**batch, "row": batch["row"] + 7})[0])).any()
-    logp = log_softmax(answer_logits(batch, tokens, NEW))  # the score is the model's own, not that of the nucleus
+    logp = log_softmax(answer_logits(batch, tokens, NEW, **TEXT_ONLY))  # the score is the model's own, not that of the nucleus
     stop = np.where((tokens == EOS).any(-1), (tokens == EOS).argmax(-1) + 1, NEW)
     want = [sum(logp[row, t, tokens[row, t]] for t in range(stop[row])) for row in range(REAL)]
     np.testing.assert_allclose(first[1][:REAL], want, atol=1e-4)
@@ -132,18 +133,13 @@ def test_sampled_shares_follow_seed_temperature_and_nucleus():
 
 @pytest.mark.parametrize("decode", (GREEDY, BEAM, SAMPLING), ids=("greedy", "beam", "sampling"))
 def test_two_programs_a_shape(decode):
-    cached, params = generator(decode)
-    generate = Generator(cached.graphdef, cached.model, decode, EOS, PAD) if decode == GREEDY else cached
-    generate(params, prompts())
-    before = generate._start._cache_size(), generate._advance._cache_size()
-    for seed in range(1, 4):
+    generate, params = generator(decode, **TEXT_ONLY)
+    for seed in range(4):
         generate(params, prompts(seed=seed))
-    assert (generate._start._cache_size(), generate._advance._cache_size()) == before
-    assert decode != GREEDY or before == (1, 1)
+    assert (generate._start._cache_size(), generate._advance._cache_size()) == (1, 1)
 
 
-@pytest.mark.parametrize("decode", (GREEDY, BEAM), ids=("greedy", "beam"))
-def test_sharded_parameters_and_batch(decode):
+def test_sharded_parameters_and_batch():
     """On as many devices as there are; the count of the test run decides how much this says."""
     devices = jax.device_count() if 8 % jax.device_count() == 0 else 1
     mesh = jax.make_mesh((devices,), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:devices])
@@ -152,7 +148,7 @@ def test_sharded_parameters_and_batch(decode):
         divides = all(axis is None or size % devices == 0 for axis, size in zip(axes, value.shape, strict=False))
         return jax.device_put(value, jax.NamedSharding(mesh, jax.P(*axes) if divides else jax.P()))
 
-    generate, params = generator(decode)
+    generate, params = generator(BEAM)
     spread = {path: place(value, *([None, "data"] if path.endswith("kernel") else [])) for path, value in params.items()}
     batch = prompts()
     want = generate(params, batch)
@@ -193,6 +189,7 @@ def test_requests_that_do_not_fit_are_refused():
 
 def test_one_new_token_needs_no_chunk():
     batch = prompts()
-    generate, params = generator(DecodeConfig(max_new_tokens=1))
-    np.testing.assert_array_equal(generate(params, batch)[0][:, 0], generator()[0](params, batch)[0][:, 0])
+    generate, params = generator(DecodeConfig(max_new_tokens=1), **TEXT_ONLY)
+    first = answer_logits(batch, np.zeros((ROWS, NEW), np.int32), NEW, **TEXT_ONLY)[:, 0]
+    np.testing.assert_array_equal(generate(params, batch)[0][:REAL, 0], first.argmax(-1)[:REAL])
     assert generate._advance._cache_size() == 0

@@ -1,9 +1,9 @@
 """vlax: small vision-language models, aligned in four stages, in JAX.
 
-    import vlax
-    model = vlax.load("runs/embedded/stage3/export")
-    model.caption(["photo.jpg"])
-    model.answer(["photo.jpg"], ["what colour is the circle?"])
+import vlax
+model = vlax.load("runs/embedded/stage3/export")
+model.caption(["photo.jpg"])
+model.answer(["photo.jpg"], ["what colour is the circle?"])
 """
 
 from vlax.api import Model, load

@@ -34,19 +34,21 @@ class Model:
     mesh: jax.sharding.Mesh
     manifest: dict
 
-    def generate(
-        self, images: Sequence, prompts: Sequence[str], *, max_new_tokens: int = 32, num_beams: int = 1, temperature: float = 0.0,
-        top_p: float = 1.0, length_penalty: float = 1.0, seed: int = 0, batch_size: int = 16,
-    ) -> list[str]:  # fmt: skip
+    def generate(self, images: Sequence, prompts: Sequence[str], *, batch_size: int = 16, **decoding) -> list[str]:
         """One text a prompt. images: PIL images or paths, None for a prompt without one; as many as prompts.
 
-        Greedy by default; num_beams > 1 searches, temperature > 0 samples. Raises VlaxError for an image that does not open.
+        decoding: fields of `vlax.decoding.DecodeConfig`: max_new_tokens (32), num_beams (1: greedy), temperature, top_p,
+        length_penalty, seed. VlaxError for an unknown one, and for an image that does not open.
         """
         if len(images) != len(prompts):
             raise VlaxError(f"{len(images)} images and {len(prompts)} prompts; give one image (or None) a prompt")
         if not prompts:
             return []
-        decode = DecodeConfig(max_new_tokens, num_beams, temperature, top_p, length_penalty, seed)
+        try:
+            decode = DecodeConfig(**decoding)
+        except TypeError:
+            fields = [field.name for field in dataclasses.fields(DecodeConfig)]
+            raise VlaxError(f"decoding has the options {', '.join(fields)}, not {', '.join(decoding)}") from None
         bos = self.encoder.tokenizer.bos_token_id
         ids = [([] if bos is None else [bos]) + self.encoder.ids(prompt) for prompt in prompts]
         requests = [Request(p, self.pixels(image), row) for row, (p, image) in enumerate(zip(ids, images, strict=True))]

@@ -54,7 +54,9 @@ def _first_line(error: Exception) -> str:
 
 def define_config(example: str):
     """The --config flag."""
-    return config_flags.DEFINE_config_file("config", None, f"Config file, e.g. {example}; a variant follows a colon", lock_config=True)
+    return config_flags.DEFINE_config_file(
+        "config", None, f"Config file, e.g. {example}; a variant follows a colon", lock_config=True
+    )
 
 
 def prepare(config) -> None:

@@ -1,4 +1,4 @@
-"""Stage hand-over: where a stage's parameters come from, what its export says, and the proof that frozen parts are unchanged."""
+"""Stage hand-over: where parameters come from, what an export says, and the proof that frozen parts are unchanged."""
 
 import datetime
 import hashlib
@@ -41,7 +41,9 @@ def check_parent(plan: StagePlan, origin: epath.Path, encoder: Encoder) -> dict:
     here = {"tokenizer": tokenizer_hash(encoder.tokenizer), "templates": template_hash(encoder.templates)}
     for name, value in here.items():
         if manifest[name] != value:
-            raise VlaxError(f"stage {plan.name}: its parent {origin} was trained with other {name} ({manifest[name]}, here {value})")
+            raise VlaxError(
+                f"stage {plan.name}: its parent {origin} was trained with other {name} ({manifest[name]}, here {value})"
+            )
     return manifest
 
 
@@ -82,8 +84,7 @@ def export(s, trainable: groups.Params, directory: epath.Path, best: tuple[int, 
     for part, origin in origins.items():
         loaded = checkpoint.load_params(origin, shardings, (part,))
         stored.update({path: value for path, value in loaded.items() if path not in s.assigned})
-    for path, value in fresh_frozen(s, stored).items():
-        stored[path] = value
+    stored.update(fresh_frozen(s, stored))
     mixture = s.batches.collate.mixture
     manifest = {
         "stage": plan.name,
@@ -96,7 +97,9 @@ def export(s, trainable: groups.Params, directory: epath.Path, best: tuple[int, 
         "micro_steps": s.micro_steps if best is None else best[0],
         "validation_loss": None if best is None else best[1],
         "config": plan.identity,
-        "versions": {name: importlib.metadata.version(name) for name in ("jax", "flax", "optax", "orbax-checkpoint", "transformers")},
+        "versions": {
+            name: importlib.metadata.version(name) for name in ("jax", "flax", "optax", "orbax-checkpoint", "transformers")
+        },
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
     checkpoint.export(directory, {path: stored[path] for path in sorted(stored)}, s.config, s.encoder.tokenizer, manifest)
@@ -121,7 +124,9 @@ def prove_frozen(s, directory: epath.Path, origins) -> None:
         theirs = checkpoint.load_params(origin, parts=(part,))
         if groups.checksum({p: mine[p] for p in frozen}) != groups.checksum({p: theirs[p] for p in frozen}):
             changed = [p for p in frozen if not np.array_equal(mine[p], theirs[p])]
-            raise VlaxError(f"{directory}: frozen parameters differ from {origin}: {', '.join(changed[:3])}. Don't use this export")
+            raise VlaxError(
+                f"{directory}: frozen parameters differ from {origin}: {', '.join(changed[:3])}. Don't use this export"
+            )
         logging.info("%s: %s frozen and bit-equal to %s", s.plan.name, part, origin)
 
 

@@ -58,9 +58,7 @@ def prefix(segment: jax.Array, example: jax.Array) -> jax.Array:
     return (segment == PROMPT) & ~answered
 
 
-def attention_mask(
-    segment: jax.Array, example: jax.Array, has_image: jax.Array, tokens_per_image: int, kind: str
-) -> jax.Array:
+def attention_mask(segment: jax.Array, example: jax.Array, has_image: jax.Array, tokens_per_image: int, kind: str) -> jax.Array:
     """Who sees whom, as the tables above say: bool[B,S,S], [query, key].
 
     segment, example: int32[B,T]; has_image: bool[B,N]; kind: one of KINDS (VlaxError otherwise).

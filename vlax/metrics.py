@@ -97,5 +97,7 @@ def _step(line: str) -> int:
 
 def read(directory: epath.Path) -> list[dict]:
     """All records of a stage, in order, from either form."""
-    paths = [directory / "metrics.jsonl"] if (directory / "metrics.jsonl").exists() else sorted(directory.glob("metrics-*.jsonl"))
+    paths = (
+        [directory / "metrics.jsonl"] if (directory / "metrics.jsonl").exists() else sorted(directory.glob("metrics-*.jsonl"))
+    )
     return [json.loads(line) for path in paths for line in path.read_text().splitlines()]

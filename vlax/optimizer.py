@@ -56,7 +56,9 @@ def _divide_by_tokens(updates, params=None):
     return {path: jnp.zeros_like(g) if path == TOKENS else g / tokens.astype(g.dtype) for path, g in updates.items()}
 
 
-def make(config: OptimizerConfig, groups: Mapping[str, str], learning_rates: Mapping[str, float]) -> optax.GradientTransformation:
+def make(
+    config: OptimizerConfig, groups: Mapping[str, str], learning_rates: Mapping[str, float]
+) -> optax.GradientTransformation:
     """The transformation over `with_tokens(trainable)`; `groups` is {path: group}, `learning_rates` {group: peak}."""
 
     def by_group(updates, params=None):
@@ -76,9 +78,7 @@ def make(config: OptimizerConfig, groups: Mapping[str, str], learning_rates: Map
     )
     if config.accumulate == 1 or not config.multisteps:
         return inner  # MultiSteps would run for nothing
-    multi = optax.MultiSteps(
-        inner, every_k_schedule=config.accumulate, should_skip_update_fn=optax.skip_not_finite
-    )
+    multi = optax.MultiSteps(inner, every_k_schedule=config.accumulate, should_skip_update_fn=optax.skip_not_finite)
     return multi.gradient_transformation()
 
 

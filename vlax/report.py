@@ -16,8 +16,13 @@ def print_header(s, begin: int) -> None:
     devices = jax.devices()
     mesh = " x ".join(f"{axis} {size}" for axis, size in s.mesh.shape.items())
     print(f"\n=== {plan.name} " + "=" * (100 - len(plan.name)))
-    print(f"devices   {len(devices)} {devices[0].device_kind}, {jax.process_count()} process(es); mesh {mesh}; compute {plan.run.dtype}")
-    print(f"model     {groups.count(s.abstract):,} parameters, {s.config.tokens_per_image} tokens an image, mask {s.config.mask}")
+    print(
+        f"devices   {len(devices)} {devices[0].device_kind}, {jax.process_count()} process(es); "
+        f"mesh {mesh}; compute {plan.run.dtype}"
+    )
+    print(
+        f"model     {groups.count(s.abstract):,} parameters, {s.config.tokens_per_image} tokens an image, mask {s.config.mask}"
+    )
     for part, origin in stage.init.items():
         source = plan.run[part] if origin == "pretrained" else origin
         print(f"  from    {part}: {source}")
@@ -41,9 +46,14 @@ def progress_bar(s, begin: int, enabled: bool) -> tqdm:
     """One bar a stage. Where output is no terminal it draws itself rarely, so that log files stay short."""
     terminal = sys.stderr.isatty()
     return tqdm(
-        total=s.updates, initial=begin // s.per_update, desc=s.plan.name, unit="step", disable=not enabled, dynamic_ncols=terminal,
-        mininterval=0.5 if terminal else 20, leave=True,
-    )  # fmt: skip
+        total=s.updates,
+        initial=begin // s.per_update,
+        desc=s.plan.name,
+        unit="step",
+        disable=not enabled,
+        dynamic_ncols=terminal,
+        mininterval=0.5 if terminal else 20,
+    )
 
 
 def show_progress(bar: tqdm, update: int, updates: int, summary: Mapping[str, float]) -> None:
@@ -67,4 +77,7 @@ def print_footer(s) -> None:
     left_out = s.batches.collate.left_out
     if left_out.counts:
         print(f"left out  {sum(left_out.counts.values())} rows: {'; '.join(left_out.first[:3])}")
-    print(f"export {s.plan.export}{which} | logs {directory / 'metrics.jsonl'} | plots {directory.parent / 'curves.png'}", flush=True)
+    print(
+        f"export {s.plan.export}{which} | logs {directory / 'metrics.jsonl'} | plots {directory.parent / 'curves.png'}",
+        flush=True,
+    )

@@ -83,7 +83,9 @@ def model_config(plan: StagePlan, vocab: int) -> VLMConfig:
     model, stage = plan.run.model, plan.stage
     unknown = [part for part in stage.init if part not in ("vision", "projector", "decoder")]
     if unknown or "decoder" not in stage.init:
-        raise VlaxError(f"stage {stage.name}: init is about vision, projector and decoder, not {', '.join(unknown) or 'nothing'}")
+        raise VlaxError(
+            f"stage {stage.name}: init is about vision, projector and decoder, not {', '.join(unknown) or 'nothing'}"
+        )
     shapes = {**model.decoder, **(model.captioner if stage.captioner else {})}
     shapes["vocab_size"] = shapes["vocab_size"] or math.ceil(vocab / 16) * 16
     if vocab > shapes["vocab_size"]:
@@ -107,7 +109,9 @@ def open_mixture(specs, plan: StagePlan, *, train: bool, first: str = "") -> Mix
     if first and first not in names:
         raise VlaxError(f"stage.epoch_of={first!r} is no source of the mixture ({', '.join(names)})")
     if train and len(names) > 1 and not first:
-        raise VlaxError(f"the mixture has {len(names)} sources: say with stage.epoch_of whose pass is an epoch: {', '.join(names)}")
+        raise VlaxError(
+            f"the mixture has {len(names)} sources: say with stage.epoch_of whose pass is an epoch: {', '.join(names)}"
+        )
     names.sort(key=lambda name: (name != first, name))
     plain = [{k: v for k, v in specs[name].items() if k != "weight"} for name in names]
     sources = [open_source(spec, plan.run.data_root, train=train) for spec in plain]
@@ -126,7 +130,9 @@ def check_stage(stage, trainable_groups) -> None:
         raise VlaxError(f"stage {stage.name}: group {odd!r} has a pattern or a learning rate, but not both")
     for field, choices in (("accumulation", ("multisteps", "scan")), ("select", ("last", "best"))):
         if stage[field] not in choices:
-            raise VlaxError(f"stage.{field}={stage[field]!r} is not one of {', '.join(choices)}{closest(stage[field], choices)}")
+            raise VlaxError(
+                f"stage.{field}={stage[field]!r} is not one of {', '.join(choices)}{closest(stage[field], choices)}"
+            )
     if stage.accumulate < 1 or stage.batch_size % stage.accumulate:
         raise VlaxError(f"stage.batch_size={stage.batch_size} is not a multiple of stage.accumulate={stage.accumulate}")
 

@@ -3,7 +3,6 @@
 import collections
 import dataclasses
 import json
-import logging
 import math
 import signal
 import time
@@ -84,8 +83,10 @@ class Loop:
             micro, device_metrics, rows = self.pending.popleft()
             values = {name: float(value) for name, value in jax.device_get(device_metrics).items()}
             if values["tokens"] == 0:
-                raise VlaxError(f"step {micro}: no answer token in the whole batch (rows {self.names(rows)}); nothing to learn from. "
-                                "Are the rows longer than stage.text_length?")  # fmt: skip
+                raise VlaxError(
+                    f"step {micro}: the batch has no answer token to learn from (rows {self.names(rows)}). "
+                    f"Are the rows longer than --config.stage.text_length={self.stage.text_length}?"
+                )
             if not values.pop("finite"):
                 self.fail(micro, values, rows)
             if micro < FIRST_LOSSES:
@@ -104,8 +105,8 @@ class Loop:
         latest = self.checkpoints.latest()
         kept = f"the checkpoint at step {latest} is intact" if latest is not None else "there is no checkpoint yet"
         raise VlaxError(
-            f"stage {self.s.plan.name} stopped at step {micro}: loss {loss:g}, gradient norms: {norms}; rows: {self.names(rows)}. "
-            f"{kept}. Lower --config.stage.learning_rate, or look at those rows"
+            f"stage {self.s.plan.name} stopped at step {micro}: loss {loss:g}, gradient norms: {norms}; "
+            f"rows: {self.names(rows)}. {kept}. Lower --config.stage.learning_rate, or look at those rows"
         )
 
     def validate(self, state, frozen) -> dict[str, float]:
@@ -139,7 +140,9 @@ def train(s: session.Session, *, sample: Callable | None = None) -> None:
             asked = time.monotonic()
             batch = next(data)
             loop.window.waited += time.monotonic() - asked
-            placed = sharding.put_batch(batch, s.mesh, leading=int(plan.stage.accumulation == "scan" and plan.stage.accumulate > 1))
+            placed = sharding.put_batch(
+                batch, s.mesh, leading=int(plan.stage.accumulation == "scan" and plan.stage.accumulate > 1)
+            )
             state, values = s.train_step(state, frozen, placed)
             loop.pending.append((micro, values, batch["row"]))
             loop.settle(IN_FLIGHT)
@@ -150,7 +153,7 @@ def train(s: session.Session, *, sample: Callable | None = None) -> None:
                 loop.settle(0)
                 loop.save(done, state)
                 loop.checkpoints.close()
-                tqdm.write(f"{stop.requested}: saved step {done} in {plan.directory / 'checkpoints'}; the same command goes on from there")
+                tqdm.write(f"{stop.requested}: saved step {done} in {plan.directory / 'checkpoints'}; the same command goes on")
                 raise Interrupted(130 if stop.requested == "SIGINT" else 143)
         loop.settle(0)
         loop.bar.close()
@@ -183,7 +186,9 @@ def _after_update(loop: Loop, done: int, state, frozen, writer: metrics.Writer, 
         loop.settle(0)
         values = loop.validate(state, frozen)
         if values and not math.isfinite(values["loss"]):
-            raise VlaxError(f"stage {s.plan.name}: validation loss is {values['loss']} after update {update}; nothing was saved over")
+            raise VlaxError(
+                f"stage {s.plan.name}: validation loss is {values['loss']} after update {update}; nothing was saved over"
+            )
         scores = sample(state, frozen) if sample else {}
         writer.write(update, "validation", {**values, **scores})
         if values:
@@ -234,4 +239,3 @@ def replay(s: session.Session) -> str:
                     f"{abs(got - expected) / abs(expected):.1e}). Other hardware or versions than those in manifest.json?"
                 )
     return f"{s.plan.name}: the first {len(record)} losses are bit-equal to the record"
-

@@ -38,7 +38,7 @@ def open_picture(path: str, row_id: str) -> Image.Image:
     raise VlaxError(f"row {row_id}: {path}: {reason}; {way_out} or remove the row from the annotations")
 
 
-class _Item(NamedTuple):
+class Item(NamedTuple):
     """What is kept of a row until it is asked for."""
 
     id: str
@@ -48,10 +48,11 @@ class _Item(NamedTuple):
     answer: str
     references: tuple[str, ...] = ()
     answer_type: str = ""
+    later: tuple[Turn, ...] = ()  # of a dialogue, after the first exchange
 
 
-class _FileSource:
-    """The half of both sources that does not know the format (the Source protocol of `rows.py`).
+class FileSource:
+    """The half of the file sources that does not know the format (the Source protocol of `rows.py`).
 
     `base` is prefixed to the relative paths and stays out of the fingerprint: the same data elsewhere is the same data.
     Rows about a picture in `drop_image_ids` are left out and counted in `dropped`; then `limit` keeps the first rows.
@@ -69,7 +70,7 @@ class _FileSource:
             raise VlaxError(
                 f"{name}: no rows are left ({len(items)} read, {self.dropped} dropped by the leak filter); mend the file"
             )
-        self._images = _join(base, images)
+        self._images = join(base, images)
         settings = {**settings, "task": task, "images": images, "limit": limit, "drop": sorted(drop)}
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         for content in files:
@@ -88,40 +89,40 @@ class _FileSource:
             id=item.id,
             image_id=item.image_id,
             task=self.task,
-            turns=(Turn(item.question, item.answer),),
-            open_image=functools.partial(open_picture, path, item.id),
-            image_name=path,
+            turns=(Turn(item.question, item.answer), *item.later),
+            open_image=functools.partial(open_picture, path, item.id) if item.file_name else None,
+            image_name=path if item.file_name else "",
             references=item.references,
             answer_type=item.answer_type,
         )
 
 
-class CocoCaptions(_FileSource):
+class CocoCaptions(FileSource):
     """COCO captions: one row per caption to train on, one per picture with all references to evaluate on."""
 
     def __init__(self, annotations, images, train: bool, task="caption", *, base="", drop_image_ids=(), limit=None):
         if task not in TASKS[:2]:
             raise VlaxError(f"{annotations}: captions have no task {task!r}; the tasks are {', '.join(TASKS[:2])}")
-        path = _join(base, annotations)
-        content = _read(path)
-        data = _parse(path, content)
+        path = join(base, annotations)
+        content = read_file(path)
+        data = parse(path, content)
         names = _file_names(path, data, COCO_SHAPE)
         captions: dict[str, list[str]] = {image_id: [] for image_id in names}
         for at, row in enumerate(_rows(path, data, "annotations", COCO_SHAPE)):
             where = f"{path}: annotations[{at}]"
-            image_id = str(_field(where, row, "image_id", COCO_SHAPE))
+            image_id = str(field(where, row, "image_id", COCO_SHAPE))
             if image_id not in names:
                 raise VlaxError(f"{where} names image {image_id}, which `images` does not list; add it there or remove the row")
             captions[image_id].append(_text(where, row, "caption", COCO_SHAPE))
         if train:
-            items = [_Item(f"{i}#{k}", i, names[i], "", c) for i, said in captions.items() for k, c in enumerate(said)]
+            items = [Item(f"{i}#{k}", i, names[i], "", c) for i, said in captions.items() for k, c in enumerate(said)]
         else:
-            items = [_Item(i, i, names[i], "", said[0], tuple(said)) for i, said in captions.items() if said]
+            items = [Item(i, i, names[i], "", said[0], tuple(said)) for i, said in captions.items() if said]
         settings = {"kind": "coco", "train": train}
         super().__init__(f"coco-{path.stem}", task, str(images), base, settings, [content], items, drop_image_ids, limit)
 
 
-class VqaQuestions(_FileSource):
+class VqaQuestions(FileSource):
     """VQAv2 questions with their annotations, one row a question; the answer to train on is `multiple_choice_answer`.
 
     Without that field it is the annotators' most frequent answer. The picture's file is what `images` in the questions
@@ -129,19 +130,19 @@ class VqaQuestions(_FileSource):
     """
 
     def __init__(self, questions, annotations, images, train: bool, *, base="", drop_image_ids=(), limit=None):
-        asked_path, path = _join(base, questions), _join(base, annotations)
-        asked_content, content = _read(asked_path), _read(path)
-        asked, answered = _parse(asked_path, asked_content), _parse(path, content)
+        asked_path, path = join(base, questions), join(base, annotations)
+        asked_content, content = read_file(asked_path), read_file(path)
+        asked, answered = parse(asked_path, asked_content), parse(path, content)
         names = _file_names(asked_path, asked, QUESTIONS_SHAPE) if "images" in asked else None
         by_question = {}
         for at, row in enumerate(_rows(path, answered, "annotations", ANSWERS_SHAPE)):
             where = f"{path}: annotations[{at}]"
-            by_question[str(_field(where, row, "question_id", ANSWERS_SHAPE))] = (where, row)
+            by_question[str(field(where, row, "question_id", ANSWERS_SHAPE))] = (where, row)
         items, seen = [], set()
         for at, row in enumerate(_rows(asked_path, asked, "questions", QUESTIONS_SHAPE)):
             where = f"{asked_path}: questions[{at}]"
-            key = str(_field(where, row, "question_id", QUESTIONS_SHAPE))
-            image_id = str(_field(where, row, "image_id", QUESTIONS_SHAPE))
+            key = str(field(where, row, "question_id", QUESTIONS_SHAPE))
+            image_id = str(field(where, row, "image_id", QUESTIONS_SHAPE))
             if key in seen:
                 raise VlaxError(f"{where}: question_id {key} occurs twice; give every question an id of its own")
             if key not in by_question:
@@ -152,7 +153,7 @@ class VqaQuestions(_FileSource):
             file_name = names[image_id] if names is not None else _usual_name(asked, answered, image_id)
             answer, references, answer_type = _answers(*by_question[key])
             text = _text(where, row, "question", QUESTIONS_SHAPE)
-            items.append(_Item(key, image_id, file_name, text, answer, references, answer_type))
+            items.append(Item(key, image_id, file_name, text, answer, references, answer_type))
         files, settings = [asked_content, content], {"kind": "vqa", "train": train}
         name = f"vqa-{asked_path.stem}"
         super().__init__(name, "question", str(images), base, settings, files, items, drop_image_ids, limit)
@@ -169,7 +170,7 @@ def _usual_name(asked: dict, answered: dict, image_id: str) -> str:
 
 def _answers(where: str, row: dict) -> tuple[str, tuple[str, ...], str]:
     """The answer to learn, all annotators' answers in order, and the answer type of one annotation."""
-    given = _field(where, row, "answers", ANSWERS_SHAPE)
+    given = field(where, row, "answers", ANSWERS_SHAPE)
     if not isinstance(given, list) or not all(isinstance(a, dict) and "answer" in a for a in given):
         raise VlaxError(f'{where}: "answers" is not a list of {{"answer": TEXT}}; {ANSWERS_SHAPE}')
     references = tuple(str(a["answer"]) for a in given)
@@ -180,12 +181,12 @@ def _answers(where: str, row: dict) -> tuple[str, tuple[str, ...], str]:
     return answer, references, str(row.get("answer_type", "other"))
 
 
-def _join(base, path) -> epath.Path:
+def join(base, path) -> epath.Path:
     """`"/data" + "a.json" -> /data/a.json`; a path that says where it starts (`/a.json`, `gs://b/a.json`) stays."""
     return epath.Path(path) if "://" in str(path) else epath.Path(base) / path
 
 
-def _read(path: epath.Path) -> bytes:
+def read_file(path: epath.Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
@@ -194,7 +195,7 @@ def _read(path: epath.Path) -> bytes:
         raise VlaxError(f"{path} cannot be read ({error}); mend the path or its permissions") from None
 
 
-def _parse(path: epath.Path, content: bytes) -> dict:
+def parse(path: epath.Path, content: bytes) -> dict:
     try:
         data = json.loads(content)
     except ValueError as error:
@@ -219,10 +220,10 @@ def _rows(path: epath.Path, data: dict, key: str, shape: str) -> list[dict]:
 def _file_names(path: epath.Path, data: dict, shape: str) -> dict[str, str]:
     """{image id: file name} of the `images` list."""
     rows = [(f"{path}: images[{at}]", row) for at, row in enumerate(_rows(path, data, "images", shape))]
-    return {str(_field(where, row, "id", shape)): _text(where, row, "file_name", shape) for where, row in rows}
+    return {str(field(where, row, "id", shape)): _text(where, row, "file_name", shape) for where, row in rows}
 
 
-def _field(where: str, row: dict, key: str, shape: str):
+def field(where: str, row: dict, key: str, shape: str):
     if row.get(key) is None:
         raise VlaxError(f'{where} has no "{key}"; {shape}')
     return row[key]
@@ -230,7 +231,7 @@ def _field(where: str, row: dict, key: str, shape: str):
 
 def _text(where: str, row: dict, key: str, shape: str) -> str:
     """A text field with its white space (COCO has stray line ends) reduced to single blanks."""
-    text = _field(where, row, key, shape)
+    text = field(where, row, key, shape)
     if not isinstance(text, str) or not text.strip():
         raise VlaxError(f'{where}: "{key}" is {text!r}, not a text; mend or remove the row')
     return " ".join(text.split())

@@ -94,7 +94,7 @@ class Mixture:
         return np.random.default_rng([self.seed, 2, number]).permutation(order) if self.shuffle else order
 
     def ids(self, begin: int, end: int) -> np.ndarray:
-        """Global row ids at the positions begin..end-1: of an endless order when shuffled, else of one pass and then filler (-1)."""
+        """Global row ids at positions begin..end-1: of an endless order when shuffled, else of one pass, then filler (-1)."""
         if not self.shuffle:
             position = np.arange(begin, end)
             return np.where(position < self.epoch_size, position, -1)
@@ -116,7 +116,7 @@ class Mixture:
 
 
 class ImageCache:
-    """Resized pictures, kept up to a number of bytes and never evicted: small sets are decoded once, large ones stay bounded."""
+    """Resized pictures, kept up to a number of bytes and never evicted: small sets are decoded once, memory stays bounded."""
 
     def __init__(self, capacity_bytes: int):
         self.capacity, self.size = capacity_bytes, 0
@@ -220,14 +220,18 @@ class HostBatches:
 
     def __post_init__(self):
         if self.global_batch % (self.hosts * self.micro_batches):
-            raise VlaxError(f"a batch of {self.global_batch} rows does not divide over {self.hosts} hosts x {self.micro_batches}")
+            raise VlaxError(
+                f"a batch of {self.global_batch} rows does not divide over {self.hosts} hosts x {self.micro_batches}"
+            )
 
     def __len__(self) -> int:
         return self.steps
 
     def __getitem__(self, step: int) -> dict[str, np.ndarray]:
         begin = step * self.global_batch
-        ids = self.collate.mixture.ids(begin, begin + self.global_batch).reshape(self.micro_batches, self.hosts, -1)[:, self.host]
+        ids = self.collate.mixture.ids(begin, begin + self.global_batch).reshape(self.micro_batches, self.hosts, -1)[
+            :, self.host
+        ]
         batch = self.collate(ids.reshape(-1))
         if self.micro_batches == 1:
             return batch

@@ -21,11 +21,17 @@ from vlax.masks import ANSWER, PROMPT
 
 # name -> task -> prompt. An answer follows its prompt after one space.
 TEMPLATES: dict[str, dict[str, str]] = {
-    "plain": {"caption": "caption:", "describe": "describe:", "question": "question: {question} answer:"},
+    "plain": {
+        "caption": "caption:",
+        "describe": "describe:",
+        "question": "question: {question} answer:",
+        "chat": "user: {question} assistant:",
+    },
     "instruct": {
         "caption": "Write a short caption of the image.\nCaption:",
         "describe": "Describe the image in detail.\nDescription:",
         "question": "{question}\nAnswer the question in a word or a short phrase.\nAnswer:",
+        "chat": "User: {question}\nAssistant:",
     },
 }
 
@@ -79,7 +85,9 @@ class Encoder:
 
     @functools.cached_property
     def _cached(self):
-        return functools.lru_cache(maxsize=1 << 16)(lambda text: tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"]))
+        return functools.lru_cache(maxsize=1 << 16)(
+            lambda text: tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        )
 
     def ids(self, text: str) -> list[int]:
         """Token ids of a span. The last 65,536 distinct spans are remembered: prompts and short answers recur."""

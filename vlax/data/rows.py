@@ -14,7 +14,7 @@ from typing import Protocol
 
 from PIL import Image
 
-TASKS = ("caption", "describe", "question")
+TASKS = ("caption", "describe", "question", "chat")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,6 +9,7 @@ open_source({"kind": "vqa", "questions": "q.json", "annotations": "a.json", "ima
 from collections.abc import Collection, Mapping
 
 from vlax.data.cells import CellSource
+from vlax.data.conversations import Conversations
 from vlax.data.files import CocoCaptions, VqaQuestions
 from vlax.data.rows import Source
 from vlax.data.scenes import SceneSource
@@ -19,6 +20,7 @@ FIELDS = {
     "scenes": {"split": str, "style": str, "": None, "seed": int, "size": int},
     "cells": {"split": str, "": None, "seed": int, "size": int},
     "coco": {"annotations": str, "images": str, "": None, "train": bool, "task": str, "limit": int},
+    "llava": {"annotations": str, "images": str, "": None, "train": bool, "task": str, "limit": int},
     "vqa": {"questions": str, "annotations": str, "images": str, "": None, "train": bool, "limit": int},
 }
 
@@ -41,6 +43,8 @@ def open_source(spec: Mapping, data_root: str = "", *, train: bool = True, drop_
     fields = {"train": train, **fields, "base": _base(kind, fields, str(data_root or "")), "drop_image_ids": drop_image_ids}
     if kind == "coco":
         return CocoCaptions(**fields)
+    elif kind == "llava":
+        return Conversations(**fields)
     else:
         return VqaQuestions(**fields)
 

@@ -85,7 +85,11 @@ def protocol(model: Model, sets: Sequence[TestSet], decode: DecodeConfig, blind_
         "blind": None if blind_seed is None else {"images": "deranged by image id", "seed": blind_seed},
     }
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
-    return {**settings, "hash": digest, "model": {"stage": model.manifest.get("stage"), "checksums": model.manifest.get("checksums")}}
+    return {
+        **settings,
+        "hash": digest,
+        "model": {"stage": model.manifest.get("stage"), "checksums": model.manifest.get("checksums")},
+    }
 
 
 def requests(model: Model, rows: Sequence[Row]) -> list[Request]:

@@ -43,7 +43,9 @@ def prior_lines(lines: Sequence[Mapping], specs: Mapping, data_root: str) -> lis
     return [{**line, "prediction": constant} for line in lines]
 
 
-def score_sets(lines: Sequence[Mapping], twin: Sequence[Mapping] | None, priors: Mapping, data_root: str) -> tuple[dict, list[ScoreRow]]:
+def score_sets(
+    lines: Sequence[Mapping], twin: Sequence[Mapping] | None, priors: Mapping, data_root: str
+) -> tuple[dict, list[ScoreRow]]:
     """(JSON-ready {set: {metric: {score, interval, twin, prior, over_twin, over_prior}}}, rows of the table)."""
     out: dict[str, dict] = {}
     table: list[ScoreRow] = []

@@ -16,7 +16,9 @@ from vlax.evaluation import runner, scoring
 def export_directory(plan: stages.StagePlan, checkpoint: str) -> epath.Path:
     """The export that `--checkpoint` means; VlaxError when the stage has not got that far."""
     if not plan.finished:
-        raise VlaxError(f"{plan.name} has no finished export in {plan.directory}; train it first: python train.py with the same flags")
+        raise VlaxError(
+            f"{plan.name} has no finished export in {plan.directory}; train it first: python train.py with the same flags"
+        )
     if checkpoint in ("", plan.stage.select):
         return plan.export
     if checkpoint in ("last", "best"):

@@ -68,9 +68,7 @@ class Block(nnx.Module):
         self.norm1 = _norm(c, dtype, rngs)
         self.attention = Attention(attention, dtype=dtype, rngs=rngs)
         self.norm2 = _norm(c, dtype, rngs)
-        self.mlp = MLP(
-            c.width, c.mlp_dim, activation=c.activation, gated=c.gated_mlp, bias=c.mlp_bias, dtype=dtype, rngs=rngs
-        )
+        self.mlp = MLP(c.width, c.mlp_dim, activation=c.activation, gated=c.gated_mlp, bias=c.mlp_bias, dtype=dtype, rngs=rngs)
         if c.post_norms:
             self.post_norm1, self.post_norm2 = _norm(c, dtype, rngs), _norm(c, dtype, rngs)
         self.post_norms = c.post_norms

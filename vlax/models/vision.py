@@ -92,7 +92,7 @@ class VisionTower(nnx.Module):
         self.config, self.dtype = c, dtype
 
     def embed(self, image: jax.Array) -> jax.Array:
-        """Normalised, patchified, with positions and prefix tokens: [B, P + I, Dv]. The class token has a position, registers none."""
+        """Normalised, patchified, with positions and prefix tokens: [B, P + I, Dv]. Registers have no position."""
         c = self.config
         mean, std = jnp.asarray(c.mean, jnp.float32), jnp.asarray(c.std, jnp.float32)
         pixels = (image.astype(jnp.float32) / 255.0 - mean) / std

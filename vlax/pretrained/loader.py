@@ -46,7 +46,7 @@ def load_vision(
     layer       which of transformers' `hidden_states` are the features; None is the family's: the last layer, post-normed, for
                 SigLIP and DINOv2, -2 for CLIP
     """
-    source = _vision(local_directory(directory, flag=FLAGS["vision"]), image_size, layer)
+    source = vision_source(local_directory(directory, flag=FLAGS["vision"]), image_size, layer)
     return source.config, *source.load(dtype, place)
 
 
@@ -57,30 +57,30 @@ def load_decoder(
 
     vocab_size  a larger embedding table than the checkpoint's, to make room for new tokens: new rows are the mean of the old
     """
-    source = _decoder(local_directory(directory, flag=FLAGS["decoder"]), vocab_size)
+    source = decoder_source(local_directory(directory, flag=FLAGS["decoder"]), vocab_size)
     return source.config, *source.load(dtype, place)
 
 
 def load_vlm(directory, *, dtype: Dtype = np.float32, place: Place | None = None) -> tuple[VLMConfig, dict, LoadReport]:
     """(config, all parameters, report) of a PaliGemma or LLaVA checkpoint; its mask kind is in the config."""
-    source = _whole(local_directory(directory, flag=FLAGS["whole"]))
+    source = whole_source(local_directory(directory, flag=FLAGS["whole"]))
     return source.config, *source.load(dtype, place)
 
 
 def vision_config(directory, *, image_size: int | None = None, layer: int | None = None) -> VisionConfig:
     """What `load_vision` would build; of a hub id only small files are fetched, of a directory weight headers are checked."""
     local = local_directory(directory, flag=FLAGS["vision"], weights=False)
-    return _checked(_vision(local, image_size, layer), directory)
+    return _checked(vision_source(local, image_size, layer), directory)
 
 
 def decoder_config(directory, *, vocab_size: int | None = None) -> DecoderConfig:
     """What `load_decoder` would build; checks as `vision_config` does."""
-    return _checked(_decoder(local_directory(directory, flag=FLAGS["decoder"], weights=False), vocab_size), directory)
+    return _checked(decoder_source(local_directory(directory, flag=FLAGS["decoder"], weights=False), vocab_size), directory)
 
 
 def vlm_config(directory) -> VLMConfig:
     """What `load_vlm` would build; checks as `vision_config` does."""
-    return _checked(_whole(local_directory(directory, flag=FLAGS["whole"], weights=False)), directory)
+    return _checked(whole_source(local_directory(directory, flag=FLAGS["whole"], weights=False)), directory)
 
 
 def preprocess(directory, *, image_size: int | None = None) -> Preprocess:
@@ -126,7 +126,7 @@ def _alone(part: Part, hf: dict) -> Part:
     return dataclasses.replace(part, alone=hf["model_type"] in WHOLE)
 
 
-def _vision(directory: Path, image_size: int | None, layer: int | None) -> Source:
+def vision_source(directory: Path, image_size: int | None, layer: int | None) -> Source:
     hf = read_config(directory, [*VISION, *NESTED_VISION])
     family, sub = tower(hf, "vision_config", VISION, NESTED_VISION)
     full = family.config(sub)
@@ -139,7 +139,7 @@ def _vision(directory: Path, image_size: int | None, layer: int | None) -> Sourc
     return Source(directory, c, [_alone(_vision_part(family, full, c), hf)], int(c.class_token), family.antialias)
 
 
-def _decoder(directory: Path, vocab_size: int | None) -> Source:
+def decoder_source(directory: Path, vocab_size: int | None) -> Source:
     hf = read_config(directory, [*DECODER, *NESTED_DECODER])
     family, sub = tower(hf, "text_config", DECODER, NESTED_DECODER)
     c = family.config(sub | {"tie_word_embeddings": hf["tie_word_embeddings"]})
@@ -149,7 +149,7 @@ def _decoder(directory: Path, vocab_size: int | None) -> Source:
     return Source(directory, c, [_alone(_decoder_part(family, c), hf)])
 
 
-def _whole(directory: Path) -> Source:
+def whole_source(directory: Path) -> Source:
     hf = read_config(directory, WHOLE)
     model = WHOLE[hf["model_type"]]
     vision_family, vision_hf = tower(hf, "vision_config", VISION, NESTED_VISION)

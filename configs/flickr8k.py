@@ -1,0 +1,33 @@
+"""A small captioner from scratch on Flickr8k-sized data: 2,000 photographs, five captions each, minutes on two CPU cores.
+
+    python train.py --config=configs/flickr8k.py --config.run.data_root=DIR --workdir=runs/flickr8k
+
+DIR holds flickr8k_dev/{annotations/captions_{train,val,test}.json, images/}. So few captions are soon known by heart: the best
+state on validation counts.
+"""
+
+from configs import base, datasets
+
+
+def _set(split: str) -> dict:
+    return {"kind": "coco", "annotations": f"flickr8k_dev/annotations/captions_{split}.json", "images": "flickr8k_dev/images"}
+
+
+def get_config():
+    s = base.stage("flickr8k")
+    s.trainable = {"all": "."}
+    s.learning_rate = {"all": 1e-3}
+    s.weight_decay = 0.1
+    s.mixture = {"captions": datasets.weighted(_set("train"), 1.0)}
+    s.validation.captions = _set("val")
+    s.generate.captions = _set("val")
+    s.test.captions = _set("test")
+    s.prior.captions = {"train": _set("train"), "validation": _set("val")}
+    s.steps, s.eval_every, s.eval_batches, s.select = 1200, 150, 40, "best"
+    s.text_length, s.max_new_tokens, s.num_beams = 32, 24, 4
+    config = base.config("embedded", s, {})
+    config.run.bpe_text = {"captions": _set("train")}
+    config.run.bpe_vocab = 1500
+    config.run.model.vision = {"image_size": 48, "patch_size": 8, "width": 128, "layers": 3, "heads": 4, "mlp_dim": 384}
+    config.run.model.decoder.update({"width": 128, "layers": 3, "heads": 4, "kv_heads": 4, "head_dim": 32, "mlp_dim": 384})
+    return config

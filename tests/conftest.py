@@ -1,0 +1,74 @@
+"""The tiny chain that many test files share: the embedded configs with everything shrunk, trained once a session."""
+
+import contextlib
+import importlib
+import io
+import pathlib
+
+import jax
+import pytest
+
+REPO = pathlib.Path(__file__).resolve().parent.parent
+
+jax.config.update("jax_compilation_cache_dir", str(REPO / ".cache" / "xla"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+SIZES = {"train": 24, "val": 6, "test": 8}  # scenes
+STEPS, BATCH = 4, 8
+
+
+def shrink(config):
+    """A config of configs/ with 16-pixel images, a 2-layer decoder of width 16, a few scenes and 4 updates a stage."""
+    run = config.run
+    run.bpe_text.text.size = 200
+    run.compilation_cache, run.tensorboard, run.log_every = "", False, 2
+    run.model.vision.update(image_size=16, patch_size=8, width=16, layers=1, heads=2, mlp_dim=16)
+    small = {"width": 16, "heads": 2, "kv_heads": 1, "head_dim": 8, "mlp_dim": 16}
+    run.model.decoder.update(layers=2, **small)
+    run.model.captioner.update(layers=1, **small)
+    for stage in (config.stage, *config.parents.values()):
+        stage.steps, stage.batch_size, stage.generate_samples, stage.eval_batches, stage.reference = STEPS, BATCH, 0, 1, ""
+        stage.text_length = 96 if stage.name == "stage0-decoder" else 40
+        stage.overlong, stage.eval_every, stage.max_new_tokens = "cut", 0, 6
+        stage.learning_rate = {name: 3e-3 for name in stage.learning_rate}  # alike, so that stages share compiled programs
+        sources = [*stage.mixture.values(), *stage.validation.values(), *stage.generate.values(), *stage.test.values()]
+        sources += [source for prior in stage.prior.values() for source in prior.values()]
+        for source in sources:
+            if source.kind == "scenes":
+                source.size = SIZES[source.split]
+    return config
+
+
+def tiny(stage="stage3", **fields):
+    """The shrunk config of configs/STAGE.py; `fields` such as `stage__steps=6` or `run__seed=1` replace single values."""
+    name, _, variant = stage.partition(":")
+    module = importlib.import_module(f"configs.{name}")
+    config = shrink(module.get_config(variant) if variant else module.get_config())
+    for path, value in fields.items():
+        *parts, last = path.split("__")
+        at = config
+        for part in parts:
+            at = at[part]
+        with at.unlocked():
+            at[last] = value
+    return config
+
+
+def train(config, workdir) -> str:
+    """Runs a chain in this process; returns what it printed."""
+    from vlax import chain
+
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(io.StringIO()):
+        chain.run(config, str(workdir))
+    return out.getvalue()
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """(config, workdir) of the tiny chain, finished up to stage 4; nobody writes into its stages."""
+    workdir = tmp_path_factory.mktemp("trained")
+    config = tiny("stage4")
+    train(config, workdir)
+    return config, workdir
