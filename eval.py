@@ -14,6 +14,7 @@ WORKDIR = flags.DEFINE_string("workdir", "runs/embedded", "The --workdir of trai
 CHECKPOINT = flags.DEFINE_string("checkpoint", "", 'Which state: "" (the stage\'s export), last, best, or an export directory')
 BLIND = flags.DEFINE_bool("blind", False, "Score the blind twin alone: every picture replaced by another one")
 LIMIT = flags.DEFINE_integer("limit", 0, "Score only the first rows of each set; 0: all", lower_bound=0)
+AGAINST = flags.DEFINE_string("against", "", "Another evaluated stage of the workdir to compare with, row by row, e.g. stage2")
 
 
 def main(argv):
@@ -21,7 +22,7 @@ def main(argv):
     from vlax.evaluation import suite  # after the flags: a typo should not wait for the imports
 
     cli.prepare(CONFIG.value)
-    suite.run(CONFIG.value, WORKDIR.value, CHECKPOINT.value, blind=BLIND.value, limit=LIMIT.value)
+    suite.run(CONFIG.value, WORKDIR.value, CHECKPOINT.value, blind=BLIND.value, limit=LIMIT.value, against=AGAINST.value)
 
 
 if __name__ == "__main__":

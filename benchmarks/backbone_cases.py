@@ -39,9 +39,9 @@ CLIP_OFF = {
 }  # fmt: skip
 VISION = {
     "SigLIP": Case("SiglipVisionModel", "SiglipVisionConfig", SIGLIP, SIGLIP_OFF),
-    "SigLIP in SiglipModel": Case("SiglipModel", "SiglipConfig", SIGLIP, SIGLIP_OFF, nest="vision_config"),
+    "SigLIP in SiglipModel": Case("SiglipModel", "SiglipConfig", SIGLIP, {"eps": EPS}, nest="vision_config"),
     "CLIP": Case("CLIPVisionModel", "CLIPVisionConfig", SIGLIP, CLIP_OFF),
-    "CLIP in CLIPModel": Case("CLIPModel", "CLIPConfig", SIGLIP, CLIP_OFF, nest="vision_config"),
+    "CLIP in CLIPModel": Case("CLIPModel", "CLIPConfig", SIGLIP, {"eps": EPS}, nest="vision_config"),
     "CLIP, last layer": Case("CLIPVisionModel", "CLIPVisionConfig", SIGLIP, {"layer -1": {"layers": 2}}, {"layer": -1}),
     "DINOv2": Case("Dinov2Model", "Dinov2Config", DINO, DINO_OFF),
     "DINOv2 SwiGLU": Case(

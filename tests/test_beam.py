@@ -66,13 +66,32 @@ def test_beam_search_equals_a_plain_one(model):
     assert tokens[REAL].tolist() == [PAD] * NEW and scores[REAL] == 0
 
 
+def search(table, beams, penalty):
+    """The beam states after each step when all beams get the same logits: table f32[L,B,V]."""
+    rows = table.shape[1]
+    state = beam.start(jnp.zeros((rows, NEW), jnp.int32), beams) | {"finished": jnp.zeros(rows, bool)}
+    step = jax.jit(lambda state, logits: beam.choose(state, logits, EOS, NEW, penalty)[0])
+    for t in range(NEW):
+        state = step({**state, "t": jnp.int32(t)}, np.repeat(table[t], beams, axis=0))
+        yield state
+
+
 def test_one_beam_is_greedy():
     """The beam step itself with K = 1, which `Generator` never takes: without EOS it follows the argmax."""
     table = np.random.default_rng(2).normal(size=(NEW, 2, VOCAB)).astype(np.float32)
     table[:, :, EOS] = -9
-    state = {"t": jnp.int32(0), "finished": jnp.zeros(2, bool), **beam.start(jnp.zeros((2, NEW), jnp.int32), 1)}
-    step = jax.jit(lambda state, logits: beam.choose(state, logits, EOS, NEW, 1.0)[0])
-    for t in range(NEW):
-        state = {**step(state, table[t]), "t": jnp.int32(t + 1)}
+    *_, state = search(table, 1, 1.0)
     np.testing.assert_array_equal(state["best_tokens"], table.argmax(-1).T)
     np.testing.assert_allclose(state["best_logp"], log_softmax(table).max(-1).sum(0), rtol=1e-5)
+
+
+def test_a_row_stops_only_when_nothing_can_beat_its_best():
+    """EOS at once has probability 0.4, any other token 0.06, after which token 3 is certain."""
+    shares = np.full((NEW, 1, VOCAB), 1e-9, np.float32)
+    shares[0], shares[0, :, EOS], shares[1:, :, 3] = 0.06, 0.4, 1.0
+    first, *_, last = search(np.log(shares), 2, 1.0)
+    # log(0.4) / 1 < log(0.06) / 6: the average of a long answer wins, and the row has to wait for it.
+    assert first["finished"].tolist() == [False] and last["best_tokens"][0, 1:].tolist() == [3] * (NEW - 1)
+    np.testing.assert_allclose(last["best_score"], np.log(0.06) / NEW, rtol=1e-3)
+    first, *_, last = search(np.log(shares), 2, -1.0)
+    assert first["finished"].tolist() == [True] and last["best_tokens"].tolist() == [[EOS, *[PAD] * (NEW - 1)]]

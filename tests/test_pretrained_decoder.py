@@ -63,21 +63,21 @@ REAL = {  # as in the hub's config.json, older key names included
     "Qwen2.5-0.5B": (
         "Qwen2ForCausalLM",
         {"model_type": "qwen2", "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24,
-         "num_attention_heads": 14, "num_key_value_heads": 2, "vocab_size": 151936, "rope_theta": 1000000.0, "tie_word_embeddings": True,
-         "rms_norm_eps": 1e-06, "max_position_embeddings": 32768, "sliding_window": 32768, "max_window_layers": 24,
-         "use_sliding_window": False, "torch_dtype": "bfloat16", "hidden_act": "silu"}, 494,
+         "num_attention_heads": 14, "num_key_value_heads": 2, "vocab_size": 151936, "rope_theta": 1000000.0,
+         "tie_word_embeddings": True, "rms_norm_eps": 1e-06, "max_position_embeddings": 32768, "sliding_window": 32768,
+         "max_window_layers": 24, "use_sliding_window": False, "torch_dtype": "bfloat16", "hidden_act": "silu"}, 494,
     ),
     "SmolLM2-360M": (
         "LlamaForCausalLM",
         {"model_type": "llama", "hidden_size": 960, "intermediate_size": 2560, "num_hidden_layers": 32,
-         "num_attention_heads": 15, "num_key_value_heads": 5, "vocab_size": 49152, "rope_theta": 100000, "rope_scaling": None, "tie_word_embeddings": True,
-         "rms_norm_eps": 1e-05, "max_position_embeddings": 8192}, 361,
+         "num_attention_heads": 15, "num_key_value_heads": 5, "vocab_size": 49152, "rope_theta": 100000, "rope_scaling": None,
+         "tie_word_embeddings": True, "rms_norm_eps": 1e-05, "max_position_embeddings": 8192}, 361,
     ),
     "Llama-3.2-1B": (
         "LlamaForCausalLM",
         {"model_type": "llama", "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16,
-         "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 64, "vocab_size": 128256, "rope_theta": 500000.0, "rope_scaling": SCALING,
-         "tie_word_embeddings": True, "rms_norm_eps": 1e-05, "max_position_embeddings": 131072}, 1235,
+         "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 64, "vocab_size": 128256, "rope_theta": 500000.0,
+         "rope_scaling": SCALING, "tie_word_embeddings": True, "rms_norm_eps": 1e-05, "max_position_embeddings": 131072}, 1235,
     ),
     "gpt2": (
         "GPT2LMHeadModel",
@@ -86,7 +86,8 @@ REAL = {  # as in the hub's config.json, older key names included
     "gemma-2b": (
         "GemmaForCausalLM",
         {"model_type": "gemma", "hidden_size": 2048, "intermediate_size": 16384, "num_hidden_layers": 18,
-         "num_attention_heads": 8, "num_key_value_heads": 1, "head_dim": 256, "vocab_size": 256000, "hidden_act": "gelu", "rope_theta": 10000.0}, 2506,
+         "num_attention_heads": 8, "num_key_value_heads": 1, "head_dim": 256, "vocab_size": 256000, "hidden_act": "gelu",
+         "rope_theta": 10000.0}, 2506,
     ),
 }  # fmt: skip
 

@@ -165,11 +165,14 @@ def _read_predictions(path: epath.Path, head: Mapping) -> dict[tuple[str, str], 
     if text and not text.endswith("\n"):
         text = text[: text.rfind("\n") + 1]
         path.write_text(text)
-    lines = text.splitlines()
-    if not lines or json.loads(lines[0]) != head:
+    if not text or json.loads(text.splitlines()[0]) != head:
         for chunk in path.parent.glob("predictions-*.jsonl"):
             chunk.unlink()
         return {}
-    for chunk in sorted(path.parent.glob("predictions-*.jsonl")):
-        lines += chunk.read_text().splitlines()
-    return {(line["set"], line["id"]): line for line in map(json.loads, lines[1:])}
+    return {(line["set"], line["id"]): line for line in read_lines(path)}
+
+
+def read_lines(path: epath.Path) -> list[dict]:
+    """The predictions of a predictions.jsonl and of the numbered files beside it, without the protocol line."""
+    paths = [path, *sorted(path.parent.glob("predictions-*.jsonl"))]
+    return [json.loads(line) for p in paths for line in p.read_text().splitlines()][1:]

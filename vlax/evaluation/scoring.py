@@ -10,7 +10,7 @@ from vlax.evaluation.captions import caption_scores_by_image
 from vlax.evaluation.prior import best_constant_caption, question_majority
 from vlax.evaluation.sheet import Sample, write_sheet
 from vlax.evaluation.statistics import bootstrap_interval, paired_interval
-from vlax.evaluation.table import ScoreRow, score_table
+from vlax.evaluation.table import ScoreRow
 from vlax.evaluation.vqa import score_vqa, vqa_scores_by_question
 
 FLAVOUR = "vqav2@official"
@@ -69,6 +69,21 @@ def score_sets(
     return out, table
 
 
+def compare(lines: Sequence[Mapping], others: Sequence[Mapping]) -> list[str]:
+    """One line a metric: the mean difference to other predictions of the same rows, with its paired 95 % interval."""
+    out = []
+    for name in dict.fromkeys(line["set"] for line in lines):
+        mine, theirs = ([line for line in part if line["set"] == name] for part in (lines, others))
+        if not theirs:
+            continue
+        values, base = by_row(mine)[1], by_row(theirs)[1]
+        clusters = {line["id"]: line["image_id"] for line in mine}
+        for metric in values:
+            d = paired_interval(values[metric], base[metric], clusters={i: clusters[i] for i in values[metric]})
+            out.append(f"{name} {metric}: {d.mean:+.3f} [{d.low:+.3f}, {d.high:+.3f}]")
+    return out
+
+
 def flat(sets: Mapping) -> dict[str, float]:
     """The headline figures: {"CIDEr": ..., "accuracy": ...}, of the first set that has them."""
     out: dict[str, float] = {}
@@ -105,6 +120,3 @@ def sheet(path, lines: Sequence[Mapping], twin, tests, title: str, subtitle: str
                 samples.append(Sample(row.open_image(), line["question"], line["prediction"], tuple(line["references"][:2]),
                                       values[line["id"]], other.get((name, line["id"]))))  # fmt: skip
     write_sheet(str(path), samples, title, subtitle)
-
-
-__all__ = ["by_row", "prior_lines", "score_sets", "score_table", "sheet", "write_scores"]

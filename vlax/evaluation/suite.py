@@ -11,6 +11,7 @@ from vlax import api, stages
 from vlax.decoding import DecodeConfig
 from vlax.errors import VlaxError
 from vlax.evaluation import runner, scoring
+from vlax.evaluation.table import score_table
 
 
 def export_directory(plan: stages.StagePlan, checkpoint: str) -> epath.Path:
@@ -28,8 +29,14 @@ def export_directory(plan: stages.StagePlan, checkpoint: str) -> epath.Path:
     return epath.Path(checkpoint)
 
 
-def run(config: ConfigDict, workdir: str, checkpoint: str = "", *, blind: bool = False, limit: int = 0) -> dict:
-    """Evaluates the asked-for stage; returns what scores.json holds."""
+def run(
+    config: ConfigDict, workdir: str, checkpoint: str = "", *, blind: bool = False, limit: int = 0, against: str = ""
+) -> dict:
+    """Evaluates the asked-for stage; returns what scores.json holds.
+
+    blind: score the twin alone. limit: the first rows of each set. against: another evaluated stage of the workdir, whose
+    predictions are compared row by row.
+    """
     plan = stages.chain(config, epath.Path(workdir))[-1]
     stages.check_identity(plan)
     model = api.load(str(export_directory(plan, checkpoint)), dtype=config.run.dtype)
@@ -39,7 +46,14 @@ def run(config: ConfigDict, workdir: str, checkpoint: str = "", *, blind: bool =
     if blind:
         return _write(plan, twin_dir, twin_lines, None, sets, twin_protocol, config, "blind twin")
     lines, directory, proto = _predict(model, sets, decode, plan, config, blind=False)
-    return _write(plan, directory, lines, twin_lines, sets, proto, config, "")
+    scores = _write(plan, directory, lines, twin_lines, sets, proto, config, "")
+    if against:
+        other = epath.Path(workdir) / against / "eval" / "predictions.jsonl"
+        if not other.exists():
+            raise VlaxError(f"{against} was not evaluated: there is no {other}. Run eval.py with its config first")
+        print(f"\n{plan.name} - {against}, paired over rows:")
+        print("\n".join(scoring.compare(lines, runner.read_lines(other))))
+    return scores
 
 
 def _predict(model, sets, decode, plan, config, *, blind: bool):
@@ -59,7 +73,7 @@ def _write(plan, directory, lines, twin, sets, proto, config, note: str) -> dict
     scores = scoring.write_scores(directory, by_set, proto)
     title = f"{plan.name}{' ' + note if note else ''}"
     print(f"\n{title}: {', '.join(f'{s.name} ({len(s.rows)} rows)' for s in sets)}; protocol {proto['hash']}")
-    print(scoring.score_table(rows))
+    print(score_table(rows))
     headline = ", ".join(f"{k} {v:.3f}" for k, v in scoring.flat(by_set).items() if k in ("CIDEr", "accuracy"))
     scoring.sheet(directory / "samples.png", lines, twin, sets, title, f"{headline}; rows from best to worst")
     print(f"predictions, scores.json and samples.png are in {directory}", flush=True)
