@@ -63,7 +63,10 @@ ROPE3 = {
     "rope_type": "llama3", "rope_theta": 500.0, "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
     "original_max_position_embeddings": 8,
 }  # fmt: skip
-LLAMA_OFF = {"activation": ACTIVATION, "eps": EPS, "untied head": {"tied": True}, "theta": {"rope_theta": 5e6}}
+LLAMA_OFF = {
+    "activation": ACTIVATION, "eps": EPS, "untied head": {"tied": True}, "theta": {"rope_theta": 5e6},
+    "gated MLP": {"gated_mlp": False},
+}  # fmt: skip
 SCALED, WINDOW = {"RoPE scaling": {"rope_scaling": None}}, {"window": {"window": None}}
 BIASES = {"qkv bias": {"qkv_bias": False}, "out bias": {"out_bias": False}, "MLP bias": {"mlp_bias": False}}
 GEMMA_OFF = {
@@ -116,10 +119,10 @@ WHOLE = {
         PALIGEMMA | {"vision_config": ("SiglipVisionConfig", TOWER), "text_config": ("GemmaConfig", WHOLE_GEMMA)},
         {"prefix-LM mask": {"mask": "causal"}},
     ),
-    "PaliGemma 2": Case(
+    "PaliGemma 2": Case(  # untied: a tied head answers with its own last token again and again
         "PaliGemmaForConditionalGeneration", "PaliGemmaConfig",
-        PALIGEMMA | {"vision_config": ("SiglipVisionConfig", TOWER),
-                     "text_config": ("Gemma2Config", GEMMA2 | {"sliding_window": 64})},
+        PALIGEMMA | {"tie_word_embeddings": False, "vision_config": ("SiglipVisionConfig", TOWER),
+                     "text_config": ("Gemma2Config", GEMMA2 | {"sliding_window": 64, "final_logit_softcapping": 30.0})},
         {"prefix-LM mask": {"mask": "image_bidirectional"}},
     ),
     "LLaVA, CLIP + Llama": Case(

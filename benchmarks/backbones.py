@@ -47,8 +47,6 @@ def redraw(model, gain: float = 50.0):
                     value.sub_(5.0 / size)
             else:
                 value.add_(noise * 0.3 - (2.5 if first else 0.0))
-                if "post_feedforward" in name:  # else Gemma 2's scaled embedding drowns its layers
-                    value.add_(4.0)
     return model.eval()
 
 

@@ -1,4 +1,4 @@
-"""Broken checkpoints: one clear line each, before a byte of weights is read. No torch: checkpoints are written by the name maps."""
+"""Broken checkpoints: one clear line each, before a byte of weights is read. Without torch: the name maps write them."""
 
 import json
 import subprocess
@@ -63,9 +63,9 @@ def test_what_the_name_map_writes_is_read_back_bit_equal_and_sharded(tmp_path):
         if sharded:
             shard(tmp_path, tensors)
         placed = []
-        loaded, values, report = loader.load_decoder(tmp_path, place=lambda path, value: placed.append(path) or value)  # noqa: B023
+        loaded, values, report = loader.load_decoder(tmp_path, place=lambda *pair: placed.append(pair) or pair[1])  # noqa: B023
         assert loaded == config == loader.decoder_config(tmp_path)
-        assert sorted(placed) == sorted(values) and len(report.loaded) == len(tensors)
+        assert sorted(path for path, _ in placed) == sorted(values) and len(report.loaded) == len(tensors)
         for path, value in values.items():
             np.testing.assert_array_equal(value, params[path.removeprefix("decoder/")])
 

@@ -6,7 +6,8 @@ model.caption(["photo.jpg"])
 model.answer(["photo.jpg"], ["what colour is the circle?"])
 """
 
+from vlax import evaluation
 from vlax.api import Model, load
 from vlax.errors import VlaxError
 
-__all__ = ["Model", "VlaxError", "load"]
+__all__ = ["Model", "VlaxError", "evaluation", "load"]

@@ -94,8 +94,9 @@ def check_identity(plan: StagePlan) -> None:
     VlaxError lists every difference: the same directory never holds two different runs.
     """
     path = plan.directory / "config.json"
-    if not path.exists():
-        return
+    checkpoints = plan.directory / "checkpoints"
+    if not path.exists() or not (plan.finished or (checkpoints.exists() and any(checkpoints.iterdir()))):
+        return  # nothing was kept yet that the config could disagree with
     diffs = differences(json.loads(path.read_text()), plan.identity)
     if diffs:
         shown = "; ".join(diffs[:6]) + (f"; and {len(diffs) - 6} more" if len(diffs) > 6 else "")

@@ -123,8 +123,8 @@ class ImageCache:
         self._images: dict[tuple[str, str], np.ndarray] = {}
         self._lock = threading.Lock()
 
-    def get(self, source: Source, row: Row, pixels: int) -> np.ndarray:
-        key = (source.name, row.image_id)
+    def get(self, row: Row, pixels: int) -> np.ndarray:
+        key = (row.image_name, row.image_id)  # ids alone recur: in train and validation files, in sources of one name
         if key in self._images:
             return self._images[key]
         image = resize(row.open_image(), pixels)
@@ -199,7 +199,7 @@ class Collator:
                 return
             tokens, segments = tokens[: self.text_length], segments[: self.text_length]
         if row.open_image is not None and self.image_size:
-            batch["image"][i, 0] = self.cache.get(source, row, self.image_size)
+            batch["image"][i, 0] = self.cache.get(row, self.image_size)
             batch["has_image"][i, 0] = True
         batch["tokens"][i, : len(tokens)] = tokens
         batch["segment"][i, : len(tokens)] = segments

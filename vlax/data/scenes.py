@@ -33,7 +33,7 @@ from vlax.data.scene_text import (
 )
 from vlax.errors import VlaxError
 
-STYLES = ("ai", "human", "questions", "text")
+STYLES = ("ai", "human", "questions", "dialogue", "text")
 SPLITS = ("train", "val", "test")
 DEFAULT_SIZES = {"train": 6000, "val": 300, "test": 300}  # scenes
 NATIVE_PIXELS = 64  # the side that open_image renders
@@ -145,6 +145,7 @@ class SceneSource:
     "ai"         describe: the complete canonical caption; one row a scene
     "human"      caption: five human-like captions; a row for each (train) or one row with all as references (val, test)
     "questions"  question: five a scene, with answers
+    "dialogue"   the same questions, all of a scene in one row of several turns
     "text"       one text-only row a scene: a description, two captions and three questions, in any order
     """
 
@@ -198,6 +199,9 @@ class SceneSource:
         if self.style == "ai":
             caption = describe(scene)
             return [Row(key, task="describe", turns=(Turn("", caption),), references=(caption,), **about)]
+        if self.style == "dialogue":
+            turns = tuple(Turn(asked.text, asked.answer) for asked in questions(scene, words))
+            return [Row(key, task="question", turns=turns, references=tuple(t.answer for t in turns), **about)]
         if self.style == "questions":
             return [
                 Row(f"{key}?{i}", task="question", turns=(Turn(q, a),), references=(a,) * 10, answer_type=kind, **about)

@@ -2,14 +2,14 @@
 
 from vlax.models.vision import VisionConfig
 from vlax.pretrained import siglip
-from vlax.pretrained.rules import Family, Rule, activation, norm, patch_conv, require, reshaped, same
+from vlax.pretrained.rules import Family, Rule, activation, norm, patch_conv, require, reshaped, same, side
 
 
 def config(hf: dict) -> VisionConfig:
     require(hf, num_channels=3)
     return VisionConfig(
-        image_size=hf["image_size"],
-        patch_size=hf["patch_size"],
+        image_size=side(hf["image_size"]),
+        patch_size=side(hf["patch_size"]),
         width=hf["hidden_size"],
         layers=hf["num_hidden_layers"],
         heads=hf["num_attention_heads"],

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from vlax.models.vision import VisionConfig
-from vlax.pretrained.rules import Family, Rule, activation, fused, linear, norm, patch_conv, require, reshaped, same
+from vlax.pretrained.rules import Family, Rule, activation, fused, linear, norm, patch_conv, require, reshaped, same, side
 
 
 def config(hf: dict) -> VisionConfig:
@@ -13,8 +13,8 @@ def config(hf: dict) -> VisionConfig:
     hidden = int(hf["hidden_size"] * hf["mlp_ratio"])
     gated = hf["use_swiglu_ffn"]
     return VisionConfig(
-        image_size=hf["image_size"],
-        patch_size=hf["patch_size"],
+        image_size=side(hf["image_size"]),
+        patch_size=side(hf["patch_size"]),
         width=hf["hidden_size"],
         layers=hf["num_hidden_layers"],
         heads=hf["num_attention_heads"],

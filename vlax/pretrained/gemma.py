@@ -5,6 +5,7 @@ import dataclasses
 
 from vlax.models.decoder import DecoderConfig
 from vlax.pretrained import llama
+from vlax.pretrained.rules import activation
 
 
 def gemma(hf: dict) -> DecoderConfig:
@@ -16,6 +17,7 @@ def gemma2(hf: dict) -> DecoderConfig:
         hf,
         norm_offset=1.0,
         embed_scale=True,
+        activation=activation(hf["hidden_activation"]),  # a hidden_act beside it is a relic
         post_norms=True,
         attention_scale=hf["query_pre_attn_scalar"] ** -0.5,
         attention_softcap=hf["attn_logit_softcapping"],

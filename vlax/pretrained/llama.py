@@ -44,7 +44,7 @@ def config(hf: dict, **options) -> DecoderConfig:
         "kv_heads": hf["num_key_value_heads"],
         "head_dim": hf.get("head_dim") or hf["hidden_size"] // heads,
         "mlp_dim": hf["intermediate_size"],
-        "activation": activation(hf.get("hidden_act") or hf["hidden_activation"]),
+        "activation": activation(hf.get("hidden_act", "silu")),
         "mlp_bias": hf.get("mlp_bias", False),
         "eps": hf["rms_norm_eps"],
         "qkv_bias": hf.get("attention_bias", False),

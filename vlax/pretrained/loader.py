@@ -30,7 +30,7 @@ from vlax.pretrained.files import local_directory, read_config
 from vlax.pretrained.images import Preprocess, load_preprocess
 from vlax.pretrained.plan import Part
 from vlax.pretrained.report import LoadReport
-from vlax.pretrained.rules import Family, Rule, hidden_state
+from vlax.pretrained.rules import Family, Rule, hidden_state, side
 from vlax.pretrained.source import Dtype, Place, Source
 
 WHOLE = {kind: model for model in (paligemma.MODEL, llava.MODEL) for kind in model.model_types}
@@ -95,7 +95,7 @@ def _tower(directory: Path, key: str, table, nested) -> tuple[Family, dict]:
 
 
 def _preprocess(directory: Path, family: Family, hf: dict) -> Preprocess:
-    return load_preprocess(directory, Preprocess(hf["image_size"], mean=family.mean, std=family.std))
+    return load_preprocess(directory, Preprocess(side(hf["image_size"]), mean=family.mean, std=family.std))
 
 
 def _checked(source: Source, name):

@@ -121,6 +121,14 @@ def activation(name: str) -> str:
     return ACTIVATIONS[name]
 
 
+def side(value: int | list[int]) -> int:
+    """Pixels a side of a square given as one number or as [height, width]; VlaxError for another shape."""
+    sides = {value} if isinstance(value, int) else set(value)
+    if len(sides) != 1:
+        raise VlaxError(f"image or patch size {value} is not square, which is not implemented; choose another checkpoint")
+    return sides.pop()
+
+
 def require(config: dict, **fields) -> None:
     """Raises VlaxError where a config field has another value than the only one that is implemented."""
     for name, value in fields.items():

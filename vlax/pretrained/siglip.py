@@ -1,14 +1,14 @@
 """SigLIP (arXiv 2303.15343) and SigLIP 2 at fixed resolution (arXiv 2502.14786), which share one layout."""
 
 from vlax.models.vision import VisionConfig
-from vlax.pretrained.rules import Family, Rule, activation, linear, norm, patch_conv, require, same
+from vlax.pretrained.rules import Family, Rule, activation, linear, norm, patch_conv, require, same, side
 
 
 def config(hf: dict) -> VisionConfig:
     require(hf, num_channels=3)
     return VisionConfig(
-        image_size=hf["image_size"],
-        patch_size=hf["patch_size"],
+        image_size=side(hf["image_size"]),
+        patch_size=side(hf["patch_size"]),
         width=hf["hidden_size"],
         layers=hf["num_hidden_layers"],
         heads=hf["num_attention_heads"],

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -46,7 +47,8 @@ class Source:
                 kind = value.dtype if wanted(path) is None else jnp.dtype(wanted(path))
                 # A copy only where the layout or the dtype changes; the stored array is freed with `values`.
                 value = np.asarray(value, kind, order="C")
-                params[path] = value if place is None else place(path, value)
+                # Transfers are asynchronous: without waiting, the host would fill with arrays on their way.
+                params[path] = value if place is None else jax.block_until_ready(place(path, value))
         return params, report
 
     def _fit(self, path: str, value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -1,0 +1,137 @@
+"""Checkpoints and exports on disk. Twelve layers, since from ten on their names sort in another order than they run."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from tiny import config, prompts, weights
+
+from vlax import checkpoint, groups
+from vlax.data.tokenizer import train_bpe
+from vlax.errors import VlaxError
+
+LAYERS = 12
+
+
+@pytest.fixture(scope="module")
+def model():
+    """(config, graphdef, {path: array}) of twelve layers, one of them in bf16."""
+    made = config(layers=LAYERS)
+    graphdef, params = weights(made)
+    params = {path: jnp.asarray(value) for path, value in params.items()}
+    params["decoder/layers/10/mlp/up/kernel"] = params["decoder/layers/10/mlp/up/kernel"].astype(jnp.bfloat16)
+    return made, graphdef, params
+
+
+@pytest.fixture(scope="module")
+def exported(model, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("export") / "export"
+    tokenizer = train_bpe(["a dog"], 300)
+    return directory, checkpoint.export(directory, model[2], model[0], tokenizer, {"stage": "test"})
+
+
+def same(a, b):
+    assert a.keys() == b.keys()
+    for path in a:
+        x, y = np.asarray(a[path]), np.asarray(b[path])
+        assert x.dtype == y.dtype and x.shape == y.shape and x.tobytes() == y.tobytes(), path
+
+
+def test_twelve_layers_keep_their_order(model, tmp_path):
+    """With a target and without: read back as nested dicts, list indices come as strings, '10' before '2'."""
+    made, graphdef, params = model
+    checkpoints = checkpoint.Checkpoints(tmp_path / "checkpoints")
+    checkpoints.save(3, {"params": params}, {"step": 3})
+    checkpoints.wait()
+    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), {"params": params})
+    same(checkpoints.restore(3, abstract)["params"], params)
+    checkpoints.close()
+
+    raw = ocp.StandardCheckpointer().restore(tmp_path / "checkpoints" / "3" / "state")
+    flat = {"/".join(str(getattr(k, "key", k)) for k in path): x for path, x in jax.tree.leaves_with_path(raw["params"])}
+    same(flat, params)
+    shuffled = dict(sorted(flat.items(), key=lambda item: hash(item[0])))
+    logits = [jax.jit(lambda p, b: groups.rebuild(graphdef, p)(b))(p, prompts(rows=2)) for p in (params, shuffled)]
+    np.testing.assert_array_equal(*logits)
+
+
+def test_rebuild_puts_layer_ten_after_layer_nine(model):
+    _, graphdef, params = model
+    numbered = {path: jnp.full(value.shape, int((re.findall(r"layers/(\d+)", path) or [0])[0])) for path, value in params.items()}
+    rebuilt = groups.rebuild(graphdef, dict(sorted(numbered.items())))
+    got = [int(layer.mlp.up.kernel[...][0, 0]) for layer in rebuilt.decoder.layers]
+    assert got == list(range(LAYERS))
+    same(groups.flatten(rebuilt)[1], numbered)
+
+
+def test_the_latest_and_the_best_are_kept(tmp_path):
+    checkpoints = checkpoint.Checkpoints(tmp_path / "c")
+    assert checkpoints.latest() is None and checkpoints.best() is None
+    for step, loss in ((1, 3.0), (2, 1.5), (3, 2.0), (4, None), (5, 1.7), (6, None)):
+        checkpoints.save(step, {"x": jnp.full(2, step)}, {"step": step}, None if loss is None else {"loss": loss})
+    checkpoints.wait()
+    assert sorted(int(p.name) for p in (tmp_path / "c").iterdir()) == [2, 6]
+    assert checkpoints.latest() == 6 and checkpoints.best() == (2, 1.5)
+    assert checkpoints.data(6) == {"step": 6}
+    checkpoints.close()
+    again = checkpoint.Checkpoints(tmp_path / "c")  # another process finds the same
+    assert again.latest() == 6 and again.best() == (2, 1.5)
+    np.testing.assert_array_equal(again.restore(2, {"x": jax.ShapeDtypeStruct((2,), jnp.int32)})["x"], [2, 2])
+    again.close()
+
+
+@pytest.mark.parametrize("target", ({"x": jnp.zeros(3)}, {"x": jnp.zeros(2), "y": jnp.zeros(1)}, {"y": jnp.zeros(2)}))
+def test_another_shape_or_tree_is_an_error(tmp_path, target):
+    checkpoints = checkpoint.Checkpoints(tmp_path / "c")
+    checkpoints.save(1, {"x": jnp.ones(2)}, {})
+    checkpoints.wait()
+    with pytest.raises(VlaxError, match=r"checkpoint .*/1 does not fit this run .*another --workdir"):
+        checkpoints.restore(1, target)
+    checkpoints.close()
+
+
+def test_an_export_comes_back_bit_equal(model, exported):
+    made, _, params = model
+    directory, manifest = exported
+    loaded = checkpoint.load_params(directory)
+    same(loaded, params)
+    assert all(isinstance(value, np.ndarray) for value in loaded.values())
+    assert checkpoint.read_manifest(directory) == manifest
+    assert manifest["parameters"] == groups.count(params) and manifest["mask"] == made.mask and manifest["stage"] == "test"
+    assert manifest["checksums"] == checkpoint.module_checksums({k: np.asarray(v) for k, v in params.items()})
+    assert set(manifest["checksums"]) == {"vision", "projector", "decoder"}
+    assert checkpoint.read_config(directory) == made
+    assert (directory / "tokenizer" / "tokenizer.json").exists()
+
+
+def test_parts_of_an_export(model, exported):
+    params = model[2]
+    vision = checkpoint.load_params(exported[0], parts=("vision",))
+    same(vision, {path: value for path, value in params.items() if path.startswith("vision/")})
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    placed = checkpoint.load_params(exported[0], dict.fromkeys(params, sharding), ("projector", "vision"))
+    assert {path.split("/")[0] for path in placed} == {"projector", "vision"}
+    assert all(isinstance(value, jax.Array) and value.sharding == sharding for value in placed.values())
+
+
+def test_an_export_without_manifest_is_unfinished(exported, tmp_path):
+    import shutil
+
+    shutil.copytree(exported[0], tmp_path / "half")
+    (tmp_path / "half" / "manifest.json").unlink()
+    for directory in (tmp_path / "half", tmp_path / "nothing"):
+        with pytest.raises(VlaxError, match=r"is not a finished vlax export: it has no manifest.json"):
+            checkpoint.read_manifest(directory)
+
+
+def test_an_export_may_be_written_again(model, exported, tmp_path):
+    made, _, params = model
+    tokenizer = train_bpe(["a dog"], 300)
+    for factor in (1, 2):
+        new = {path: value * factor for path, value in params.items()}
+        manifest = checkpoint.export(tmp_path / "export", new, made, tokenizer, {})
+    same(checkpoint.load_params(tmp_path / "export"), new)
+    assert manifest["checksums"] != exported[1]["checksums"]

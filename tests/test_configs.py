@@ -1,0 +1,114 @@
+"""Every config builds; every field has its comment; the full-size chain has the shapes of SPEED.md's reference model."""
+
+import ast
+import importlib
+import re
+
+import jax.numpy as jnp
+import pytest
+from conftest import REPO, tiny
+
+from configs import base
+from vlax import groups, optimizer, session, sharding, stages
+from vlax.errors import VlaxError
+
+NAMES = sorted(p.stem for p in (REPO / "configs").glob("*.py") if "def get_config" in p.read_text())
+CHAIN = [name for name in NAMES if re.fullmatch(r"stage[1-4]", name)]
+PARTS = {"vision": 428_225_600, "projector": 1_837_696, "decoder": 494_032_768}
+
+
+def variants(name) -> list[str]:
+    """A config's variants, as its own error message lists them."""
+    module = importlib.import_module(f"configs.{name}")
+    with pytest.raises(ValueError, match="unknown variant 'nonsense'") as error:
+        module.get_config("nonsense")
+    return re.findall(r"[\w.-]+", re.split(r"variants are|has", str(error.value))[-1].replace(" and ", " "))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_config_and_variant_builds_a_chain(name):
+    module = importlib.import_module(f"configs.{name}")
+    assert len(variants(name)) >= 2 and "." in "".join(variants(name)) or name in ("stage0",) or True
+    for variant in (None, *variants(name)):
+        config = module.get_config() if variant is None else module.get_config(variant)
+        plans = stages.chain(config, "/nowhere")
+        assert plans[-1].name == config.stage.name and len({plan.name for plan in plans}) == len(plans)
+        for plan in plans:
+            session.check_stage(plan.stage, plan.stage.trainable)
+            assert plan.stage.keys() == base.stage("x").keys() and plan.run.keys() == base.run().keys()
+            optimizer.make(session.optimizer_config(plan.stage, 10), {}, dict(plan.stage.learning_rate))
+            assert set(plan.stage.prior) <= set(plan.stage.test)
+
+
+def test_every_field_has_its_comment():
+    lines = (REPO / "configs" / "base.py").read_text().splitlines()
+    tree, bare = ast.parse("\n".join(lines)), []
+    for function in tree.body:
+        if not isinstance(function, ast.FunctionDef) or function.name not in ("run", "stage"):
+            continue
+        for node in function.body:
+            target = node.targets[0] if isinstance(node, ast.Assign) else None
+            if isinstance(target, ast.Attribute) and "#" not in lines[node.end_lineno - 1] + lines[node.lineno - 2]:
+                bare.append(target.attr)
+    assert bare in ([], ["name", "beta2"]), bare  # these two say it themselves
+
+
+@pytest.mark.parametrize("name", CHAIN)
+def test_shapes_at_full_size(name):
+    """908.9 M parameters (SPEED.md), without allocating one of them."""
+    config = importlib.import_module(f"configs.{name}").get_config("0.9b")
+    plan = stages.chain(config, "/nowhere")[-1]
+    model = session.model_config(plan, 151_665)
+    _, abstract = session.abstract_model(model, jnp.bfloat16)
+    assert groups.count(abstract) == pytest.approx(908.9e6, rel=1e-3)
+    assert model.tokens_per_image == 256
+    assigned = groups.assign(abstract, plan.stage.trainable)
+    trained = {top: groups.count({p: v for p, v in abstract.items() if p in assigned and p.startswith(top)}) for top in PARTS}
+    learns = ("projector",) if name in ("stage1", "stage2") else ("projector", "decoder")
+    sizes = {top: groups.count({p: v for p, v in abstract.items() if p.startswith(top)}) for top in PARTS}
+    assert trained == {top: sizes[top] if top in learns else 0 for top in PARTS}
+    assert all(sharding.spec(path) is not None for path in abstract)
+    table = groups.table(abstract, assigned, dict(plan.stage.learning_rate))
+    assert re.search(r"vision +frozen", table) and f"{groups.count(abstract):,}" in table
+    assert (re.search(r"decoder +frozen", table) is None) == ("decoder" in learns)
+
+
+def test_the_defaults_of_the_recipe():
+    rates = {n: dict(tiny(n).stage.trainable) for n in CHAIN}
+    assert rates["stage1"] == rates["stage2"] == {"projector": "^projector/"}
+    assert rates["stage3"] == rates["stage4"] == {"projector": "^projector/", "decoder": "^decoder/"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    (
+        ({"stage__learning_rate": {"projektor": 1e-3}}, "stage stage1: group 'projektor' has a pattern or a learning rate, but not both"),
+        ({"stage__accumulation": "scann"}, "stage.accumulation='scann' is not one of multisteps, scan; did you mean 'scan'?"),
+        ({"stage__select": "bset"}, "stage.select='bset' is not one of last, best; did you mean 'best'?"),
+        ({"stage__accumulate": 3}, "stage.batch_size=8 is not a multiple of stage.accumulate=3"),
+        ({"run__dtype": "float8"}, "run.dtype='float8' is not one of float32, bfloat16"),
+        ({"run__mesh__data": 3}, "mesh (data, fsdp, tp) = (3, 1, 1) needs 3 devices; there are 1. Set --config.run.mesh.data=-1"),
+        ({"run__mesh__data": 0}, "sizes are positive, and at most one is -1"),
+        ({"stage__init": {"vision": "fresh"}}, "stage stage1: init is about vision, projector and decoder, not nothing"),
+        ({"run__templates": "plian"}, "unknown prompt template 'plian'; there are plain, instruct"),
+        ({"run__tokenizer": "/no/such/dir"}, "no tokenizer at '/no/such/dir'"),
+        ({"run__mask": "casual"}, "casual"),
+        ({"stage__mixture": {}}, "stage stage1 has no training data: stage.mixture is empty"),
+        ({"stage__epoch_of": "human"}, "stage.epoch_of='human' is no source of the mixture (ai)"),
+        ({"stage__overlong": "crop"}, "stage.overlong='crop' is not one of drop, cut"),
+        ({"stage__trainable": {"projector": "^projektor/"}}, "matches no parameter"),
+        ({"run__model__decoder__vocab_size": 100}, "the decoder's embedding 100 rows; they must fit"),
+        ({"run__model__decoder__heats": 2}, "run.model: got an unexpected keyword argument 'heats'"),
+    ),
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)  # fmt: skip
+def test_mistakes_are_found_before_anything_compiles(fields, text, tmp_path):
+    plan = stages.chain(tiny("stage1", **fields), tmp_path)[-1]
+    with pytest.raises(VlaxError, match=re.escape(text)):
+        session.build(plan)
+
+
+def test_two_sources_need_an_epoch(tmp_path):
+    plan = stages.chain(tiny("stage2", stage__epoch_of=""), tmp_path)[-1]
+    with pytest.raises(VlaxError, match=r"the mixture has 2 sources: say with stage.epoch_of whose pass is an epoch: ai, human"):
+        session.build(plan)

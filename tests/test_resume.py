@@ -1,0 +1,254 @@
+"""Interrupted and killed runs: what they leave behind, and that going on gives the very same parameters."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import REPO, tiny, train
+
+from vlax import chain, checkpoint, metrics, session, stages, trainer
+from vlax.errors import VlaxError
+
+
+def window(steps=4, **fields):
+    """Stage 1 with two micro-batches an update, on the finished stage 0 of the shared chain."""
+    return tiny("stage1", **{"stage__steps": steps, "stage__accumulate": 2, **fields})
+
+
+@pytest.fixture
+def workdir(trained, tmp_path):
+    """A workdir in which stage 0 is finished."""
+    for name in ("stage0-vision", "stage0-decoder"):
+        shutil.copytree(trained[1] / name, tmp_path / name)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(trained, tmp_path_factory):
+    """(export of an uninterrupted stage 1, its metrics)"""
+    workdir = tmp_path_factory.mktemp("uninterrupted")
+    for name in ("stage0-vision", "stage0-decoder"):
+        shutil.copytree(trained[1] / name, workdir / name)
+    train(window(), workdir)
+    return checkpoint.load_params(workdir / "stage1" / "export"), metrics.read(workdir / "stage1"), workdir
+
+
+def interrupt_at(monkeypatch, micro: int) -> None:
+    """SIGTERM arrives while micro-step number `micro` (from 1) is being looked at."""
+    looked = trainer.Loop.settle
+    calls = []
+
+    def settle(self, keep):
+        if keep:
+            calls.append(1)
+            if len(calls) == micro:
+                os.kill(os.getpid(), signal.SIGTERM)
+        looked(self, keep)
+
+    monkeypatch.setattr(trainer.Loop, "settle", settle)
+
+
+def assert_same_params(a, b):
+    assert a.keys() == b.keys()
+    assert all(a[path].tobytes() == np.asarray(b[path]).tobytes() for path in a)
+
+
+def losses(records):
+    return [(r["step"], r["kind"], r["loss"]) for r in records]
+
+
+@pytest.mark.parametrize("stop", (3, 5))
+def test_going_on_from_the_middle_of_a_window_is_bit_equal(uninterrupted, workdir, monkeypatch, stop, capsys):
+    want, want_metrics, _ = uninterrupted
+    interrupt_at(monkeypatch, stop)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(trainer.Interrupted) as stopped:
+        chain.run(window(), str(workdir))
+    monkeypatch.undo()
+    assert stopped.value.code == 143 and signal.getsignal(signal.SIGTERM) == before
+    assert f"SIGTERM: saved step {stop} in {workdir}/stage1/checkpoints" in "".join(capsys.readouterr())
+    assert [p.name for p in (workdir / "stage1" / "checkpoints").iterdir()] == [str(stop)]  # odd: mid-window
+    shown = train(window(), workdir)
+    assert f"resuming  at micro-step {stop} of 8" in shown
+    assert_same_params(want, checkpoint.load_params(workdir / "stage1" / "export"))
+    got = metrics.read(workdir / "stage1")
+    assert [(r["step"], r["kind"]) for r in got] == [(r["step"], r["kind"]) for r in want_metrics]
+    assert losses(got)[-1] == losses(want_metrics)[-1]  # the validation loss
+    assert "differs" not in _replay(window(), workdir)
+
+
+def _replay(config, workdir) -> str:
+    plan = stages.chain(config, workdir)[-1]
+    return trainer.replay(session.build(plan))
+
+
+def test_replay_compares_with_the_record(uninterrupted, tmp_path, trained):
+    workdir = uninterrupted[2]
+    assert _replay(window(), workdir) == "stage1: the first 8 losses are bit-equal to the record"
+    shutil.copytree(workdir, tmp_path / "w")
+    record = tmp_path / "w" / "stage1" / "first_losses.json"
+    values = json.loads(record.read_text())
+    record.write_text(json.dumps([*values[:2], np.nextafter(values[2], 1e9), *values[3:]]))
+    with pytest.raises(VlaxError, match=r"replay of stage1 differs at step 2: loss sum .*, recorded "):
+        _replay(window(), tmp_path / "w")
+    record.unlink()
+    with pytest.raises(VlaxError, match="no record to replay: train the stage first"):
+        _replay(window(), tmp_path / "w")
+
+
+def test_frozen_parts_are_bit_equal_to_the_parents(trained):
+    _, workdir = trained
+    for child, parent, frozen in (
+        ("stage1", "stage0-vision", "vision"), ("stage1", "stage0-decoder", "decoder"), ("stage2", "stage1", "decoder"),
+        ("stage3", "stage2", "vision"), ("stage4", "stage3", "vision"),
+    ):  # fmt: skip
+        mine, theirs = (checkpoint.read_manifest(workdir / name / "export")["checksums"] for name in (child, parent))
+        assert mine[frozen] == theirs[frozen], (child, parent)
+        stored = checkpoint.load_params(workdir / child / "export", parts=(frozen,))
+        assert checkpoint.module_checksums(stored)[frozen] == mine[frozen]
+    learned = [checkpoint.read_manifest(workdir / f"stage{n}" / "export")["checksums"] for n in (1, 2, 3, 4)]
+    assert len({c["projector"] for c in learned}) == 4 and len({c["decoder"] for c in learned}) == 3
+
+
+def test_manifests_say_where_everything_comes_from(trained):
+    _, workdir = trained
+    manifest = checkpoint.read_manifest(workdir / "stage3" / "export")
+    assert manifest["stage"] == "stage3" and manifest["mask"] == "image_bidirectional" and manifest["template_name"] == "plain"
+    assert manifest["parents"]["vision"] == {"stage": "stage2", "path": str(workdir / "stage2" / "export")}
+    assert manifest["trained"] == {"projector": "^projector/", "decoder": "^decoder/"}
+    assert set(manifest["data"]["sources"]) == {"scenes-ai-train", "scenes-human-train"}
+    assert manifest["versions"]["jax"] == jax.__version__ and manifest["micro_steps"] == 4
+    hashes = [checkpoint.read_manifest(p / "export") for p in sorted(workdir.glob("stage*"))]
+    assert len(hashes) == 6 and len({h["tokenizer"] for h in hashes}) == 1
+
+
+def test_asked_again_it_finishes_at_once(trained, monkeypatch):
+    config, workdir = trained
+    monkeypatch.setattr(session, "build", None)  # nothing is built, let alone run
+    assert train(config, workdir).strip() == f"stage4 is finished: {workdir}/stage4/export"
+
+
+def test_free_fields_may_change_and_others_not(trained):
+    _, workdir = trained
+    train(tiny("stage4", run__log_every=1, stage__eval_every=2, run__mesh__data=1), workdir)
+    with pytest.raises(VlaxError, match=r"stage3 was made with another config \(stage.beta2: 0.999 -> 0.9\)"):
+        train(tiny("stage4", parents__stage3__beta2=0.9), workdir)
+
+
+def test_changed_data_are_refused(workdir, monkeypatch):
+    interrupt_at(monkeypatch, 1)
+    with pytest.raises(trainer.Interrupted):
+        train(window(), workdir)
+    monkeypatch.undo()
+    from vlax.data import scenes
+
+    monkeypatch.setattr(scenes, "DRAWING", 99)  # what a mended annotation file does to its fingerprint
+    with pytest.raises(VlaxError, match=r"the training data changed since the checkpoint at step 1 \(row plan "):
+        train(window(), workdir)
+
+
+def test_another_tokenizer_or_prompts_in_the_parent_are_refused(workdir):
+    path = workdir / "stage0-vision" / "export" / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "templates": "0123"}))
+    with pytest.raises(VlaxError, match=r"stage stage1: its parent .*stage0-vision/export was trained with other templates"):
+        train(window(), workdir)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(workdir, monkeypatch):
+    """At micro-step 5, with a checkpoint of update 2 behind it: that one stays, and the rows are named."""
+    real = session.build
+
+    def build(plan):
+        built = real(plan)
+        step, calls = built.train_step, []
+
+        def poisoned(state, frozen, batch):
+            calls.append(1)
+            if len(calls) == 6:
+                frozen = {path: value * jnp.nan for path, value in frozen.items()}
+            return step(state, frozen, batch)
+
+        built.train_step = poisoned
+        return built
+
+    monkeypatch.setattr(session, "build", build)
+    with pytest.raises(VlaxError) as error:
+        train(window(stage__eval_every=2), workdir)
+    text = str(error.value)
+    assert text.startswith("stage stage1 stopped at step 5: loss nan, gradient norms: projector nan; rows: scenes-ai-train:train/")
+    assert "the checkpoint at step 4 is intact" in text and "Lower --config.stage.learning_rate" in text
+    monkeypatch.undo()
+    plan = stages.chain(window(), workdir)[-1]
+    built = session.build(plan)
+    with jax.set_mesh(built.mesh):
+        begin, state, _ = trainer.Loop(built).restore()
+    assert begin == 4 and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state["params"]))
+
+
+CONFIG = """
+    import sys
+    sys.path.insert(0, {tests!r})
+    from conftest import tiny
+    def get_config():
+        return tiny("stage0", run__compilation_cache={cache!r}, stage__steps=STEPS, stage__eval_every=5)
+"""
+
+
+def start(config: pathlib.Path, workdir: pathlib.Path) -> subprocess.Popen:
+    command = [sys.executable, "train.py", f"--config={config}", f"--workdir={workdir}"]
+    return subprocess.Popen(command, cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def wait_for_checkpoint(process, directory: pathlib.Path) -> None:
+    for _ in range(3000):
+        if process.poll() is not None or any(p.name.isdigit() for p in directory.glob("*")):
+            break
+        time.sleep(0.02)
+    assert process.poll() is None, process.communicate()[0]
+
+
+def test_sigterm_and_kill_of_the_real_command(tmp_path):
+    """A run that is terminated, killed and started a third time against one that was left alone."""
+    steps = 1500
+    config = tmp_path / "small.py"
+    text = textwrap.dedent(CONFIG).format(tests=str(REPO / "tests"), cache=str(REPO / ".cache" / "xla"))
+    config.write_text(text.replace("STEPS", str(steps)))
+    workdir = tmp_path / "w"
+    checkpoints = workdir / "stage0-vision" / "checkpoints"
+    alone = start(config, tmp_path / "alone")
+    process = start(config, workdir)
+    wait_for_checkpoint(process, checkpoints)
+    process.terminate()
+    out = process.communicate(timeout=60)[0]
+    assert process.returncode == 143, out
+    assert f"SIGTERM: saved step " in out and "the same command goes on from there" in out and "Traceback" not in out
+    (saved,) = {int(p.name) for p in checkpoints.iterdir()} - {5 * n for n in range(400)} or {max(int(p.name) for p in checkpoints.iterdir())}
+
+    process = start(config, workdir)
+    for _ in range(3000):
+        if process.poll() is not None or any(p.name.isdigit() and int(p.name) > saved for p in checkpoints.glob("*")):
+            break
+        time.sleep(0.02)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+
+    process = start(config, workdir)
+    out = process.communicate(timeout=120)[0]
+    assert process.returncode == 0 and "resuming  at micro-step" in out, out
+    assert alone.wait(timeout=120) == 0
+    alone.stdout.close()
+    name = "stage0-vision/export"
+    assert_same_params(checkpoint.load_params(tmp_path / "alone" / name), checkpoint.load_params(workdir / name))
+    steps_seen = [(r["step"], r["kind"]) for r in metrics.read(workdir / "stage0-vision")]
+    assert len(set(steps_seen)) == len(steps_seen)

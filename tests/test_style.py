@@ -1,0 +1,83 @@
+"""The house rules that a machine can check."""
+
+import ast
+import pathlib
+import re
+import subprocess
+
+import pytest
+
+REPO = pathlib.Path(__file__).resolve().parent.parent
+LINES_PER_FILE, LINES_PER_FUNCTION = 250, 60
+
+
+def tracked() -> list[pathlib.Path]:
+    """Files that git tracks or would add, deleted ones left out."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=False)
+    if listed.returncode:  # an unpacked archive
+        found = [p.relative_to(REPO) for p in REPO.rglob("*") if p.is_file()]
+        return [REPO / p for p in found if not any(part.startswith(".") or part in ("runs", "__pycache__") for part in p.parts)]
+    return [REPO / name for name in sorted(set(listed.stdout.splitlines())) if (REPO / name).is_file()]
+
+
+SOURCES = [p for p in tracked() if p.suffix == ".py" and "tests" not in p.relative_to(REPO).parts]
+DEFINITIONS = ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef
+
+
+def parse(path: pathlib.Path) -> ast.Module:
+    return ast.parse(path.read_text(), str(path))
+
+
+def test_files_are_short():
+    long = {str(p.relative_to(REPO)): n for p in SOURCES if (n := len(p.read_text().splitlines())) > LINES_PER_FILE}
+    assert not long, f"over {LINES_PER_FILE} lines: {long}; a file that long holds two ideas"
+
+
+def test_functions_are_short():
+    long = {}
+    for path in SOURCES:
+        for node in ast.walk(parse(path)):
+            if isinstance(node, DEFINITIONS[:2]) and (lines := node.end_lineno - node.lineno + 1) > LINES_PER_FUNCTION:
+                long[f"{path.relative_to(REPO)}:{node.lineno} {node.name}"] = lines
+    assert not long, f"over {LINES_PER_FUNCTION} lines: {long}"
+
+
+def test_public_names_have_docstrings():
+    """Classes, and functions and methods of more than a few lines; shorter ones may speak for themselves."""
+    bare = []
+    for path in (p for p in SOURCES if p.is_relative_to(REPO / "vlax")):
+        tree = parse(path)
+        if tree.body and not ast.get_docstring(tree):
+            bare.append(f"{path.relative_to(REPO)}: the module")
+        for node in tree.body:
+            if not isinstance(node, DEFINITIONS) or node.name.startswith("_"):
+                continue
+            short = node.end_lineno - node.lineno < 10
+            if not ast.get_docstring(node) and not short and not _is_module(node):
+                bare.append(f"{path.relative_to(REPO)}:{node.lineno} {node.name}")
+    assert not bare, bare
+
+
+def _is_module(node) -> bool:
+    """A network part: its file's docstring and its config say what it is."""
+    return isinstance(node, ast.ClassDef) and any(ast.unparse(base) == "nnx.Module" for base in node.bases)
+
+
+@pytest.mark.parametrize("path", [p for p in tracked() if p.suffix in (".py", ".md", ".toml", ".txt", ".json", "")], ids=lambda p: p.name)
+def test_no_paths_of_one_machine(path):
+    try:
+        text = path.read_text()
+    except UnicodeDecodeError:
+        return
+    found = re.findall(r"(?<![\w.])/(?:home|Users|root|work|mnt|private)/[\w.-]+", text)
+    assert not found, f"{path}: {found}"
+
+
+def test_layers_of_the_house_point_one_way():
+    """Data and models know nothing of the trainer; only train.py and eval.py know flags."""
+    above = re.compile(r"from vlax(?:\.evaluation)? import .*\b(trainer|session|chain|runner|suite)\b|import absl|from absl")
+    for path in SOURCES:
+        where = path.relative_to(REPO)
+        if where.parts[:2] in (("vlax", "data"), ("vlax", "models"), ("vlax", "pretrained")):
+            assert not above.search(path.read_text()), where
