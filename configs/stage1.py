@@ -16,7 +16,7 @@ def stage(variant: str):
         s.init = {"vision": "stage0-vision", "projector": "fresh", "decoder": "stage0-decoder"}
         s.learning_rate = {"projector": 3e-3}
         s.mixture = {"ai": datasets.weighted(datasets.scenes("train", "ai"), 1.0)}
-        s.steps, s.eval_every, s.text_length = 400, 200, 40
+        s.steps, s.eval_every, s.text_length = 400, 200, 32
     return scores.captions(s, variant)
 
 

@@ -22,7 +22,7 @@ def stage(variant: str):
             "ai": datasets.weighted(datasets.scenes("train", "ai"), 0.5),
             "human": datasets.weighted(datasets.scenes("train", "human"), 1.0),
         }
-        s.steps, s.eval_every, s.text_length = 600, 200, 40
+        s.steps, s.eval_every, s.text_length = 600, 200, 32
     return scores.captions(s, variant)
 
 

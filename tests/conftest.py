@@ -10,8 +10,8 @@ import pathlib
 FAST_COMPILE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 os.environ.setdefault("XLA_FLAGS", FAST_COMPILE)
 
-import jax
-import pytest
+import jax  # noqa: E402
+import pytest  # noqa: E402
 
 REPO = pathlib.Path(__file__).resolve().parent.parent
 
@@ -26,7 +26,9 @@ STEPS, BATCH = 4, 8
 def shrink(config):
     """A config of configs/ with 16-pixel images, one-layer transformers of width 16, a few scenes and 4 updates a stage."""
     run = config.run
-    run.bpe_text.text.size = 200
+    for source in run.bpe_text.values():
+        if source.kind == "scenes":
+            source.size = 200
     run.compilation_cache, run.tensorboard, run.log_every = "", False, 2
     run.model.vision.update(image_size=16, patch_size=8, width=16, layers=1, heads=2, mlp_dim=16)
     small = {"width": 16, "heads": 2, "kv_heads": 1, "head_dim": 8, "mlp_dim": 16}

@@ -60,7 +60,9 @@ def test_twelve_layers_keep_their_order(model, tmp_path):
 
 def test_rebuild_puts_layer_ten_after_layer_nine(model):
     _, graphdef, params = model
-    numbered = {path: jnp.full(value.shape, int((re.findall(r"layers/(\d+)", path) or [0])[0])) for path, value in params.items()}
+    numbered = {
+        path: jnp.full(value.shape, int((re.findall(r"layers/(\d+)", path) or [0])[0])) for path, value in params.items()
+    }
     rebuilt = groups.rebuild(graphdef, dict(sorted(numbered.items())))
     got = [int(layer.mlp.up.kernel[...][0, 0]) for layer in rebuilt.decoder.layers]
     assert got == list(range(LAYERS))

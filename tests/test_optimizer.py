@@ -61,7 +61,9 @@ def test_three_ways_to_cut_a_window_give_the_same_parameters():
     # A large eps keeps Adam from blowing up the rounding noise of gradients that are nearly zero.
     common = {"updates": 4, "warmup": 0.25, "clip": 0.5, "weight_decay": 0.1, "eps": 1e-3}
     by_multisteps, _ = run(micro, OptimizerConfig(accumulate=WINDOW, **common))
-    by_scan, _ = run([stacked(w, np.stack) for w in windows], OptimizerConfig(accumulate=WINDOW, multisteps=False, **common), WINDOW)
+    by_scan, _ = run(
+        [stacked(w, np.stack) for w in windows], OptimizerConfig(accumulate=WINDOW, multisteps=False, **common), WINDOW
+    )
     at_once, _ = run([stacked(w, np.concatenate) for w in windows], OptimizerConfig(**common))
     start = model()[2]
     for path, want in at_once.items():

@@ -35,7 +35,9 @@ class Words:
     def __getitem__(self, index):
         answer = "a dog and a cat and a dog" if index == 4 else "a cat"
         image = None if index == 2 else functools.partial(picture, index)
-        return Row(f"r{index}", "" if index == 2 else str(index), "caption", (Turn("", answer),), image, f"{self.folder}/{index}")
+        return Row(
+            f"r{index}", "" if index == 2 else str(index), "caption", (Turn("", answer),), image, f"{self.folder}/{index}"
+        )
 
 
 @pytest.fixture(scope="module")

@@ -44,16 +44,17 @@ def test_functions_are_short():
 
 
 def test_public_names_have_docstrings():
-    """Classes, and functions and methods of more than a few lines; shorter ones may speak for themselves."""
+    """Classes and functions of twenty lines or more; shorter ones may speak for themselves, and so may `config`, the
+    one function that every family of vlax/pretrained has."""
     bare = []
     for path in (p for p in SOURCES if p.is_relative_to(REPO / "vlax")):
         tree = parse(path)
         if tree.body and not ast.get_docstring(tree):
             bare.append(f"{path.relative_to(REPO)}: the module")
         for node in tree.body:
-            if not isinstance(node, DEFINITIONS) or node.name.startswith("_"):
+            if not isinstance(node, DEFINITIONS) or node.name.startswith("_") or node.name in ("main", "config"):
                 continue
-            short = node.end_lineno - node.lineno < 10
+            short = node.end_lineno - node.lineno < 20
             if not ast.get_docstring(node) and not short and not _is_module(node):
                 bare.append(f"{path.relative_to(REPO)}:{node.lineno} {node.name}")
     assert not bare, bare
@@ -64,7 +65,9 @@ def _is_module(node) -> bool:
     return isinstance(node, ast.ClassDef) and any(ast.unparse(base) == "nnx.Module" for base in node.bases)
 
 
-@pytest.mark.parametrize("path", [p for p in tracked() if p.suffix in (".py", ".md", ".toml", ".txt", ".json", "")], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "path", [p for p in tracked() if p.suffix in (".py", ".md", ".toml", ".txt", ".json", "")], ids=lambda p: p.name
+)
 def test_no_paths_of_one_machine(path):
     try:
         text = path.read_text()

@@ -68,6 +68,8 @@ class Model:
 
         Rows whose answer is shorter than the longest are padded with zeros.
         """
+        if not len(images) == len(prompts) == len(answers):
+            raise VlaxError(f"{len(images)} images, {len(prompts)} prompts and {len(answers)} answers; give one of each a row")
         bos, eos = self.encoder.tokenizer.bos_token_id, self.encoder.tokenizer.eos_token_id
         heads = [([] if bos is None else [bos]) + self.encoder.ids(prompt) for prompt in prompts]
         tails = [[*self.encoder.ids(" " + answer.strip()), eos] for answer in answers]

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable
 
@@ -22,7 +23,8 @@ def run(main: Callable) -> None:
 
 def _guarded(main: Callable, argv) -> None:
     logging.getLogger().setLevel(logging.INFO)
-    logging.getLogger("absl").setLevel(logging.WARNING)
+    for noisy in ("absl", "jax._src.xla_bridge"):  # the latter says on every start that there is no TPU
+        logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         main(argv)
     except VlaxError as error:
@@ -38,18 +40,46 @@ def _complain(error: Exception) -> None:
 def _parse_flags(argv):
     """Flags, where a wrong field, type or file of --config is one line instead of config_flags' stack."""
     try:
-        return flags.FLAGS(argv, known_only=False)
+        rest = flags.FLAGS(argv, known_only=False)
+        config = flags.FLAGS["config"].value if "config" in flags.FLAGS else None
+        if config is not None:
+            config.run  # noqa: B018  (a config file that could not be loaded says so at its first use)
+        return rest
     except flags.UnrecognizedFlagError as error:
         raise VlaxError(f"{error}. See --help") from None
     except flags.Error as error:
-        raise VlaxError(str(error).strip().splitlines()[-1]) from None
-    except (AttributeError, KeyError, TypeError, ValueError, OSError, ImportError) as error:
-        raise VlaxError(_first_line(error)) from None
+        raise VlaxError(_explain_value(error, argv)) from None
+    except (AttributeError, KeyError, TypeError, ValueError, OSError, ImportError, SyntaxError) as error:
+        raise VlaxError(_explain(error, argv)) from None
 
 
-def _first_line(error: Exception) -> str:
-    text = error.args[0] if isinstance(error, KeyError) and error.args else error
-    return str(text).strip().splitlines()[0] if str(text).strip() else type(error).__name__
+def _explain(error: Exception, argv) -> str:
+    """One line about what is wrong with --config or one of its fields: the flag as it was typed, and what to type instead."""
+    text = str(error).strip() or type(error).__name__
+    path, _ = _config_path(argv)
+    field = re.search(r"'(\w+)", text)
+    typed = [arg.split("=")[0] for arg in argv if field and field[1] in arg.split("=")[0].split(".")[1:]]
+    if typed:
+        hint = re.search(r'Did you mean "(\w+)"', text)
+        meant = f"; did you mean {hint[1]!r}?" if hint else ""
+        return f"{typed[0]}: there is no field {field[1]!r}{meant} Every field is in configs/base.py"
+    if path and not os.path.exists(path):
+        return f"there is no config file {path}; pass --config=configs/NAME.py[:VARIANT], e.g. configs/stage3.py"
+    return f"--config={path}: {text.splitlines()[-1].strip()}"
+
+
+def _explain_value(error: flags.Error, argv) -> str:
+    """The same for a flag that is known and a value that it does not take."""
+    text = str(error).strip().splitlines()[-1]
+    if "get_config() takes 0 positional" in text:
+        return f"{_config_path(argv)[0]} has no variants: write --config={_config_path(argv)[0]}"
+    return text.removeprefix("ValueError: ")
+
+
+def _config_path(argv) -> tuple[str, str]:
+    """(file, variant) as --config names them."""
+    given = next((arg.split("=", 1)[-1] for arg in argv if arg.startswith(("--config=", "-config="))), "")
+    return given.partition(":")[::2]
 
 
 def define_config(example: str):

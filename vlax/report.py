@@ -71,6 +71,7 @@ def validation_line(name: str, update: int, values: Mapping[str, float], scores:
 
 
 def print_footer(s) -> None:
+    """Rows that were left out, and where export, logs and plots are."""
     directory = s.plan.directory
     manifest = json.loads((s.plan.export / "manifest.json").read_text())
     which = "" if manifest["validation_loss"] is None else f" (best on validation: loss {manifest['validation_loss']:.4f})"

@@ -155,7 +155,10 @@ def build(plan: StagePlan) -> Session:
     sharding.check_batch(stage.batch_size // stage.accumulate, mesh)
     encoder = Encoder(load_tokenizer(plan), run.templates)
     config = model_config(plan, len(encoder.tokenizer))
-    graphdef, abstract = abstract_model(config, DTYPES[run.dtype])
+    try:
+        graphdef, abstract = abstract_model(config, DTYPES[run.dtype])
+    except (ValueError, KeyError) as error:
+        raise VlaxError(f"run.model: {error}") from None
     assigned = groups.assign(abstract, stage.trainable)
 
     mixture = open_mixture(stage.mixture, plan, train=True, first=stage.epoch_of)

@@ -1,6 +1,7 @@
 """The training loop of one stage, top to bottom: restore, step, log, validate, save, export."""
 
 import collections
+import contextlib
 import dataclasses
 import json
 import math
@@ -128,12 +129,13 @@ def train(s: session.Session, *, sample: Callable | None = None) -> None:
     """
     loop, plan = Loop(s), s.plan
     main = jax.process_index() == 0
-    with jax.set_mesh(s.mesh), Stop() as stop:
+    with jax.set_mesh(s.mesh), Stop() as stop, contextlib.ExitStack() as stack:
         begin, state, frozen = loop.restore()
         if main:
             report.print_header(s, begin)
         writer = metrics.Writer(plan.directory, begin // s.per_update, tensorboard=plan.run.tensorboard, enabled=main)
         loop.bar = report.progress_bar(s, begin, main)
+        stack.callback(loop.bar.close)  # an error's text starts on a line of its own
         data = iterate(s.batches, begin, plan.run.threads, plan.run.prefetch)
         loop.window.reset()
         for micro in range(begin, s.micro_steps):

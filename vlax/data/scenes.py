@@ -146,7 +146,7 @@ class SceneSource:
     "human"      caption: five human-like captions; a row for each (train) or one row with all as references (val, test)
     "questions"  question: five a scene, with answers
     "dialogue"   the same questions, all of a scene in one row of several turns
-    "text"       one text-only row a scene: a description, two captions and three questions, in any order
+    "text"       one text-only row a scene: a description, a caption and four questions
     """
 
     def __init__(self, split: str, style: str, seed: int = 0, size: int | None = None):
@@ -214,10 +214,14 @@ class SceneSource:
 
 
 def _paragraph(scene: Scene, words: np.random.Generator) -> tuple[Turn, ...]:
-    """What is said of one scene, in any order. Later turns can be told from earlier ones, so a language model that learns
-    from such text learns to look back at what it was told, as one trained on real documents does."""
+    """The description of a scene and then captions and questions in any order; in one paragraph of four the description has no
+    fixed place either. What follows can be told from what came before, so a language model that learns from such text learns to
+    look back at what it was told, as one trained on real documents does."""
     captions, asked = human_captions(scene, words), questions(scene, words)
-    turns = [Turn("", describe(scene), "describe")]
-    turns += [Turn("", caption, "caption") for caption in captions[:2]]
-    turns += [Turn(asked[i].text, asked[i].answer, "question") for i in shuffled(words, len(asked))[:3]]
+    turns = [Turn("", captions[0], "caption")]
+    turns += [Turn(asked[i].text, asked[i].answer, "question") for i in shuffled(words, len(asked))[:4]]
+    described = Turn("", describe(scene), "describe")
+    if below(words, 4):
+        return (described, *(turns[i] for i in shuffled(words, len(turns))))
+    turns.append(described)
     return tuple(turns[i] for i in shuffled(words, len(turns)))

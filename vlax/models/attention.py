@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from vlax.models.layers import RMSNorm
+from vlax.models.layers import RMSNorm, residual_init
 
 
 def attend(q, k, v, mask=None, *, scale: float, softcap: float | None = None):
@@ -82,6 +82,7 @@ class AttentionConfig:
     norm_eps: float = 1e-6
     scale: float | None = None  # None: head_dim ** -0.5
     softcap: float | None = None
+    layers: int = 1  # of the transformer: scales the initial output projection
 
 
 class Attention(nnx.Module):
@@ -92,7 +93,9 @@ class Attention(nnx.Module):
         self.q = nnx.Linear(c.width, c.heads * c.head_dim, use_bias=c.bias, dtype=dtype, rngs=rngs)
         self.k = nnx.Linear(c.width, c.kv_heads * c.head_dim, use_bias=c.bias, dtype=dtype, rngs=rngs)
         self.v = nnx.Linear(c.width, c.kv_heads * c.head_dim, use_bias=c.bias, dtype=dtype, rngs=rngs)
-        self.o = nnx.Linear(c.heads * c.head_dim, c.width, use_bias=c.out_bias, dtype=dtype, rngs=rngs)
+        self.o = nnx.Linear(
+            c.heads * c.head_dim, c.width, use_bias=c.out_bias, kernel_init=residual_init(c.layers), dtype=dtype, rngs=rngs
+        )
         if c.qk_norm:
             self.q_norm = RMSNorm(c.head_dim, eps=c.norm_eps, dtype=dtype, rngs=rngs)
             self.k_norm = RMSNorm(c.head_dim, eps=c.norm_eps, dtype=dtype, rngs=rngs)

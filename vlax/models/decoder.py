@@ -63,12 +63,15 @@ class Block(nnx.Module):
     def __init__(self, c: DecoderConfig, *, dtype, rngs: nnx.Rngs):
         attention = AttentionConfig(
             c.width, c.heads, c.kv_heads, c.head_dim, c.qkv_bias, c.out_bias, c.qk_norm, c.eps, c.attention_scale,
-            c.attention_softcap,
+            c.attention_softcap, c.layers,
         )  # fmt: skip
         self.norm1 = _norm(c, dtype, rngs)
         self.attention = Attention(attention, dtype=dtype, rngs=rngs)
         self.norm2 = _norm(c, dtype, rngs)
-        self.mlp = MLP(c.width, c.mlp_dim, activation=c.activation, gated=c.gated_mlp, bias=c.mlp_bias, dtype=dtype, rngs=rngs)
+        self.mlp = MLP(
+            c.width, c.mlp_dim, activation=c.activation, gated=c.gated_mlp, bias=c.mlp_bias, layers=c.layers, dtype=dtype,
+            rngs=rngs,
+        )  # fmt: skip
         if c.post_norms:
             self.post_norm1, self.post_norm2 = _norm(c, dtype, rngs), _norm(c, dtype, rngs)
         self.post_norms = c.post_norms
@@ -91,7 +94,7 @@ class Decoder(nnx.Module):
 
     def __init__(self, config: DecoderConfig, *, dtype=jnp.float32, rngs: nnx.Rngs):
         c = config
-        normal = nnx.initializers.normal(0.02)
+        normal = nnx.initializers.normal(c.width**-0.5)  # a unit vector a token: tied logits start at the scale of 1
         self.embedding = nnx.Param(normal(rngs.params(), (c.vocab_size, c.width), jnp.float32))
         if c.rope_theta is None:
             self.position = nnx.Param(normal(rngs.params(), (c.max_positions, c.width), jnp.float32))

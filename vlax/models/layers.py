@@ -34,14 +34,22 @@ def layer_norm(width: int, *, eps: float, dtype, rngs: nnx.Rngs) -> nnx.LayerNor
     return nnx.LayerNorm(width, epsilon=eps, use_fast_variance=False, dtype=dtype, rngs=rngs)
 
 
+def residual_init(layers: int) -> Callable:
+    """Initializer of the matrices that write into the residual stream: smaller with depth (GPT-2), so that at first the stream
+    carries the embeddings and not the sum of 2 * layers random maps."""
+    return nnx.initializers.variance_scaling(1.0 / (2 * layers), "fan_in", "truncated_normal")
+
+
 class MLP(nnx.Module):
     """down(act(up(x))), or down(act(gate(x)) * up(x)) when gated (SwiGLU, GeGLU). x: [tokens, D]."""
 
-    def __init__(self, width: int, hidden: int, *, activation: str, gated: bool, bias: bool, dtype, rngs: nnx.Rngs):
+    def __init__(
+        self, width: int, hidden: int, *, activation: str, gated: bool, bias: bool, layers: int, dtype, rngs: nnx.Rngs
+    ):
         self.up = nnx.Linear(width, hidden, use_bias=bias, dtype=dtype, rngs=rngs)
         if gated:
             self.gate = nnx.Linear(width, hidden, use_bias=bias, dtype=dtype, rngs=rngs)
-        self.down = nnx.Linear(hidden, width, use_bias=bias, dtype=dtype, rngs=rngs)
+        self.down = nnx.Linear(hidden, width, use_bias=bias, kernel_init=residual_init(layers), dtype=dtype, rngs=rngs)
         self.activation, self.gated = activation, gated
 
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -45,11 +45,13 @@ class VisionConfig:
 class Block(nnx.Module):
     def __init__(self, c: VisionConfig, *, dtype, rngs: nnx.Rngs):
         head_dim = c.width // c.heads
-        attention = AttentionConfig(c.width, c.heads, c.heads, head_dim, bias=True, out_bias=True)
+        attention = AttentionConfig(c.width, c.heads, c.heads, head_dim, bias=True, out_bias=True, layers=c.layers)
         self.norm1 = layer_norm(c.width, eps=c.eps, dtype=dtype, rngs=rngs)
         self.attention = Attention(attention, dtype=dtype, rngs=rngs)
         self.norm2 = layer_norm(c.width, eps=c.eps, dtype=dtype, rngs=rngs)
-        self.mlp = MLP(c.width, c.mlp_dim, activation=c.activation, gated=c.gated_mlp, bias=True, dtype=dtype, rngs=rngs)
+        self.mlp = MLP(
+            c.width, c.mlp_dim, activation=c.activation, gated=c.gated_mlp, bias=True, layers=c.layers, dtype=dtype, rngs=rngs
+        )
         if c.layer_scale:
             self.scale1 = nnx.Param(jnp.ones((c.width,), jnp.float32))
             self.scale2 = nnx.Param(jnp.ones((c.width,), jnp.float32))

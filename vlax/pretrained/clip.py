@@ -2,7 +2,18 @@
 
 from vlax.models.vision import VisionConfig
 from vlax.pretrained import siglip
-from vlax.pretrained.rules import Family, Rule, activation, norm, patch_conv, require, reshaped, same, side
+from vlax.pretrained.rules import (
+    Family,
+    Rule,
+    activation,
+    identity_norm,
+    norm,
+    patch_conv,
+    require,
+    reshaped,
+    same,
+    side,
+)  # fmt: skip
 
 
 def config(hf: dict) -> VisionConfig:
@@ -23,6 +34,11 @@ def config(hf: dict) -> VisionConfig:
     )
 
 
+def to_hf(c: VisionConfig) -> dict:
+    values = siglip.to_hf(c) | {"model_type": "clip_vision_model", "architectures": ["CLIPVisionModel"]}
+    return {key: value for key, value in values.items() if key != "vision_use_head"}
+
+
 def rules(c: VisionConfig) -> list[Rule]:
     return [
         patch_conv("patch/kernel", "embeddings.patch_embedding.weight", c.patch_size),
@@ -38,6 +54,9 @@ FAMILY = Family(
     anchor="embeddings.patch_embedding.weight",
     config=config,
     rules=rules,
+    to_hf=to_hf,
+    stem="vision_model.",
+    filler=lambda c: identity_norm("post_layernorm", c.width),
     ignored=(r"post_layernorm\..*", r"embeddings\.position_ids"),  # the norm of the pooled class token, a buffer
     outside=(r"text_model\..*", r"(text|visual)_projection\.weight", r"logit_scale"),
     layer=-2,  # LLaVA's choice: the last layer serves the class token that the contrastive loss reads

@@ -5,7 +5,26 @@ import dataclasses
 import numpy as np
 
 from vlax.models.vision import VisionConfig
-from vlax.pretrained.rules import Family, Rule, activation, fused, linear, norm, patch_conv, require, reshaped, same, side
+from vlax.pretrained.rules import (
+    Family,
+    Rule,
+    activation,
+    activation_name,
+    fused,
+    identity_norm,
+    linear,
+    norm,
+    patch_conv,
+    require,
+    reshaped,
+    same,
+    side,
+)  # fmt: skip
+
+
+def swiglu(hidden: int) -> int:
+    """SwiGLU keeps the parameter count: two thirds of the width, rounded up to a multiple of 8."""
+    return (int(hidden * 2 / 3) + 7) // 8 * 8
 
 
 def config(hf: dict) -> VisionConfig:
@@ -18,8 +37,7 @@ def config(hf: dict) -> VisionConfig:
         width=hf["hidden_size"],
         layers=hf["num_hidden_layers"],
         heads=hf["num_attention_heads"],
-        # SwiGLU keeps the parameter count: two thirds of the width, rounded up to a multiple of 8.
-        mlp_dim=(int(hidden * 2 / 3) + 7) // 8 * 8 if gated else hidden,
+        mlp_dim=swiglu(hidden) if gated else hidden,
         activation="silu" if gated else activation(hf["hidden_act"]),
         gated_mlp=gated,
         eps=hf["layer_norm_eps"],
@@ -27,6 +45,29 @@ def config(hf: dict) -> VisionConfig:
         registers=hf.get("num_register_tokens", 0),
         layer_scale=True,
     )
+
+
+def to_hf(c: VisionConfig) -> dict:
+    ratios = [r for r in range(1, 17) if (swiglu(c.width * r) if c.gated_mlp else c.width * r) == c.mlp_dim]
+    kind = {"model_type": "dinov2", "architectures": ["Dinov2Model"]}
+    if c.registers:
+        kind = {"model_type": "dinov2_with_registers", "architectures": ["Dinov2WithRegistersModel"],
+                "num_register_tokens": c.registers}  # fmt: skip
+    return kind | {
+        "image_size": c.image_size,
+        "patch_size": c.patch_size,
+        "hidden_size": c.width,
+        "num_hidden_layers": c.layers,
+        "num_attention_heads": c.heads,
+        "mlp_ratio": ratios[0] if ratios else 4,  # whole numbers only: any other width shows on reading back
+        "hidden_act": "gelu" if c.gated_mlp else activation_name(c.activation),
+        "use_swiglu_ffn": c.gated_mlp,
+        "layer_norm_eps": c.eps,
+    }
+
+
+def filler(c: VisionConfig) -> dict:
+    return {"embeddings.mask_token": ((1, c.width), 0.0)} | ({} if c.post_norm else identity_norm("layernorm", c.width))
 
 
 def prefix(c: VisionConfig) -> Rule:
@@ -80,6 +121,8 @@ FAMILY = Family(
     anchor="embeddings.cls_token",
     config=config,
     rules=rules,
+    to_hf=to_hf,
+    filler=filler,
     ignored=(r"embeddings\.mask_token",),  # used in pretraining only
     outside=(r"classifier\..*",),
     mean=(0.485, 0.456, 0.406),

@@ -5,7 +5,7 @@ import dataclasses
 
 from vlax.models.decoder import DecoderConfig
 from vlax.pretrained import llama
-from vlax.pretrained.rules import activation
+from vlax.pretrained.rules import activation, activation_name
 
 
 def gemma(hf: dict) -> DecoderConfig:
@@ -25,5 +25,26 @@ def gemma2(hf: dict) -> DecoderConfig:
     )
 
 
-GEMMA = dataclasses.replace(llama.FAMILY, model_types=("gemma",), config=gemma)
-GEMMA2 = dataclasses.replace(llama.FAMILY, model_types=("gemma2",), config=gemma2)
+def gemma_to_hf(c: DecoderConfig) -> dict:
+    kind = {"model_type": "gemma", "architectures": ["GemmaForCausalLM"], "attention_bias": c.qkv_bias}
+    return llama.to_hf(c, **kind)
+
+
+def gemma2_to_hf(c: DecoderConfig) -> dict:
+    scale = c.head_dim if c.attention_scale is None else c.attention_scale**-2
+    return llama.to_hf(
+        c,
+        model_type="gemma2",
+        architectures=["Gemma2ForCausalLM"],
+        attention_bias=c.qkv_bias,
+        hidden_activation=activation_name(c.activation),
+        query_pre_attn_scalar=round(scale),
+        attn_logit_softcapping=c.attention_softcap,
+        final_logit_softcapping=c.logit_softcap,
+        sliding_window=c.window,
+        layer_types=llama.layer_types(c),
+    )
+
+
+GEMMA = dataclasses.replace(llama.FAMILY, model_types=("gemma",), config=gemma, to_hf=gemma_to_hf)
+GEMMA2 = dataclasses.replace(llama.FAMILY, model_types=("gemma2",), config=gemma2, to_hf=gemma2_to_hf)

@@ -1,7 +1,7 @@
 """GPT-2 (Radford et al. 2019): learned positions, LayerNorm, biases everywhere, q, k and v in one Conv1D tensor."""
 
 from vlax.models.decoder import DecoderConfig
-from vlax.pretrained.rules import Family, Rule, activation, fused, norm, require, same, transposed
+from vlax.pretrained.rules import Family, Rule, activation, activation_name, fused, norm, require, same, transposed
 
 
 def config(hf: dict) -> DecoderConfig:
@@ -27,6 +27,23 @@ def config(hf: dict) -> DecoderConfig:
         tied=hf["tie_word_embeddings"],
         attention_scale=None if hf["scale_attn_weights"] else 1.0,
     )
+
+
+def to_hf(c: DecoderConfig) -> dict:
+    return {
+        "model_type": "gpt2",
+        "architectures": ["GPT2LMHeadModel"],
+        "vocab_size": c.vocab_size,
+        "n_embd": c.width,
+        "n_layer": c.layers,
+        "n_head": c.heads,
+        "n_inner": c.mlp_dim,
+        "n_positions": c.max_positions,
+        "activation_function": activation_name(c.activation, "gelu_new"),
+        "layer_norm_epsilon": c.eps,
+        "scale_attn_weights": c.attention_scale is None,
+        "tie_word_embeddings": c.tied,
+    }
 
 
 def conv1d(path: str, name: str) -> list[Rule]:
@@ -62,5 +79,7 @@ FAMILY = Family(
     anchor="wte.weight",
     config=config,
     rules=rules,
+    to_hf=to_hf,
+    stem="transformer.",
     ignored=(r"h\.\d+\.attn\.(bias|masked_bias)",),  # causal-mask buffers of early conversions
 )

@@ -2,7 +2,7 @@
 
 from vlax.errors import VlaxError
 from vlax.models.decoder import DecoderConfig
-from vlax.pretrained.rules import Family, Rule, activation, linear, norm, same, transposed
+from vlax.pretrained.rules import Family, Rule, activation, activation_name, linear, norm, same, transposed
 
 
 def rope(hf: dict) -> dict:
@@ -56,6 +56,39 @@ def config(hf: dict, **options) -> DecoderConfig:
     return DecoderConfig(**(values | options))
 
 
+# Rotary positions have no end: nothing here depends on this number, but other engines size their caches by it.
+MAX_POSITIONS = 32_768
+
+
+def to_hf(c: DecoderConfig, **fields) -> dict:
+    """config.json in the key names that old and new readers share; `fields` are those by which a family differs."""
+    mistral = c.window is not None and c.window_layers == tuple(range(c.layers))
+    kind = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "attention_bias": c.qkv_bias, "mlp_bias": c.mlp_bias}
+    if mistral:
+        kind = {"model_type": "mistral", "architectures": ["MistralForCausalLM"], "sliding_window": c.window}
+    return {
+        "vocab_size": c.vocab_size,
+        "hidden_size": c.width,
+        "num_hidden_layers": c.layers,
+        "num_attention_heads": c.heads,
+        "num_key_value_heads": c.kv_heads,
+        "head_dim": c.head_dim,
+        "intermediate_size": c.mlp_dim,
+        "hidden_act": activation_name(c.activation),
+        "rms_norm_eps": c.eps,
+        "tie_word_embeddings": c.tied,
+        "rope_theta": c.rope_theta,
+        "rope_scaling": None if c.rope_scaling is None else dict(c.rope_scaling),
+        "max_position_embeddings": MAX_POSITIONS,
+    } | (fields or kind)
+
+
+def layer_types(c: DecoderConfig) -> list[str]:
+    """`layer_types` of config.json."""
+    windowed = c.window_layers if c.window is not None else ()
+    return ["sliding_attention" if i in windowed else "full_attention" for i in range(c.layers)]
+
+
 def layer_rules(c: DecoderConfig, path: str, name: str) -> list[Rule]:
     attention, mlp = f"{name}.self_attn", f"{name}.mlp"
     norms = {"norm1": "input_layernorm", "norm2": "post_attention_layernorm"}
@@ -85,5 +118,7 @@ FAMILY = Family(
     anchor="embed_tokens.weight",
     config=config,
     rules=rules,
+    to_hf=to_hf,
+    stem="model.",
     ignored=(r"layers\.\d+\.self_attn\.rotary_emb\.inv_freq",),  # a buffer of early conversions
 )

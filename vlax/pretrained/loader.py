@@ -130,7 +130,8 @@ def vision_source(directory: Path, image_size: int | None, layer: int | None) ->
     hf = read_config(directory, [*VISION, *NESTED_VISION])
     family, sub = tower(hf, "vision_config", VISION, NESTED_VISION)
     full = family.config(sub)
-    layer = family.layer if layer is None else layer
+    if layer is None:  # an export of vlax says which where it is not the family's usual one
+        layer = (sub.get("vlax") or {}).get("layer", family.layer)
     c = full if layer is None else hidden_state(full, layer)
     settings = _preprocess(directory, family, sub)
     c = dataclasses.replace(c, image_size=image_size or c.image_size, mean=settings.mean, std=settings.std)

@@ -4,7 +4,7 @@ import numpy as np
 
 from vlax.errors import VlaxError
 from vlax.models.decoder import DecoderConfig
-from vlax.pretrained.rules import Family, Rule, activation, linear, norm, require, same, transposed
+from vlax.pretrained.rules import Family, Rule, activation, activation_name, linear, norm, require, same, transposed
 
 UNUSED_ROWS = 2  # the reference looks up position + 2
 
@@ -38,6 +38,24 @@ def config(hf: dict) -> DecoderConfig:
     )
 
 
+def to_hf(c: DecoderConfig) -> dict:
+    return {
+        "model_type": "opt",
+        "architectures": ["OPTForCausalLM"],
+        "vocab_size": c.vocab_size,
+        "hidden_size": c.width,
+        "word_embed_proj_dim": c.width,
+        "num_hidden_layers": c.layers,
+        "num_attention_heads": c.heads,
+        "ffn_dim": c.mlp_dim,
+        "activation_function": activation_name(c.activation),
+        "enable_bias": c.qkv_bias,
+        "max_position_embeddings": c.max_positions,
+        "do_layer_norm_before": True,
+        "tie_word_embeddings": c.tied,
+    }
+
+
 def positions() -> Rule:
     def write(x):
         return [np.concatenate([np.zeros((UNUSED_ROWS, x[0].shape[1]), x[0].dtype), x[0]])]
@@ -66,4 +84,6 @@ def rules(c: DecoderConfig) -> list[Rule]:
     ]
 
 
-FAMILY = Family(model_types=("opt",), anchor="embed_tokens.weight", config=config, rules=rules)
+FAMILY = Family(
+    model_types=("opt",), anchor="embed_tokens.weight", config=config, rules=rules, to_hf=to_hf, stem="model.decoder."
+)

@@ -51,6 +51,9 @@ class Family:
     rules       config -> the rules of all its parameters, paths without "vision/" or "decoder/"
     ignored     regular expressions of canonical names that carry no parameter of ours (buffers, pooling heads)
     outside     regular expressions of full names beside the tower (the text half of a contrastive model)
+    to_hf       the inverse of `config`, for the export; what it cannot say shows when its result is read back
+    stem        what precedes the tensor names when a tower is written alone
+    filler      tensors that the stock class has and a config of ours has not: {name: (shape, value)}
     layer       vision: the hidden state whose features are used unless told otherwise; None is the last, post-normed
     antialias   vision: whether the reference resamples position embeddings with antialiasing
     mean, std   vision: normalisation where the checkpoint has no preprocessor config
@@ -60,6 +63,9 @@ class Family:
     anchor: str
     config: Callable[[dict], VisionConfig | DecoderConfig]
     rules: Callable[[VisionConfig | DecoderConfig], list[Rule]]
+    to_hf: Callable[[VisionConfig | DecoderConfig], dict]
+    stem: str = ""
+    filler: Callable[[VisionConfig | DecoderConfig], dict[str, tuple[tuple[int, ...], float]]] = lambda c: {}
     ignored: tuple[str, ...] = ()
     outside: tuple[str, ...] = ()
     layer: int | None = None
@@ -119,6 +125,17 @@ def activation(name: str) -> str:
     if name not in ACTIVATIONS:
         raise VlaxError(f"activation {name!r} is not implemented; those that are: {', '.join(ACTIVATIONS)}")
     return ACTIVATIONS[name]
+
+
+def activation_name(name: str, *known: str) -> str:
+    """A Hugging Face `hidden_act` for a vlax activation: the first of `known` that means it, else the usual one."""
+    usual = {"gelu_tanh": "gelu_pytorch_tanh"}.get(name, name)
+    return next((other for other in known if ACTIVATIONS[other] == name), usual)
+
+
+def identity_norm(name: str, width: int) -> dict[str, tuple[tuple[int, ...], float]]:
+    """Filler for a LayerNorm that the stock class holds and never applies to our features."""
+    return {f"{name}.weight": ((width,), 1.0), f"{name}.bias": ((width,), 0.0)}
 
 
 def side(value: int | list[int]) -> int:

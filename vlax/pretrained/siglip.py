@@ -1,7 +1,19 @@
 """SigLIP (arXiv 2303.15343) and SigLIP 2 at fixed resolution (arXiv 2502.14786), which share one layout."""
 
 from vlax.models.vision import VisionConfig
-from vlax.pretrained.rules import Family, Rule, activation, linear, norm, patch_conv, require, same, side
+from vlax.pretrained.rules import (
+    Family,
+    Rule,
+    activation,
+    activation_name,
+    identity_norm,
+    linear,
+    norm,
+    patch_conv,
+    require,
+    same,
+    side,
+)  # fmt: skip
 
 
 def config(hf: dict) -> VisionConfig:
@@ -16,6 +28,23 @@ def config(hf: dict) -> VisionConfig:
         activation=activation(hf["hidden_act"]),
         eps=hf["layer_norm_eps"],
     )
+
+
+def to_hf(c: VisionConfig) -> dict:
+    """CLIP's fields are the same."""
+    return {
+        "model_type": "siglip_vision_model",
+        "architectures": ["SiglipVisionModel"],
+        "image_size": c.image_size,
+        "patch_size": c.patch_size,
+        "hidden_size": c.width,
+        "num_hidden_layers": c.layers,
+        "num_attention_heads": c.heads,
+        "intermediate_size": c.mlp_dim,
+        "hidden_act": activation_name(c.activation),
+        "layer_norm_eps": c.eps,
+        "vision_use_head": False,  # there is no pooling head to write
+    }
 
 
 def layer_rules(path: str, name: str) -> list[Rule]:
@@ -45,6 +74,9 @@ FAMILY = Family(
     anchor="embeddings.patch_embedding.weight",
     config=config,
     rules=rules,
+    to_hf=to_hf,
+    stem="vision_model.",
+    filler=lambda c: {} if c.post_norm else identity_norm("post_layernorm", c.width),
     ignored=(r"head\..*", r"embeddings\.position_ids"),  # the attention pooling head, a buffer
     outside=(r"text_model\..*", r"logit_(scale|bias)"),
 )

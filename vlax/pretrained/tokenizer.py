@@ -11,7 +11,7 @@ stop (lmms-finetune#47). vlax masks by segment, so its loss is safe either way, 
 
 from vlax.errors import VlaxError
 from vlax.models.decoder import DecoderConfig
-from vlax.pretrained.files import local_directory
+from vlax.pretrained.files import local_directory, read_json
 
 PAD_TOKENS = ("<|pad|>", "<pad>", "[PAD]", "<|finetune_right_pad_id|>", "<|padding|>")
 FLAG = "--config.run.decoder=DIR"
@@ -58,7 +58,7 @@ def check_vocabulary(config: DecoderConfig, tokenizer) -> None:
 
 
 def _read(directory):
-    from transformers import AutoTokenizer, GPT2Tokenizer
+    from transformers import AutoTokenizer, GPT2Tokenizer, PreTrainedTokenizerFast
 
     if not any(
         (directory / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
@@ -66,9 +66,13 @@ def _read(directory):
         raise VlaxError(
             f"{directory} has no tokenizer (tokenizer.json, tokenizer.model or vocab.json + merges.txt); add its files"
         )
+    # AutoTokenizer goes by the model type first: beside a Qwen2 model it would cut text by Qwen2's rules, whatever
+    # tokenizer.json says. A generic class means that tokenizer.json says it all.
+    file = directory / "tokenizer_config.json"
+    generic = file.is_file() and read_json(file).get("tokenizer_class") in ("TokenizersBackend", "PreTrainedTokenizerFast")
     described = any((directory / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model"))
     # AutoTokenizer refuses a bare vocab.json + merges.txt; it is GPT-2's format.
-    kind = AutoTokenizer if described else GPT2Tokenizer
+    kind = PreTrainedTokenizerFast if generic else AutoTokenizer if described else GPT2Tokenizer
     try:
         return kind.from_pretrained(str(directory), local_files_only=True)
     except Exception as error:  # transformers and tokenizers raise many kinds, with the reason in the text

@@ -1,0 +1,140 @@
+"""`vlax.load` on the shared chain's exports: shapes, consistency of logits with decoding, independence of the batch."""
+
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import vlax
+from vlax.data.sources import open_source
+
+ROWS, NEW = 7, 5
+
+
+@pytest.fixture(scope="module")
+def model(trained):
+    return vlax.load(trained[1] / "stage4" / "export")
+
+
+@pytest.fixture(scope="module")
+def images():
+    source = open_source({"kind": "scenes", "split": "test", "style": "human", "size": ROWS})
+    return [source[i].open_image() for i in range(ROWS)]
+
+
+@pytest.fixture(scope="module")
+def questions():
+    return ["what colour is the circle?", "is it red?", "how many?", "what?", "is the square left of the cross?", "x", "is it?"]
+
+
+@pytest.fixture(scope="module")
+def answers(model, images, questions):
+    return model.answer(images, questions, max_new_tokens=NEW, batch_size=8)
+
+
+def test_a_loaded_model_knows_what_it_is(model, trained):
+    assert model.manifest["stage"] == "stage4" and model.config.mask == "image_bidirectional"
+    assert model.encoder.templates == "plain" and len(model.encoder.tokenizer) <= model.config.decoder.vocab_size
+    assert {str(value.dtype) for value in model.params.values()} == {"float32"}
+
+
+def test_one_text_a_prompt(model, images, questions, answers):
+    captions = model.caption(images, max_new_tokens=NEW, batch_size=8)
+    assert len(captions) == len(answers) == ROWS and all(isinstance(text, str) for text in captions + answers)
+    prompts = [model.encoder.prompt_text("question", q) for q in questions]
+    assert prompts[1] == "question: is it red? answer:"
+    assert model.generate(images, prompts, max_new_tokens=NEW, batch_size=8) == answers
+    assert model.generate([], []) == []
+
+
+def test_a_rows_tokens_do_not_depend_on_its_batch(model, images, questions):
+    """Requests of one, three and all rows; prompts of one padded length, as one evaluation has."""
+    from vlax.decoding import DecodeConfig
+    from vlax.predict import Request
+
+    predictor = model.predictor(DecodeConfig(NEW), 8)
+    asked = [Request(model.encoder.prompt("question", q), model.pixels(i)) for q, i in zip(questions, images, strict=True)]
+    found = {}
+    for size in (1, 3, ROWS):
+        parts = [asked[begin : begin + size] for begin in range(0, ROWS, size)]
+        tokens = [np.asarray(predictor.generate(model.params, predictor.batch(part, 32))[0]) for part in parts]
+        found[size] = [row for part, ids in zip(parts, tokens, strict=True) for row in ids[: len(part)].tolist()]
+    assert found[1] == found[3] == found[ROWS]
+    assert len({tuple(row) for row in found[1]}) > 1  # or the test says little
+
+
+def test_logits_agree_with_greedy_decoding(model, images):
+    """The text that greedy decoding wrote, given back as the answer, is at each token the argmax of the logits."""
+    prompts = [model.encoder.prompt_text("caption", "")] * 2
+    forced = ["a dog", "a small dog sees a cat"]
+    logits = model.logits(images[:2], prompts, forced)
+    sizes = [len(model.encoder.ids(" " + text)) + 1 for text in forced]  # and the EOS
+    assert logits.shape == (2, max(sizes), model.config.decoder.vocab_size) and logits.dtype == np.float32
+    assert not logits[0, sizes[0] :].any() and np.isfinite(logits).all() and logits[1].any(-1).all()
+
+    ids = [logits[0, 0].argmax()]  # what greedy decoding says first is what the logits of any answer's first token say
+    first = model.generate(images[:1], prompts[:1], max_new_tokens=1, batch_size=8)
+    assert first == [model.encoder.decode(ids)]
+
+
+def test_logits_depend_on_image_and_prompt_and_on_earlier_answer_tokens_only(model, images):
+    prompt = model.encoder.prompt_text("caption", "")
+    ids = model.encoder.ids
+    assert ids(" a dog")[:1] == ids(" a cat")[:1]
+    base, answer, image, other = model.logits(
+        [images[0], images[0], images[1], images[0]],
+        [prompt, prompt, prompt, model.encoder.prompt_text("describe", "")],
+        ["a dog", "a cat", "a dog", "a dog"],
+    )
+    np.testing.assert_allclose(base[:2], answer[:2], atol=1e-5)  # the second token is predicted from the first, the same
+    assert np.abs(base[-1] - answer[-1]).max() > 1e-4
+    assert np.abs(base[0] - image[0]).max() > 1e-6 and np.abs(base[0] - other[0]).max() > 1e-6
+
+
+def test_images_may_be_paths_or_absent(model, images, tmp_path):
+    images[0].save(tmp_path / "a.png")
+    prompt = [model.encoder.prompt_text("caption", "")]
+    by_path, by_image, blind = (model.logits([x], prompt, ["a dog"]) for x in (str(tmp_path / "a.png"), images[0], None))
+    np.testing.assert_array_equal(by_path, by_image)
+    assert np.abs(by_image - blind).max() > 1e-6
+
+
+def test_a_bfloat16_copy(trained, model, images):
+    small = vlax.load(str(trained[1] / "stage4" / "export"), dtype="bfloat16")
+    assert {str(value.dtype) for value in small.params.values()} == {"bfloat16"}
+    prompt = [small.encoder.prompt_text("caption", "")]
+    want, got = (m.logits(images[:1], prompt, ["a dog"]) for m in (model, small))
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(got, want, atol=0.05 * np.abs(want).max())
+
+
+def test_errors_by_text(model, images, tmp_path, trained):
+    with pytest.raises(vlax.VlaxError, match="2 images and 1 prompts; give one image"):
+        model.generate(images[:2], ["x"])
+    with pytest.raises(vlax.VlaxError, match=r"cannot read the image .*nothing.png"):
+        model.caption([tmp_path / "nothing.png"])
+    (tmp_path / "bad.png").write_text("no picture")
+    with pytest.raises(vlax.VlaxError, match=r"cannot read the image .*bad.png: cannot identify image file"):
+        model.caption([tmp_path / "bad.png"])
+    with pytest.raises(vlax.VlaxError, match=re.escape(f"{tmp_path} is not a finished vlax export")):
+        vlax.load(tmp_path)
+    with pytest.raises(vlax.VlaxError, match="dtype='float8' is not one of float32, bfloat16"):
+        vlax.load(trained[1] / "stage4" / "export", dtype="float8")
+    with pytest.raises(vlax.VlaxError, match="num_beams=2 searches and temperature=1"):
+        model.caption(images[:1], num_beams=2, temperature=1.0)
+    with pytest.raises(vlax.VlaxError, match="2 images, 1 prompts and 1 answers"):
+        model.logits(images[:2], ["x"], ["y"])
+
+
+def test_a_text_only_export_ignores_images(trained, images):
+    decoder = vlax.load(trained[1] / "stage0-decoder" / "export")
+    assert decoder.config.vision is None and decoder.config.tokens_per_image == 0
+    with_image, without = (decoder.logits([x], ["caption:"], ["a dog"]) for x in (images[0], None))
+    np.testing.assert_array_equal(with_image, without)
+
+
+def test_squares_and_modes(model):
+    for mode in ("L", "RGBA", "P"):
+        pixels = model.pixels(Image.new(mode, (5, 40)))
+        assert pixels.shape == (16, 16, 3) and pixels.dtype == np.uint8

@@ -1,0 +1,144 @@
+"""A user's mistakes, through the real command: exit code 2 and a line or two that name the thing, never a stack trace."""
+
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+from conftest import REPO
+
+# Imports once, then every case in a fork of its own: a process as it is after `python train.py ARGS`.
+DRIVER = """
+import io, json, os, runpy, sys
+sys.path.insert(0, os.getcwd())
+from vlax import cli, chain
+from vlax.evaluation import suite
+from absl import flags
+results = []
+for number, (script, args) in enumerate(json.load(open(sys.argv[1]))):
+    out, err = (f"{sys.argv[1]}.{number}.{name}" for name in ("out", "err"))
+    child = os.fork()
+    if not child:
+        for path, target in ((out, 1), (err, 2)):
+            os.dup2(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC), target)
+        sys.argv = [script, *args]
+        code = 0
+        try:
+            runpy.run_path(script, run_name="__main__")
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
+        except BaseException:
+            import traceback
+            traceback.print_exc()
+            code = 1
+        sys.stdout.flush(), sys.stderr.flush()
+        os._exit(code)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    results.append((code, open(out).read(), open(err).read()))
+json.dump(results, open(sys.argv[2], "w"))
+"""
+
+STAGE3, FLICKR = "--config=configs/stage3.py", "--config=configs/flickr8k.py"
+TINY = "--config={dir}/tiny1.py"
+FRESH = "--config={dir}/tiny0.py", "--workdir={dir}/fresh"
+
+# name: (arguments, what the message must say)
+CASES = {
+    "field": ([STAGE3, "--config.stage.stepz=3"], "--config.stage.stepz: there is no field 'stepz'; did you mean 'steps'?"),
+    "nested field": ([STAGE3, "--config.run.model.decoder.heats=3"], "--config.run.model.decoder.heats: there is no field 'heats'"),
+    "stage of the chain": ([STAGE3, "--config.parents.stage7.steps=3"], "--config.parents.stage7.steps: there is no field 'stage7'"),
+    "type": ([STAGE3, "--config.stage.steps=many"], "--config.stage.steps=many"),
+    "fraction": ([STAGE3, "--config.run.log_every=2.5"], "--config.run.log_every=2.5"),
+    "variant": ([STAGE3 + ":huge"], "unknown variant 'huge'; the variants are embedded, 0.9b"),
+    "no variants": ([FLICKR + ":huge"], "configs/flickr8k.py has no variants"),
+    "config file": (["--config=configs/stage9.py"], "there is no config file configs/stage9.py"),
+    "no config": ([], "--config must have a value"),
+    "flag": ([STAGE3, "--worksdir=x"], "Unknown command line flag 'worksdir'. Did you mean: workdir"),
+    "mask": ([*FRESH, "--config.run.mask=casual"], "unknown mask kind 'casual'; the kinds are causal, image_bidirectional"),
+    "template": ([*FRESH, "--config.run.templates=plian"], "unknown prompt template 'plian'; there are plain, instruct"),
+    "trainable": ([*FRESH, "--config.stage.trainable.all=^projektor/"], "all='^projektor/' matches no parameter"),
+    "no data_root": ([FLICKR], "pass --config.run.data_root=DIR"),
+    "wrong data_root": ([FLICKR, "--config.run.data_root={dir}/nothing"], "there is no file {dir}/nothing/flickr8k_dev/annotations"),
+    "not JSON": ([FLICKR, "--config.run.data_root={dir}/notjson"], "captions_train.json is not JSON"),
+    "picture": (["--config={dir}/files.py", "--config.run.data_root={dir}/broken"], "img1.png: the picture does not decode"),
+    "other config": ([TINY, "--config.stage.batch_size=4"], "made with another config (stage.batch_size: 8 -> 4)"),
+    "mesh": ([*FRESH, "--config.run.mesh.data=3"], "mesh (data, fsdp, tp) = (3, 1, 1) needs 3 devices"),
+    "not trained": (["eval", STAGE3], "stage3 has no finished export in {dir}/w/stage3; train it first"),
+    "checkpoint": (["eval", "--config={dir}/tiny4.py", "--checkpoint={dir}/nothing"], "{dir}/nothing is not a finished vlax export"),
+}  # fmt: skip
+
+FILES = {
+    "tiny1.py": "def get_config():\n    return tiny('stage1')",
+    "tiny0.py": "def get_config():\n    return tiny('stage0')",
+    "tiny4.py": "def get_config():\n    return tiny('stage4')",
+    "files.py": "from configs import flickr8k\ndef get_config():\n    return shrink(flickr8k.get_config())",
+}
+
+
+def write_data(root: pathlib.Path, broken: str) -> None:
+    """flickr8k_dev as configs/flickr8k.py wants it, with an annotation file or all pictures that don't read."""
+    folder = root / "flickr8k_dev"
+    (folder / "annotations").mkdir(parents=True)
+    (folder / "images").mkdir()
+    for split in ("train", "val", "test"):
+        images = [{"id": i, "file_name": f"img{i}.png"} for i in range(3)]
+        captions = [{"image_id": i, "caption": "a dog runs"} for i in range(3)]
+        text = "<html>" if broken == "json" else json.dumps({"images": images, "annotations": captions})
+        (folder / "annotations" / f"captions_{split}.json").write_text(text)
+    from PIL import Image
+
+    for i in range(3):
+        Image.new("RGB", (9, 9)).save(folder / "images" / f"img{i}.png")
+    if broken == "picture":
+        (folder / "images" / "img1.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+
+
+@pytest.fixture(scope="module")
+def results(trained, tmp_path_factory):
+    """{case: (exit code, stdout, stderr)}"""
+    directory = tmp_path_factory.mktemp("cli")
+    head = f"import sys\nsys.path[:0] = [{str(REPO)!r}, {str(REPO / 'tests')!r}]\nfrom conftest import shrink, tiny\n"
+    for name, text in FILES.items():
+        (directory / name).write_text(head + text + "\n")
+    write_data(directory / "notjson", "json")
+    write_data(directory / "broken", "picture")
+    shutil.copytree(trained[1], directory / "w", ignore=shutil.ignore_patterns("stage3"))
+    cases = []
+    for args, _ in CASES.values():
+        script = "eval.py" if args[:1] == ["eval"] else "train.py"
+        args = [a.format(dir=directory) for a in args if a != "eval"]
+        cases.append((script, [f"--workdir={directory}/w", *args]))
+    cases.append(("train.py", ["--help"]))
+    (directory / "cases").write_text(json.dumps(cases))
+    command = [sys.executable, "-c", DRIVER, str(directory / "cases"), str(directory / "results")]
+    environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(REPO / ".cache" / "xla")}
+    subprocess.run(command, cwd=REPO, check=True, env=environment)
+    found = json.loads((directory / "results").read_text())
+    return directory, dict(zip([*CASES, "help"], found, strict=True))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_mistake_ends_in_a_line_that_names_it(results, case):
+    directory, found = results
+    code, out, err = found[case]
+    assert code == 2, err
+    assert "Traceback" not in err + out
+    said = [line for line in err.splitlines() if line and not re.match(r"I\d{4} |\w+:   0%", line)]  # log lines and bars
+    assert said and len(said) <= 2, err
+    assert said[0].startswith("vlax: error: ") and CASES[case][1].format(dir=directory) in said[0], err
+    assert sum(len(line) for line in said) < 700
+
+
+def test_the_picture_that_does_not_decode_is_named_with_its_row(results):
+    directory, found = results
+    assert f"{directory}/broken/flickr8k_dev/images/img1.png" in found["picture"][2] and "row 1" in found["picture"][2]
+
+
+def test_help_is_worth_reading(results):
+    code, out, err = results[1]["help"]
+    assert code in (0, 1)  # absl's own
+    assert "python train.py --config=configs/stage3.py:0.9b" in out + err and "--workdir" in out + err

@@ -1,0 +1,174 @@
+"""Eight CPU devices in one process, and two processes of four: each in a subprocess that prints JSON."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from conftest import FAST_COMPILE, REPO
+
+HEAD = f"""
+import json, sys
+import jax
+sys.path[:0] = [{str(REPO)!r}, {str(REPO / "tests")!r}]
+import conftest
+import numpy as np
+from conftest import tiny
+from vlax import chain, checkpoint, groups, session, sharding, stages, trainer
+from vlax.errors import VlaxError
+
+
+def build(workdir, **fields):
+    config = tiny("stage0", stage__accumulate=2, stage__batch_size=16, stage__text_length=24, **fields)
+    return session.build(stages.chain(config, workdir)[-1])
+
+
+def run(s, steps):
+    with jax.set_mesh(s.mesh):
+        state, frozen = session.initial_state(s)
+        metrics = []
+        for micro in range(steps):
+            state, values = s.train_step(state, frozen, sharding.put_batch(s.batches[micro], s.mesh))
+            metrics.append({{k: float(v) for k, v in values.items()}})
+    return state, metrics
+"""
+
+ONE_PROCESS = """
+out = {"meshes": {}}
+for mesh in ((1, 1, 1), (8, 1, 1), (1, 8, 1), (2, 2, 2)):
+    fields = dict(zip(("run__mesh__data", "run__mesh__fsdp", "run__mesh__tp"), mesh))
+    if mesh == (1, 1, 1):
+        make, sharding.make_mesh = sharding.make_mesh, lambda shape: make(shape, jax.devices()[:1])
+    s = build("/nowhere", **fields)
+    if mesh == (1, 1, 1):
+        sharding.make_mesh = make
+    state, metrics = run(s, 3)
+    kernel = "decoder/layers/0/mlp/up/kernel"
+    moments = [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree.leaves_with_path(state["opt_state"])
+               if kernel in jax.tree_util.keystr(path)]
+    whole = sum(leaf.size for leaf in jax.tree.leaves(state["opt_state"]))
+    local = sum(leaf.addressable_shards[0].data.size for leaf in jax.tree.leaves(state["opt_state"]))
+    out["meshes"][str(mesh)] = {
+        "first": metrics[0], "compilations": s.train_step._cache_size(), "kernel": state["params"][kernel].size,
+        "shards": {name: leaf.addressable_shards[0].data.size for name, leaf in moments}, "share": local / whole,
+    }
+mesh = sharding.make_mesh((1, 8, 1))
+logged = []
+import logging
+logging.getLogger().addHandler(type("H", (logging.Handler,), {"emit": lambda self, r: logged.append(r.getMessage())})())
+logging.getLogger().setLevel(logging.INFO)
+shape = lambda *sizes: jax.ShapeDtypeStruct(sizes, np.float32)
+got = sharding.parameter_shardings({"decoder/layers/0/mlp/up/kernel": shape(12, 16), "decoder/embedding": shape(30, 16)}, mesh)
+out["specs"] = {path: list(value.spec) for path, value in got.items()}
+out["logged"] = logged
+for name, call in {
+    "no rule": lambda: sharding.parameter_shardings({"decoder/quantum/kernel": shape(4, 4)}, mesh),
+    "mesh": lambda: sharding.make_mesh((3, 1, 1)),
+    "rest": lambda: sharding.make_mesh((-1, -1, 1)),
+    "batch": lambda: sharding.check_batch(12, mesh),
+}.items():
+    try:
+        call()
+    except VlaxError as error:
+        out[name] = str(error)
+out["rest of (-1, 2, 2)"] = dict(sharding.make_mesh((-1, 2, 2)).shape)
+print("JSON" + json.dumps(out))
+"""
+
+TWO_PROCESSES = """
+host, port, workdir = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+jax.config.update("jax_cpu_collectives_implementation", "gloo")
+jax.distributed.initialize(f"127.0.0.1:{port}", 2, host)
+s = build(workdir, run__mesh__data=-1, run__mesh__fsdp=2)
+rows = s.batches[0]["row"].ravel().tolist()
+trainer.train(s)
+export = checkpoint.load_params(s.plan.export)
+with jax.set_mesh(s.mesh):
+    state, _ = session.initial_state(s)
+    checkpoints = checkpoint.Checkpoints(s.plan.directory / "checkpoints")
+    latest = checkpoints.latest()
+    restored = checkpoints.restore(latest, state)["params"]
+    equal = all(
+        (np.asarray(shard.data) == export[path][shard.index]).all()
+        for path, value in restored.items() for shard in value.addressable_shards
+    )
+    data = checkpoints.data(latest)
+    checkpoints.close()
+print("JSON" + json.dumps({"rows": rows, "devices": [jax.local_device_count(), jax.device_count()], "latest": latest,
+                           "equal": bool(equal), "losses": data["first_losses"], "mesh": dict(s.mesh.shape)}))
+"""
+
+
+def start(body: str, *args: str, devices: int) -> subprocess.Popen:
+    environment = {**os.environ, "XLA_FLAGS": f"{FAST_COMPILE} --xla_force_host_platform_device_count={devices}"}
+    return subprocess.Popen([sys.executable, "-c", HEAD + textwrap.dedent(body), *args], cwd=REPO, env=environment, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+
+
+def result(process: subprocess.Popen) -> dict:
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err[-3000:]
+    return json.loads(out[out.index("JSON") + 4 :].splitlines()[0])
+
+
+@pytest.fixture(scope="module")
+def eight():
+    return result(start(ONE_PROCESS, devices=8))
+
+
+MESHES = ("(1, 1, 1)", "(8, 1, 1)", "(1, 8, 1)", "(2, 2, 2)")
+
+
+@pytest.mark.parametrize("mesh", MESHES[1:])
+def test_the_first_step_is_the_same_on_every_mesh(eight, mesh):
+    want, got = eight["meshes"][MESHES[0]]["first"], eight["meshes"][mesh]["first"]
+    assert set(want) == set(got) and "grad_norm/all" in got
+    for name, value in want.items():
+        assert got[name] == pytest.approx(value, rel=1e-5), name
+    assert want["tokens"] > 0 and want["finite"] == 1
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+def test_three_steps_compile_once(eight, mesh):
+    assert eight["meshes"][mesh]["compilations"] == 1
+
+
+def test_the_optimizer_state_is_really_sharded(eight):
+    """Moments and accumulators lie as their parameters do: a device holds an eighth (fsdp 8) or a quarter (fsdp 2, tp 2)."""
+    for mesh, parts in (("(1, 1, 1)", 1), ("(8, 1, 1)", 1), ("(1, 8, 1)", 8), ("(2, 2, 2)", 4)):
+        found = eight["meshes"][mesh]
+        assert len(found["shards"]) == 3 and any("acc_grads" in name for name in found["shards"])
+        assert set(found["shards"].values()) == {found["kernel"] // parts}
+        assert found["share"] < 1.35 / parts  # norms and biases are replicated
+
+
+def test_dimensions_that_do_not_divide_are_replicated_and_logged(eight):
+    assert eight["specs"] == {"decoder/layers/0/mlp/up/kernel": [None, "tp"], "decoder/embedding": ["tp", "fsdp"]}
+    assert "decoder/layers/0/mlp/up/kernel: dimension 0 (12) is not divided by fsdp=8: replicated" in eight["logged"]
+
+
+def test_errors(eight):
+    assert eight["no rule"] == "no sharding rule matches parameter 'decoder/quantum/kernel'; add one to vlax/sharding.py RULES"
+    assert "mesh (data, fsdp, tp) = (3, 1, 1) needs 3 devices; there are 8" in eight["mesh"]
+    assert "at most one is -1" in eight["rest"]
+    assert "a micro-batch of 12 rows does not divide over data x fsdp = 8 devices" in eight["batch"]
+    assert eight["rest of (-1, 2, 2)"] == {"data": 2, "fsdp": 2, "tp": 2}
+
+
+def test_two_processes_train_together(eight, tmp_path):
+    """The same losses as one process has; each host builds its own half of a batch; both restore what both saved."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    processes = [start(TWO_PROCESSES, str(host), port, str(tmp_path), devices=4) for host in (0, 1)]
+    one, two = map(result, processes)
+    assert one["devices"] == [4, 8] and one["mesh"] == {"data": 4, "fsdp": 2, "tp": 1}
+    assert len(one["rows"]) == len(two["rows"]) == 4 and not set(one["rows"]) & set(two["rows"])
+    assert one["losses"] == two["losses"] and len(one["losses"]) == 8
+    assert one["losses"][0] == pytest.approx(eight["meshes"][MESHES[0]]["first"]["loss_sum"], rel=1e-5)
+    assert one["latest"] == two["latest"] == 8 and one["equal"] and two["equal"]
+    lines = (tmp_path / "stage0-vision" / "metrics.jsonl").read_text().splitlines()
+    assert [(r["step"], r["kind"]) for r in map(json.loads, lines)] == [(2, "train"), (4, "train"), (4, "validation")]
