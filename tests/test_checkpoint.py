@@ -42,7 +42,7 @@ def same(a, b):
 
 def test_twelve_layers_keep_their_order(model, tmp_path):
     """With a target and without: read back as nested dicts, list indices come as strings, '10' before '2'."""
-    made, graphdef, params = model
+    _, graphdef, params = model
     checkpoints = checkpoint.Checkpoints(tmp_path / "checkpoints")
     checkpoints.save(3, {"params": params}, {"step": 3})
     checkpoints.wait()

@@ -49,8 +49,8 @@ FRESH = "--config={dir}/tiny0.py", "--workdir={dir}/fresh"
 # name: (arguments, what the message must say)
 CASES = {
     "field": ([STAGE3, "--config.stage.stepz=3"], "--config.stage.stepz: there is no field 'stepz'; did you mean 'steps'?"),
-    "nested field": ([STAGE3, "--config.run.model.decoder.heats=3"], "--config.run.model.decoder.heats: there is no field 'heats'"),
-    "stage of the chain": ([STAGE3, "--config.parents.stage7.steps=3"], "--config.parents.stage7.steps: there is no field 'stage7'"),
+    "nested field": ([STAGE3, "--config.run.model.decoder.heats=3"], "model.decoder.heats: there is no field 'heats'"),
+    "stage of the chain": ([STAGE3, "--config.parents.stage7.steps=3"], "parents.stage7.steps: there is no field 'stage7'"),
     "type": ([STAGE3, "--config.stage.steps=many"], "--config.stage.steps=many"),
     "fraction": ([STAGE3, "--config.run.log_every=2.5"], "--config.run.log_every=2.5"),
     "variant": ([STAGE3 + ":huge"], "unknown variant 'huge'; the variants are embedded, 0.9b"),
@@ -62,13 +62,13 @@ CASES = {
     "template": ([*FRESH, "--config.run.templates=plian"], "unknown prompt template 'plian'; there are plain, instruct"),
     "trainable": ([*FRESH, "--config.stage.trainable.all=^projektor/"], "all='^projektor/' matches no parameter"),
     "no data_root": ([FLICKR], "pass --config.run.data_root=DIR"),
-    "wrong data_root": ([FLICKR, "--config.run.data_root={dir}/nothing"], "there is no file {dir}/nothing/flickr8k_dev/annotations"),
+    "wrong data_root": ([FLICKR, "--config.run.data_root={dir}/nothing"], "no file {dir}/nothing/flickr8k_dev/annotations"),
     "not JSON": ([FLICKR, "--config.run.data_root={dir}/notjson"], "captions_train.json is not JSON"),
     "picture": (["--config={dir}/files.py", "--config.run.data_root={dir}/broken"], "img1.png: the picture does not decode"),
     "other config": ([TINY, "--config.stage.batch_size=4"], "made with another config (stage.batch_size: 8 -> 4)"),
     "mesh": ([*FRESH, "--config.run.mesh.data=3"], "mesh (data, fsdp, tp) = (3, 1, 1) needs 3 devices"),
     "not trained": (["eval", STAGE3], "stage3 has no finished export in {dir}/w/stage3; train it first"),
-    "checkpoint": (["eval", "--config={dir}/tiny4.py", "--checkpoint={dir}/nothing"], "{dir}/nothing is not a finished vlax export"),
+    "checkpoint": (["eval", "--config={dir}/tiny4.py", "--checkpoint={dir}/nothing"], "nothing is not a finished vlax export"),
 }  # fmt: skip
 
 FILES = {

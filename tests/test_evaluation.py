@@ -168,5 +168,5 @@ def test_which_export_is_scored(trained, tmp_path):
     assert suite.export_directory(plan, "") == suite.export_directory(plan, "last") == plan.export
     assert suite.export_directory(plan, "best") == plan.export  # the last state was the best: there is one export
     assert str(suite.export_directory(plan, "/some/where")) == "/some/where"
-    with pytest.raises(VlaxError, match="stage4 has no finished export in .*train it first: python train.py"):
+    with pytest.raises(VlaxError, match=r"stage4 has no finished export in .*train it first: python train.py"):
         suite.export_directory(stages.chain(config, tmp_path)[-1], "")

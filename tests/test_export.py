@@ -42,6 +42,7 @@ SIZES = {"image_size": 30, "patch_size": 7, "width": 32, "layers": 2, "heads": 4
 CLIP = {"class_token": True, "pre_norm": True, "post_norm": False, "patch_bias": False, "activation": "quick_gelu"}
 DINO = {"class_token": True, "layer_scale": True, "activation": "gelu"}
 TOWERS = {
+    "dinov2, raw": DINO | {"post_norm": False},
     "siglip_vision_model": {"mean": (0.4, 0.5, 0.6)},
     "siglip_vision_model, not post-normed": {"post_norm": False},
     "clip_vision_model": CLIP,

@@ -52,6 +52,9 @@ def test_another_config_is_refused_with_the_list_of_differences(tmp_path):
     free = tiny("stage0", run__log_every=7, run__mesh__data=4, run__threads=1, stage__eval_every=3, stage__generate_samples=9)
     stages.check_identity(stages.chain(free, tmp_path)[0])
     other = stages.chain(tiny("stage0", run__seed=3, stage__batch_size=16), tmp_path)[0]
+    stages.check_identity(other)  # nothing was kept yet
+    (plan.directory / "checkpoints" / "4").mkdir(parents=True)
+    stages.check_identity(stages.chain(free, tmp_path)[0])
     with pytest.raises(VlaxError) as error:
         stages.check_identity(other)
     assert str(error.value) == (

@@ -17,7 +17,7 @@ GROUPS = {"projector": "^projector/", "decoder": "^decoder/"}
 
 @functools.cache
 def model():
-    config, graphdef, params = build()
+    _, graphdef, params = build()
     params = {path: jnp.asarray(value) for path, value in params.items()}
     assigned = groups.assign(params, GROUPS)
     return graphdef, assigned, *groups.split(params, assigned)

@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vlax.data.pipeline import Collator, HostBatches, ImageCache, Mixture, iterate, resize
+from vlax.data.pipeline import Collator, HostBatches, ImageCache, Mixture, iterate
 from vlax.data.prompts import Encoder
 from vlax.data.rows import Row, Turn
 from vlax.data.tokenizer import train_bpe
 from vlax.errors import VlaxError
+from vlax.images import Preprocess
 
 PIXELS, LENGTH, BATCH = 8, 10, 8
+SQUARE = Preprocess(PIXELS)
 opened: collections.Counter = collections.Counter()
 
 
@@ -51,7 +53,7 @@ def make(encoder):
 
     def build(sizes=(10, 7), weights=(1.0, 0.5), seed=0, shuffle=True, steps=12, overlong="drop", capacity=1 << 20, **host):
         mixture = Mixture([Words(f"s{i}", size) for i, size in enumerate(sizes)], weights[: len(sizes)], seed, shuffle)
-        collate = Collator(mixture, encoder, LENGTH, PIXELS, ImageCache(capacity), overlong)
+        collate = Collator(mixture, encoder, LENGTH, SQUARE, ImageCache(capacity), overlong)
         return HostBatches(collate, BATCH, steps, **host)
 
     return build
@@ -86,7 +88,7 @@ def test_contract(make, encoder):
         assert batch["tokens"][i].tolist() == tokens + pad and batch["segment"][i].tolist() == segments + pad
         assert batch["example"][i].tolist() == [1] * len(tokens) + pad
         assert batch["has_image"][i] == (row.open_image is not None)
-        want = resize(row.open_image(), PIXELS) if row.open_image else np.zeros((PIXELS, PIXELS, 3))
+        want = SQUARE.apply(row.open_image()) if row.open_image else np.zeros((PIXELS, PIXELS, 3))
         np.testing.assert_array_equal(batch["image"][i, 0], want)
 
 
@@ -154,7 +156,7 @@ def test_cut_loses_the_answers_end_and_never_the_image(make, encoder):
     tokens, segments = encoder.encode(Words("s0", 10)[4])
     assert len(tokens) > LENGTH and batch["row"][4] == 4 and batch["has_image"][4]
     assert batch["tokens"][4].tolist() == tokens[:LENGTH] and batch["segment"][4].tolist() == segments[:LENGTH]
-    np.testing.assert_array_equal(batch["image"][4, 0], resize(picture(4), PIXELS))
+    np.testing.assert_array_equal(batch["image"][4, 0], SQUARE.apply(picture(4)))
 
 
 def test_errors_by_name(make, encoder):
@@ -175,7 +177,7 @@ def test_the_image_cache_is_bounded():
     opened.clear()
     for _ in range(2):
         for index in (0, 1, 3, 5, 6):
-            np.testing.assert_array_equal(cache.get(source[index], PIXELS), resize(picture(index), PIXELS))
+            np.testing.assert_array_equal(cache.get(source[index], SQUARE), SQUARE.apply(picture(index)))
     assert cache.size == 3 * size
     # each reference above opens once more: cached pictures are opened 1 + 2 times, the others 2 + 2
     assert opened == {0: 3, 1: 3, 3: 3, 5: 4, 6: 4}
@@ -185,9 +187,9 @@ def test_the_image_cache_tells_sources_of_one_name_apart():
     """captions.json of a train folder and of a validation folder: one name, the same image ids, other pictures."""
     train, val = Words("coco-captions", 10, folder="train"), Words("coco-captions", 10, folder="val")
     cache = ImageCache(1 << 20)
-    cache.get(train[0], PIXELS)
+    cache.get(train[0], SQUARE)
     other = dataclasses.replace(val[0], open_image=functools.partial(picture, 99))
-    np.testing.assert_array_equal(cache.get(other, PIXELS), resize(picture(99), PIXELS))
+    np.testing.assert_array_equal(cache.get(other, SQUARE), SQUARE.apply(picture(99)))
 
 
 @pytest.mark.parametrize("hosts", (1, 2))
@@ -213,7 +215,7 @@ def test_errors_of_rows_come_through_grains_threads(encoder):
         def __getitem__(self, index):
             raise VlaxError("row r0: pictures/0: the picture does not decode")
 
-    collate = Collator(Mixture([Broken("s", 4)], [1.0], 0), encoder, LENGTH, PIXELS, ImageCache(0))
+    collate = Collator(Mixture([Broken("s", 4)], [1.0], 0), encoder, LENGTH, SQUARE, ImageCache(0))
     with pytest.raises(VlaxError, match="row r0: pictures/0"):
         next(iterate(HostBatches(collate, 2, 2)))
 
@@ -222,6 +224,6 @@ def test_errors_of_rows_come_through_grains_threads(encoder):
 def test_resize_is_pillows_bicubic_of_rgb(mode):
     image = picture(5).convert(mode)
     want = np.asarray(image.convert("RGB").resize((PIXELS, PIXELS), Image.Resampling.BICUBIC))
-    got = resize(image, PIXELS)
+    got = SQUARE.apply(image)
     assert got.dtype == np.uint8
     np.testing.assert_array_equal(got, want)

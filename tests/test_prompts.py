@@ -78,7 +78,7 @@ def test_a_pad_token_that_is_the_eos_is_refused():
     tokenizer = train_bpe(["a dog"], 300)
     for pad in (tokenizer.eos_token, None):
         tokenizer.pad_token = pad
-        with pytest.raises(VlaxError, match="pad token is missing or is its EOS.*add_special_tokens"):
+        with pytest.raises(VlaxError, match=r"pad token is missing or is its EOS.*add_special_tokens"):
             Encoder(tokenizer, "plain")
 
 

@@ -170,7 +170,7 @@ def test_asked_again_it_finishes_at_once(trained, monkeypatch):
 def test_free_fields_may_change_and_others_not(trained):
     _, workdir = trained
     train(tiny("stage4", run__log_every=1, stage__eval_every=2, run__mesh__data=1), workdir)
-    with pytest.raises(VlaxError, match=r"stage3 was made with another config \(stage.beta2: 0.999 -> 0.9\)"):
+    with pytest.raises(VlaxError, match=r"stage3 was made with another config \(stage.beta2: 0.98 -> 0.9\)"):
         train(tiny("stage4", parents__stage3__beta2=0.9), workdir)
 
 

@@ -34,7 +34,7 @@ def test_literal_rows():
     assert (row.id, row.turns[0].question) == ("test/0?1", "is the purple square left of the yellow triangle?")
     assert (row.turns[0].answer, row.answer_type, row.references) == ("no", "yes/no", ("no",) * 10)
     row = SceneSource("train", "text")[3]
-    assert (row.id, row.image_id, row.open_image, row.task) == ("train/t3", "", None, "question")
+    assert (row.id, row.image_id, row.open_image, row.task) == ("train/t3", "", None, "describe")
 
 
 @pytest.mark.parametrize("style", STYLES)
@@ -160,12 +160,21 @@ def test_questions_of_one_scene_differ():
         assert len({q.text for q in asked}) == 5 and isinstance(asked[0], Question)
 
 
-def test_text_rows_have_every_task_and_scenes_of_their_own():
+def test_text_rows_are_paragraphs_about_scenes_of_their_own():
     text = rows("train", "text", size=400)
-    assert collections.Counter(r.task for r in text) == {"describe": 100, "caption": 100, "question": 200}
+    for row in text:
+        assert collections.Counter(turn.task for turn in row.turns) == {"describe": 1, "caption": 1, "question": 4}
+    first = sum(row.turns[0].task == "describe" for row in text)
+    assert 290 < first < 380  # three in four, and one in six of the rest
     pictured = {r.turns[0].answer for r in rows("train", "ai", size=400)}
-    same = sum(r.turns[0].answer in pictured for r in text if r.task == "describe")
-    assert same < 50  # one-thing scenes recur by chance
+    same = sum(turn.answer in pictured for row in text for turn in row.turns if turn.task == "describe")
+    assert same < 200  # one-thing scenes recur by chance
+
+
+def test_a_dialogue_asks_all_questions_of_its_scene():
+    dialogue, single = SceneSource("train", "dialogue")[4], [SceneSource("train", "questions")[i] for i in range(20, 25)]
+    assert dialogue.turns == tuple(row.turns[0] for row in single)
+    assert dialogue.image_id == single[0].image_id and dialogue.task == "question"
 
 
 def test_fingerprint_follows_settings_and_drawing(monkeypatch):
@@ -180,7 +189,7 @@ def test_fingerprint_follows_settings_and_drawing(monkeypatch):
 def test_errors_name_the_valid_choices():
     with pytest.raises(VlaxError, match="no split 'dev'; the splits are train, val, test"):
         SceneSource("dev", "ai")
-    with pytest.raises(VlaxError, match="no style 'alt'; the styles are ai, human, questions, text"):
+    with pytest.raises(VlaxError, match="no style 'alt'; the styles are ai, human, questions, dialogue, text"):
         SceneSource("train", "alt")
     with pytest.raises(VlaxError, match="size 0"):
         SceneSource("train", "ai", size=0)

@@ -145,13 +145,13 @@ def test_bad_pictures_are_named(root):
 @pytest.mark.parametrize(
     ("spec", "text"),
     [
-        ({"kind": "tar"}, "no kind 'tar'; the kinds are scenes, cells, coco, vqa"),
+        ({"kind": "tar"}, "no kind 'tar'; the kinds are scenes, cells, coco, llava, vqa"),
         ({"split": "val"}, "no kind None"),
         ({"kind": "scenes", "split": "val"}, "style is missing; scenes has the fields split, style and, if wanted, seed, size"),
         ({"kind": "scenes", "split": "val", "style": "ai", "sice": 3}, "no field 'sice'"),
         ({"kind": "scenes", "split": "val", "style": "ai", "size": "3"}, "size is '3'; it should be of type int"),
         ({"kind": "scenes", "split": "dev", "style": "ai"}, "the splits are train, val, test"),
-        ({"kind": "scenes", "split": "val", "style": "x"}, "the styles are ai, human, questions, text"),
+        ({"kind": "scenes", "split": "val", "style": "x"}, "the styles are ai, human, questions, dialogue, text"),
         (
             {"kind": "coco", "annotations": "c.json", "images": "i"},
             "reads c.json from the data root.*--config.run.data_root=DIR",

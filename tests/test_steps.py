@@ -25,7 +25,7 @@ def batch():
 
 def pieces(patterns, dtype=jnp.float32, accumulate=1, **options):
     """(step, state, frozen), nothing compiled yet."""
-    shapes, graphdef, params = build()
+    _, graphdef, params = build()
     if dtype != jnp.float32:
         graphdef = jax.eval_shape(lambda: groups.flatten(VLM(config(), dtype=dtype, rngs=jax_rngs())))[0]
     params = {path: jnp.asarray(value) for path, value in params.items()}
@@ -139,8 +139,8 @@ def float32_products(lowered) -> list[tuple[str, ...]]:
 
 
 def test_the_bf16_step_has_no_float32_products(batch):
-    """Forward: none. Backward: those of the float32 attention logits (two a trained layer) and vocabulary logits (two)."""
+    """Neither forward nor backward: the cotangents of float32 logits are cast before they are multiplied."""
     step, state, frozen = pieces(STAGE3, jnp.bfloat16)
     held_out = functools.partial(steps.eval_step, graphdef=step.keywords["graphdef"], config=steps.StepConfig())
     assert float32_products(jax.jit(held_out).lower(state["params"], frozen, batch)) == []
-    assert len(float32_products(jax.jit(step).lower(state, frozen, batch))) <= 4
+    assert float32_products(jax.jit(step).lower(state, frozen, batch)) == []

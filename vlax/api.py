@@ -13,7 +13,6 @@ from PIL import Image, UnidentifiedImageError
 from transformers import AutoTokenizer
 
 from vlax import checkpoint, groups, sharding
-from vlax.data.pipeline import resize
 from vlax.data.prompts import Encoder
 from vlax.decoding import DecodeConfig
 from vlax.errors import VlaxError
@@ -95,7 +94,7 @@ class Model:
                 image.load()
             except (OSError, UnidentifiedImageError) as error:
                 raise VlaxError(f"cannot read the image {image}: {error}. Give the path of a picture that opens") from None
-        return resize(image, self.config.vision.image_size)
+        return self.config.preprocess.apply(image)
 
     @functools.cached_property
     def _forward(self):

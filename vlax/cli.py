@@ -61,7 +61,7 @@ def _explain(error: Exception, argv) -> str:
     typed = [arg.split("=")[0] for arg in argv if field and field[1] in arg.split("=")[0].split(".")[1:]]
     if typed:
         hint = re.search(r'Did you mean "(\w+)"', text)
-        meant = f"; did you mean {hint[1]!r}?" if hint else ""
+        meant = f"; did you mean {hint[1]!r}?" if hint else "."
         return f"{typed[0]}: there is no field {field[1]!r}{meant} Every field is in configs/base.py"
     if path and not os.path.exists(path):
         return f"there is no config file {path}; pass --config=configs/NAME.py[:VARIANT], e.g. configs/stage3.py"
@@ -78,8 +78,8 @@ def _explain_value(error: flags.Error, argv) -> str:
 
 def _config_path(argv) -> tuple[str, str]:
     """(file, variant) as --config names them."""
-    given = next((arg.split("=", 1)[-1] for arg in argv if arg.startswith(("--config=", "-config="))), "")
-    return given.partition(":")[::2]
+    given = re.search(r"(?:^| )--?config[= ](\S+)", " ".join(argv))
+    return (given[1] if given else "").partition(":")[::2]
 
 
 def define_config(example: str):

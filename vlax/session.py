@@ -164,9 +164,8 @@ def build(plan: StagePlan) -> Session:
     mixture = open_mixture(stage.mixture, plan, train=True, first=stage.epoch_of)
     updates = stage.steps or math.ceil(stage.epochs * mixture.epoch_size / stage.batch_size)
     cache = ImageCache(run.image_cache_mb << 20)
-    size = config.vision.image_size if config.vision else 0
     collate = functools.partial(
-        Collator, encoder=encoder, text_length=stage.text_length, image_size=size, cache=cache, overlong=stage.overlong
+        Collator, encoder=encoder, text_length=stage.text_length, preprocess=config.preprocess, cache=cache, overlong=stage.overlong
     )
     hosts = {"host": jax.process_index(), "hosts": jax.process_count()}
     rows = stage.batch_size if scan else stage.batch_size // stage.accumulate

@@ -23,11 +23,11 @@ from collections.abc import Mapping, Sequence
 
 import grain
 import numpy as np
-from PIL import Image
 
 from vlax.data.prompts import Encoder
 from vlax.data.rows import Row, Source
 from vlax.errors import VlaxError
+from vlax.images import Preprocess
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -123,21 +123,16 @@ class ImageCache:
         self._images: dict[tuple[str, str], np.ndarray] = {}
         self._lock = threading.Lock()
 
-    def get(self, row: Row, pixels: int) -> np.ndarray:
+    def get(self, row: Row, preprocess: Preprocess) -> np.ndarray:
         key = (row.image_name, row.image_id)  # ids alone recur: in train and validation files, in sources of one name
         if key in self._images:
             return self._images[key]
-        image = resize(row.open_image(), pixels)
+        image = preprocess.apply(row.open_image())
         with self._lock:
             if key not in self._images and self.size + image.nbytes <= self.capacity:
                 self._images[key] = image
                 self.size += image.nbytes
         return image
-
-
-def resize(image: Image.Image, pixels: int) -> np.ndarray:
-    """uint8[pixels,pixels,3]: RGB, squashed to a square by Pillow's bicubic filter, as SigLIP's processor does."""
-    return np.asarray(image.convert("RGB").resize((pixels, pixels), Image.Resampling.BICUBIC), np.uint8)
 
 
 class RowCounter:
@@ -165,7 +160,7 @@ class Collator:
     mixture: Mixture
     encoder: Encoder
     text_length: int
-    image_size: int  # 0: a text-only model; batches carry a dummy image of one pixel
+    preprocess: Preprocess | None  # None: a text-only model; batches carry a dummy image of one pixel
     cache: ImageCache
     overlong: str = "drop"  # or "cut": the answer loses its end (EOS too), never the image
     left_out: RowCounter = dataclasses.field(default_factory=RowCounter)
@@ -175,7 +170,7 @@ class Collator:
             raise VlaxError(f"stage.overlong={self.overlong!r} is not one of drop, cut")
 
     def __call__(self, ids: np.ndarray) -> dict[str, np.ndarray]:
-        rows, length, pixels = len(ids), self.text_length, max(self.image_size, 1)
+        rows, length, pixels = len(ids), self.text_length, self.preprocess.size if self.preprocess else 1
         batch = {
             "image": np.zeros((rows, 1, pixels, pixels, 3), np.uint8),
             "has_image": np.zeros((rows, 1), bool),
@@ -198,8 +193,8 @@ class Collator:
             if self.overlong == "drop":
                 return
             tokens, segments = tokens[: self.text_length], segments[: self.text_length]
-        if row.open_image is not None and self.image_size:
-            batch["image"][i, 0] = self.cache.get(row, self.image_size)
+        if row.open_image is not None and self.preprocess:
+            batch["image"][i, 0] = self.cache.get(row, self.preprocess)
             batch["has_image"][i, 0] = True
         batch["tokens"][i, : len(tokens)] = tokens
         batch["segment"][i, : len(tokens)] = segments

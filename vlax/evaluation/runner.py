@@ -15,7 +15,6 @@ from etils import epath
 from tqdm import tqdm
 
 from vlax.api import Model
-from vlax.data.pipeline import resize
 from vlax.data.prompts import template_hash
 from vlax.data.rows import Row, Source
 from vlax.data.sources import open_source
@@ -94,14 +93,14 @@ def protocol(model: Model, sets: Sequence[TestSet], decode: DecodeConfig, blind_
 
 def requests(model: Model, rows: Sequence[Row]) -> list[Request]:
     """One Request a row: its first turn's prompt and its picture."""
-    size = model.config.vision.image_size if model.config.vision else 0
+    preprocess = model.config.preprocess
     pictures: dict[str, np.ndarray] = {}
     out = []
     for number, row in enumerate(rows):
         image = None
-        if row.open_image is not None and size:
+        if row.open_image is not None and preprocess:
             if row.image_id not in pictures:
-                pictures = {row.image_id: resize(row.open_image(), size)}  # rows about one picture are neighbours
+                pictures = {row.image_id: preprocess.apply(row.open_image())}  # rows about one picture are neighbours
             image = pictures[row.image_id]
         out.append(Request(model.encoder.prompt(row.task, row.turns[0].question), image, number))
     return out

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from vlax.models.layers import RMSNorm, residual_init
+from vlax.models.layers import RMSNorm, f32_matmul, residual_init
 
 
 def attend(q, k, v, mask=None, *, scale: float, softcap: float | None = None):
@@ -24,7 +24,7 @@ def attend(q, k, v, mask=None, *, scale: float, softcap: float | None = None):
     groups, keys = k.shape[1], k.shape[2]
     # The heads of one group stack along the query axis: one plain batched matmul instead of repeating k and v.
     q = q.reshape(batch, groups, heads // groups * queries, width)
-    logits = jnp.einsum("bgqk,bgsk->bgqs", q, k, preferred_element_type=jnp.float32) * scale
+    logits = f32_matmul(q, jnp.swapaxes(k, -1, -2)) * scale
     if softcap is not None:
         logits = softcap * jnp.tanh(logits / softcap)
     logits = logits.reshape(batch, heads, queries, keys)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from vlax.models.attention import Attention, AttentionConfig, rope_tables
-from vlax.models.layers import MLP, RMSNorm, apply_layers, layer_norm
+from vlax.models.layers import MLP, RMSNorm, apply_layers, f32_matmul, layer_norm
 
 
 class _Frozen(dict):
@@ -113,7 +113,8 @@ class Decoder(nnx.Module):
         """[...,D] -> f32[...,V]. Call it on as few positions as carry loss: at V = 150 k it is the largest product."""
         c = self.config
         table = self.embedding[...].T if c.tied else self.head[...]
-        out = jnp.matmul(hidden.astype(self.dtype), table.astype(self.dtype), preferred_element_type=jnp.float32)
+        flat = hidden.reshape(-1, c.width).astype(self.dtype)
+        out = f32_matmul(flat, table.astype(self.dtype)).reshape(*hidden.shape[:-1], c.vocab_size)
         return out if c.logit_softcap is None else c.logit_softcap * jnp.tanh(out / c.logit_softcap)
 
     def _inputs(self, x, positions, mask, key_positions):

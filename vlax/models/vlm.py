@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from vlax import masks
+from vlax.images import Preprocess
 from vlax.models.decoder import Decoder, DecoderConfig
 from vlax.models.projector import Projector, ProjectorConfig
 from vlax.models.vision import VisionConfig, VisionTower
@@ -20,9 +21,13 @@ class VLMConfig:
     vision: VisionConfig | None = None
     projector: ProjectorConfig | None = None
     mask: str = "image_bidirectional"
+    preprocess: Preprocess | None = None  # None with a tower: squashed to its size by a bicubic filter, as SigLIP does
 
     def __post_init__(self):
         masks.check_kind(self.mask)
+        if self.vision is not None and self.preprocess is None:
+            plain = Preprocess(self.vision.image_size, mean=self.vision.mean, std=self.vision.std)
+            object.__setattr__(self, "preprocess", plain)
 
     @property
     def tokens_per_image(self) -> int:
@@ -39,12 +44,13 @@ class VLMConfig:
             lists = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
             return kind(**lists)
 
-        vision, projector = values.get("vision"), values.get("projector")
+        vision, projector, preprocess = (values.get(name) for name in ("vision", "projector", "preprocess"))
         return cls(
             decoder=build(DecoderConfig, values["decoder"]),
             vision=build(VisionConfig, vision) if vision else None,
             projector=build(ProjectorConfig, projector) if projector else None,
             mask=values["mask"],
+            preprocess=build(Preprocess, preprocess) if preprocess else None,
         )
 
 

@@ -3,55 +3,13 @@
 Read from preprocessor_config.json, or from the image processor inside processor_config.json, which composite processors write.
 """
 
-import dataclasses
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from vlax.errors import VlaxError
+from vlax.images import Preprocess
 from vlax.pretrained.files import read_json
-
-
-@dataclasses.dataclass(frozen=True)
-class Preprocess:
-    """PIL image -> uint8[size,size,3].
-
-    mode    "squash": resize to the square, whatever the shape. "crop": resize the shorter edge to `edge`, cut the middle.
-            "pad": first pad the shorter side with the mean colour to a square, then as "crop".
-    resample  Pillow's filter number: 0 nearest, 1 lanczos, 2 bilinear, 3 bicubic
-    mean, std of the normalisation (x / 255 - mean) / std, which VisionConfig carries
-    """
-
-    size: int
-    mode: str = "squash"
-    edge: int = 0
-    resample: int = Image.Resampling.BICUBIC
-    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
-
-    def at(self, size: int) -> "Preprocess":
-        """The same for another image size; the margin that a crop cuts away keeps its share."""
-        return dataclasses.replace(self, size=size, edge=round(self.edge * size / self.size))
-
-    def apply(self, image: Image.Image) -> np.ndarray:
-        image = image.convert("RGB")
-        if self.mode == "squash":
-            return np.asarray(image.resize((self.size, self.size), self.resample))
-        if self.mode == "pad":
-            image = _pad_to_square(image, tuple(int(x * 255) for x in self.mean))
-        width, height = image.size
-        short, long = self.edge, int(self.edge * max(width, height) / min(width, height))
-        image = image.resize((short, long) if width <= height else (long, short), self.resample)
-        left, top = (image.width - self.size) // 2, (image.height - self.size) // 2
-        return np.asarray(image.crop((left, top, left + self.size, top + self.size)))
-
-
-def _pad_to_square(image: Image.Image, colour: tuple[int, ...]) -> Image.Image:
-    side = max(image.size)
-    square = Image.new("RGB", (side, side), colour)
-    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
-    return square
 
 
 def load_preprocess(directory: Path, default: Preprocess) -> Preprocess:

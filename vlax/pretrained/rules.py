@@ -158,12 +158,18 @@ def require(config: dict, **fields) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Whole:
-    """A checkpoint of tower, projector and decoder. config: (completed config.json, its towers) -> VLMConfig."""
+    """A checkpoint of tower, projector and decoder. config: (completed config.json, its towers) -> VLMConfig.
+
+    For the export: to_hf: VLMConfig -> what config.json says beside its towers; obstacles: (VLMConfig, model_type of the
+    decoder's family) -> why the stock class would compute something else.
+    """
 
     model_types: tuple[str, ...]
     anchor: str
     config: Callable[[dict, VisionConfig, DecoderConfig], VLMConfig]
     rules: Callable[[ProjectorConfig], list[Rule]]
+    to_hf: Callable[[VLMConfig], dict]
+    obstacles: Callable[[VLMConfig, str], list[str]]
 
 
 def hidden_state(c: VisionConfig, layer: int) -> VisionConfig:

@@ -54,7 +54,7 @@ def headers(directory: Path) -> dict[str, Stored]:
     """
     stored: dict[str, Stored] = {}
     for file in _files(directory):
-        for name, tensor in _header(file).items():
+        for name, tensor in file_header(file).items():
             if name in stored:
                 raise VlaxError(
                     f"tensor {name!r} is in both {stored[name].file.name} and {file.name} of {directory}; remove one"
@@ -91,7 +91,8 @@ def _files(directory: Path) -> list[Path]:
     return files
 
 
-def _header(file: Path) -> dict[str, Stored]:
+def file_header(file: Path) -> dict[str, Stored]:
+    """The tensors of one file; VlaxError when it is truncated or broken."""
     size = file.stat().st_size
     with file.open("rb") as stream:
         start = stream.read(8)
