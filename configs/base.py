@@ -35,14 +35,16 @@ def run(variant: str = "embedded") -> ConfigDict:
     r.log_every = 20  # updates between two log lines
     r.tensorboard = True  # write TensorBoard event files
     r.compilation_cache = "~/.cache/vlax/xla"  # compiled programs, kept between runs; "" switches it off
-    r.tokenizer = ""  # directory of a Hugging Face tokenizer; "": a byte-level BPE is trained on run.bpe_text
+    r.tokenizer = ""  # directory or hub id; "": the pretrained decoder's, or a byte-level BPE trained on run.bpe_text
     r.bpe_vocab = 400  # vocabulary of that BPE
     r.bpe_text = ConfigDict({"text": {"kind": "scenes", "split": "train", "style": "text", "size": 4000}})  # its text
-    r.vision = ""  # pretrained vision tower (a vlax export); "": stage 0 makes one
-    r.decoder = ""  # pretrained decoder (a vlax export); "": stage 0 makes one
-    r.model = _model_0_9b() if variant == "0.9b" else _model_embedded()  # shapes
+    r.vision = ""  # pretrained vision tower: a directory in Hugging Face layout, a hub id, or a vlax export
+    r.decoder = ""  # pretrained decoder: likewise
+    r.image_size = 0  # pixels a side for a pretrained tower; 0: its own. Position embeddings are resampled
+    r.vocab_size = 0  # embedding rows for a pretrained decoder; 0: its own. More make room for a pad token
+    r.model = _model_0_9b() if variant == "0.9b" else _model_embedded()  # shapes of what starts fresh
     if variant == "0.9b":
-        r.dtype, r.tokenizer, r.templates = "bfloat16", "Qwen/Qwen2.5-0.5B", "instruct"
+        r.dtype, r.templates = "bfloat16", "instruct"
         r.vision, r.decoder = "google/siglip-so400m-patch14-224", "Qwen/Qwen2.5-0.5B"
         r.threads, r.prefetch = 16, 16
     return r
@@ -77,6 +79,7 @@ def stage(name: str) -> ConfigDict:
     # where each part comes from: a parent stage's name, "pretrained" (run.vision, run.decoder) or "fresh". A part that is
     # not named does not exist: {decoder: ...} alone is a language model without eyes.
     s.init = ConfigDict({"vision": "fresh", "projector": "fresh", "decoder": "fresh"})
+    s.backbone = ""  # vision or decoder: also written in Hugging Face layout (WORKDIR/STAGE/hf), for the next stage to import
     s.captioner = False  # use run.model.captioner in place of run.model.decoder
     s.trainable = ConfigDict({"projector": "^projector/"})  # group: regular expression over parameter paths
     s.learning_rate = ConfigDict({"projector": 1e-3})  # group: peak learning rate

@@ -12,6 +12,7 @@ from configs import base, datasets
 def vision():
     s = base.stage("stage0-vision")
     s.captioner = True
+    s.backbone = "vision"
     s.trainable = {"all": "."}
     s.learning_rate = {"all": 2e-3}
     s.mixture = {"ai": datasets.weighted(datasets.scenes("train", "ai"), 1.0)}
@@ -23,6 +24,7 @@ def vision():
 def decoder():
     s = base.stage("stage0-decoder")
     s.init = {"decoder": "fresh"}
+    s.backbone = "decoder"
     s.trainable = {"all": "."}
     s.learning_rate = {"all": 3e-3}
     s.mixture = {"text": datasets.weighted(datasets.scenes("train", "text"), 1.0)}

@@ -11,7 +11,7 @@ import pytest
 from conftest import REPO, tiny
 
 from configs import base
-from vlax import groups, optimizer, session, sharding, stages
+from vlax import groups, optimizer, origins, session, sharding, stages
 from vlax.errors import VlaxError
 
 NAMES = sorted(p.stem for p in (REPO / "configs").glob("*.py") if "def get_config" in p.read_text())
@@ -66,8 +66,9 @@ def shapes(model):
 def test_shapes_at_full_size(name):
     """908.9 M parameters (SPEED.md), without allocating one of them."""
     config = importlib.import_module(f"configs.{name}").get_config("0.9b")
+    config.stage.init = {"vision": "fresh", "projector": "fresh", "decoder": "fresh"}  # the shapes that the backbones have
     plan = stages.chain(config, "/nowhere")[-1]
-    model = session.model_config(plan, 151_665)
+    model = origins.model_config(plan, 151_665)
     abstract = shapes(model)
     assert groups.count(abstract) == pytest.approx(908.9e6, rel=1e-3)
     assert model.tokens_per_image == 256
@@ -102,7 +103,7 @@ def test_the_defaults_of_the_recipe():
         ({"run__mesh__data": 0}, "sizes are positive, and at most one is -1"),
         ({"stage__init": {"vision": "fresh"}}, "stage stage1: init is about vision, projector and decoder, not nothing"),
         ({"run__templates": "plian"}, "unknown prompt template 'plian'; there are plain, instruct"),
-        ({"run__tokenizer": "/no/such/dir"}, "no tokenizer at '/no/such/dir'"),
+        ({"run__tokenizer": "/no/such/dir"}, "/no/such/dir is not a directory and not a hub id of the form org/name; pass --config.run.tokenizer=DIR"),
         ({"run__mask": "casual"}, "casual"),
         ({"stage__mixture": {}}, "stage stage1 has no training data: stage.mixture is empty"),
         ({"stage__epoch_of": "human"}, "stage.epoch_of='human' is no source of the mixture (ai)"),

@@ -1,54 +1,50 @@
-"""Models out: what is written in Hugging Face layout is read back bit-equal, and transformers computes the same from it."""
+"""Whole models out: transformers computes the same from what `python -m vlax.export` writes, and vlax reads it back bit-equal."""
 
 import dataclasses
+import functools
+import importlib.util
+import json
 
 import numpy as np
 import pytest
-from PIL import Image
 
+import vlax
+from tests.export_cases import DECODERS, SIZES, TEXT, TEXT_SIZES, TOWERS, VOCAB, assert_same, drawn
+from vlax import checkpoint
 from vlax.data.tokenizer import train_bpe
-from vlax.errors import VlaxError
-from vlax.models.decoder import Decoder, DecoderConfig
-from vlax.models.vision import VisionConfig, VisionTower
-from vlax.pretrained import loader, writer
-from vlax.pretrained.images import Preprocess
-from vlax.pretrained.plan import abstract
-from vlax.pretrained.tokenizer import load_tokenizer
+from vlax.decoding import DecodeConfig
+from vlax.export import export, main
+from vlax.images import Preprocess
+from vlax.models.decoder import DecoderConfig
+from vlax.models.projector import ProjectorConfig
+from vlax.models.vision import VisionConfig
+from vlax.models.vlm import VLM, VLMConfig
+from vlax.predict import Request
+from vlax.pretrained import loader, logit_check, whole
+from vlax.session import abstract_model
 
-VOCAB = 304
-TEXT = ["caption: a red dog", "question: is it red? answer: no, it isn't 2024"]
-TEXT_SIZES = {"vocab_size": VOCAB, "width": 32, "layers": 2, "heads": 4, "kv_heads": 2, "head_dim": 8, "mlp_dim": 44}
-LLAMA3 = {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-          "original_max_position_embeddings": 8}  # fmt: skip
-GEMMA = {"norm_offset": 1.0, "embed_scale": True, "activation": "gelu_tanh"}
-GEMMA2 = GEMMA | {"post_norms": True, "attention_scale": 20**-0.5, "attention_softcap": 2.0, "logit_softcap": 3.0,
-                  "window": 5, "window_layers": (0,)}  # fmt: skip
-LEARNED = {"norm": "layer", "gated_mlp": False, "mlp_bias": True, "qkv_bias": True, "out_bias": True, "rope_theta": None,
-           "max_positions": 64, "kv_heads": 4}  # fmt: skip
-DECODERS = {
-    "llama": {"eps": 1e-5},
-    "llama, untied": {"tied": False, "head_dim": 12, "rope_scaling": LLAMA3},
-    "llama, biases": {"qkv_bias": True, "out_bias": True, "mlp_bias": True},
-    "mistral": {"window": 5, "window_layers": (0, 1)},
-    "qwen2": {"qkv_bias": True},
-    "qwen2, window": {"qkv_bias": True, "head_dim": 12, "tied": False, "window": 5, "window_layers": (1,)},
-    "qwen3": {"qk_norm": True, "head_dim": 12},
-    "gpt2": LEARNED | {"activation": "gelu_tanh"},
-    "opt": LEARNED | {"activation": "relu", "eps": 1e-5},
-    "gemma": GEMMA,
-    "gemma2": GEMMA2,
+MLP, LINEAR = {"kind": "mlp"}, {"kind": "linear"}
+MODELS = {  # name: (layout, mask, decoder, tower, projector, other fields of the VLMConfig)
+    "LLaVA, SigLIP + Qwen2": ("llava", "causal", "qwen2", "siglip_vision_model", MLP),
+    "LLaVA, CLIP + Llama": ("llava", "causal", "llama, untied", "clip_vision_model", MLP | {"bias": False}),
+    "PaliGemma": ("paligemma", "prefix_lm", "gemma", "siglip_vision_model", LINEAR),
+    "image_bidirectional": ("llava", "image_bidirectional", "qwen2", "siglip_vision_model", MLP),
+    "image_bidirectional, grown": (
+        "llava",
+        "image_bidirectional",
+        "llama, biases",
+        "siglip_vision_model, not post-normed",
+        MLP,
+    ),
+    "image_sees_prompt": ("apart", "image_sees_prompt", "gemma2", "dinov2", MLP),
+    "prefix_lm": ("apart", "prefix_lm", "gpt2", "clip_vision_model", LINEAR | {"pixel_shuffle": 2}),
 }
-SIZES = {"image_size": 30, "patch_size": 7, "width": 32, "layers": 2, "heads": 4, "mlp_dim": 64}
-CLIP = {"class_token": True, "pre_norm": True, "post_norm": False, "patch_bias": False, "activation": "quick_gelu"}
-DINO = {"class_token": True, "layer_scale": True, "activation": "gelu"}
-TOWERS = {
-    "dinov2, raw": DINO | {"post_norm": False},
-    "siglip_vision_model": {"mean": (0.4, 0.5, 0.6)},
-    "siglip_vision_model, not post-normed": {"post_norm": False},
-    "clip_vision_model": CLIP,
-    "dinov2": DINO | {"gated_mlp": True, "activation": "silu", "mlp_dim": 48},
-    "dinov2_with_registers": DINO | {"registers": 3, "post_norm": False},
-}
+SEEING = {"LLaVA, SigLIP + Qwen2": "image_bidirectional", "PaliGemma": "causal", "image_bidirectional": "causal"}
+MANIFEST = {
+    "stage": "stage3", "template_name": "plain", "micro_steps": 40, "created": "today", "versions": {"jax": "0.10.2"},
+    "trained": {"projector": "^projector/"}, "data": {"sources": {"scenes-ai-train": "f00d" * 16}},
+    "config": {"stage": {"init": {"vision": "stage2"}, "batch_size": 8, "accumulate": 4, "accumulation": "multisteps"}},
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -56,61 +52,182 @@ def tokenizer():
     return train_bpe(TEXT * 4, 300)
 
 
-def drawn(module, config, path: str, dtype="float32") -> dict:
-    """{path: array}, every parameter redrawn: zero biases and unit norms hide faults."""
-    rng = np.random.default_rng(0)
-    shapes = abstract(lambda rngs: module(config, rngs=rngs))
-    values = {name: rng.standard_normal(leaf.shape) * (0.3 if leaf.ndim > 1 else 0.2) for name, leaf in sorted(shapes.items())}
-    return {path + name: (value + name.endswith("scale")).astype(np.dtype(dtype)) for name, value in values.items()}
+def native(name: str, tokenizer, directory) -> tuple[VLMConfig, dict]:
+    """Writes a redrawn model as a vlax export."""
+    _, mask, decoder, tower, projector = MODELS[name]
+    vocab = len(tokenizer) if "grown" in name else VOCAB
+    text = DecoderConfig(**TEXT_SIZES | DECODERS[decoder] | {"vocab_size": vocab})
+    vision = VisionConfig(**SIZES | TOWERS[tower])
+    crop = Preprocess(30, "crop", 34, mean=vision.mean, std=vision.std) if "CLIP" in name else None
+    config = VLMConfig(text, vision, ProjectorConfig(vision_width=32, width=32, **projector), mask, crop)
+    params = drawn(lambda c, rngs: VLM(c, rngs=rngs), config, "")
+    checkpoint.export(directory, params, config, tokenizer, MANIFEST)
+    return config, params
 
 
-def assert_same(have: dict, want: dict) -> None:
-    assert have.keys() == want.keys()
-    for name, value in want.items():
-        assert have[name].dtype == value.dtype
-        np.testing.assert_array_equal(have[name], value, err_msg=name)
+@pytest.fixture(scope="module")
+def exported(tokenizer, tmp_path_factory):
+    """name -> (native directory, exported directory, config, parameters, what was written, the check's sentence), made once."""
+    pytest.importorskip("torch", reason="parity needs torch: pip install -r requirements-parity.txt").set_num_threads(1)
+
+    @functools.cache
+    def make(name):
+        root = tmp_path_factory.mktemp("model")
+        config, params = native(name, tokenizer, root / "stage3" / "export")
+        return root / "stage3" / "export", root / "hf", config, params, *export(str(root / "stage3" / "export"), root / "hf")
+
+    return make
 
 
-@pytest.mark.parametrize("name", DECODERS)
-def test_decoders_come_back_bit_equal(name, tokenizer, tmp_path):
-    config = DecoderConfig(**TEXT_SIZES | DECODERS[name])
-    params = drawn(Decoder, config, "decoder/", "bfloat16" if name == "qwen2" else "float32")
-    written = writer.write_decoder(tmp_path, config, params, tokenizer)
-    assert written["model_type"] == name.split(",")[0]
-    loaded, values, report = loader.load_decoder(tmp_path, dtype=None)
-    assert loaded == config and not report.ignored
-    assert_same(values, params)
-    again = load_tokenizer(tmp_path, config.vocab_size)
-    assert again.backend_tokenizer.to_str() == tokenizer.backend_tokenizer.to_str()
-    assert (again.pad_token_id, again.bos_token_id, again.eos_token_id) == (0, 1, 2)
-
-
-@pytest.mark.parametrize("name", TOWERS)
-def test_towers_come_back_bit_equal(name, tmp_path):
-    config = VisionConfig(**SIZES | TOWERS[name])
-    params = drawn(VisionTower, config, "vision/")
-    assert writer.write_vision(tmp_path, config, params)["model_type"] == name.split(",")[0]
-    loaded, values, _ = loader.load_vision(tmp_path, dtype=None)
+@pytest.mark.parametrize("name", MODELS)
+def test_models_compute_the_same_in_transformers_and_come_back_bit_equal(name, exported):
+    """`export` itself raises where logits differ by more than 1e-4 of their range."""
+    _, out, config, params, written, sentence = exported(name)
+    assert written.layout == MODELS[name][0] and sentence.startswith("Logit check passed")
+    card = (out / "README.md").read_text()
+    assert f"`{config.mask}`" in card and sentence in card
+    if written.layout == "apart":
+        assert all(f"- {obstacle}" in card for obstacle in written.obstacles) and config.mask in written.obstacles[0]
+        loaded, values = whole.load_apart(out)
+    else:
+        loaded, values, _ = loader.load_vlm(out, dtype=None)
+    if "grown" in name:
+        rows = config.decoder.vocab_size
+        assert loaded.decoder.vocab_size == 320 > rows and "grown from" in card
+        table = values["decoder/embedding"]
+        np.testing.assert_allclose(table[rows:], np.repeat(table[:rows].mean(0)[None], 320 - rows, 0), rtol=1e-5)
+        loaded, values["decoder/embedding"] = dataclasses.replace(loaded, decoder=config.decoder), table[:rows]
     assert loaded == config
     assert_same(values, params)
-    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 41, 3), dtype=np.uint8))
-    np.testing.assert_array_equal(loader.preprocess(tmp_path).apply(image), Preprocess(30).apply(image))
-    crop = Preprocess(30, "crop", 36, 2)
-    writer.write_vision(tmp_path, config, params, preprocess=crop)
-    assert loader.preprocess(tmp_path) == dataclasses.replace(crop, mean=config.mean, std=config.std)
 
 
-@pytest.mark.parametrize(
-    ("fields", "words"),
-    [
-        ({"embed_scale": True}, ("gemma, the nearest", "norm_offset=0.0 (there 1.0)")),
-        ({"norm": "layer"}, ("llama, the nearest", "norm='layer'")),
-        (LEARNED | {"kv_heads": 2}, ("kv_heads=2 (there 4)",)),
-    ],
-)
-def test_decoders_that_no_family_expresses(fields, words, tokenizer, tmp_path):
-    config = DecoderConfig(**TEXT_SIZES | fields)
-    with pytest.raises(VlaxError) as error:
-        writer.write_decoder(tmp_path / "out", config, drawn(Decoder, config, "decoder/"), tokenizer)
-    assert "\n" not in str(error.value) and all(word in str(error.value) for word in words)
-    assert not (tmp_path / "out").exists()
+@pytest.mark.parametrize("name", SEEING)
+def test_the_check_sees_another_mask(name, exported):
+    source, out, config, *_ = exported(name)
+    model = vlax.load(str(source))
+    other = dataclasses.replace(config, mask=SEEING[name])
+    model.config, model.graphdef = other, abstract_model(other, np.float32)[0]
+    assert logit_check.check(out, MODELS[name][0], model) > 100 * logit_check.TOLERANCE
+
+
+def script(out):
+    """The generate.py of an export, as a module."""
+    spec = importlib.util.spec_from_file_location("generate", out / "generate.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", [name for name, values in MODELS.items() if values[0] != "apart"])
+def test_generate_py_gives_the_same_tokens(name, exported):
+    source, out, *_ = exported(name)
+    model, run = vlax.load(str(source)), script(out)
+    parts, images, prompts = run.load(out), logit_check.pictures(30), ["caption:", "question: is it red? answer:"]
+    predictor = model.predictor(DecodeConfig(max_new_tokens=8), 2)
+    ids = [[1, *model.encoder.ids(prompt)] for prompt in prompts]
+    batch = predictor.batch([Request(p, model.pixels(i)) for p, i in zip(ids, images, strict=True)], 16)
+    ours = np.asarray(predictor.generate(model.params, batch)[0]).tolist()
+    theirs = [run.generate_ids(*parts, image, prompt, 8) for image, prompt in zip(images, prompts, strict=True)]
+    assert [row[: len(other)] for row, other in zip(ours, theirs, strict=True)] == theirs
+    assert len({token for row in theirs for token in row}) > 3  # a loop over one token would show nothing
+    assert run.generate(*parts, images[0], prompts[0], 8) == model.generate(images[:1], prompts[:1], max_new_tokens=8)[0]
+    assert run.generate_ids(*parts, None, prompts[0], 2)  # a prompt without a picture
+
+
+def test_the_stock_processor_and_generate_of_a_causal_model(exported):
+    torch = pytest.importorskip("torch")
+    from transformers import AutoProcessor, LlavaForConditionalGeneration
+
+    for name in ("LLaVA, SigLIP + Qwen2", "LLaVA, CLIP + Llama"):
+        _, out, config, *_ = exported(name)
+        run = script(out)
+        parts, image = run.load(out), logit_check.pictures(30)[1]
+        inputs = AutoProcessor.from_pretrained(out)(
+            images=image, text="<image><bos>caption:", add_special_tokens=False, return_tensors="pt"
+        )
+        wanted = run.inputs(*parts, image, "caption:")
+        assert torch.equal(inputs["input_ids"], wanted["input_ids"]) and config.tokens_per_image == 16
+        assert torch.equal(inputs["pixel_values"], wanted["pixel_values"])
+        stock = LlavaForConditionalGeneration.from_pretrained(out, dtype=torch.float32)
+        made = stock.generate(**inputs, max_new_tokens=8, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+        assert made.tolist() == run.generate_ids(*parts, image, "caption:", 8)
+
+
+def test_stock_generate_of_paligemma(exported):
+    _, out, *_ = exported("PaliGemma")
+    run = script(out)
+    parts, image = run.load(out), logit_check.pictures(30)[1]
+    inputs = run.inputs(*parts, image, "caption:")
+    made = parts[0].generate(**inputs, max_new_tokens=8, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+    assert made.tolist() == run.generate_ids(*parts, image, "caption:", 8)
+
+
+def test_parts_alone(exported, tmp_path):
+    source, _, config, params, *_ = exported("LLaVA, SigLIP + Qwen2")
+    written, sentence = export(str(source), tmp_path / "decoder", part="decoder")
+    assert sentence.startswith("Logit check passed") and "Qwen2Tokenizer" in written.notes[0]  # the BPE is not Qwen2's
+    loaded, values, _ = loader.load_decoder(tmp_path / "decoder", dtype=None)
+    _, sentence = export(str(source), tmp_path / "vision", part="vision")
+    assert sentence.startswith("Logit check passed") and "features" in sentence
+    tower, features, _ = loader.load_vision(tmp_path / "vision", dtype=None)
+    assert (loaded, tower) == (config.decoder, config.vision)
+    assert_same(values | features, {path: value for path, value in params.items() if not path.startswith("projector")})
+
+
+def test_shards_and_their_index(exported, tmp_path):
+    from transformers import LlavaForConditionalGeneration
+
+    source, _, config, params, *_ = exported("LLaVA, SigLIP + Qwen2")
+    _, sentence = export(str(source), tmp_path / "out", limit=30_000)
+    assert "passed" in sentence and len(list((tmp_path / "out").glob("model-*-of-*.safetensors"))) > 3
+    assert loader.load_vlm(tmp_path / "out")[0] == config
+    assert_same(loader.load_vlm(tmp_path / "out", dtype=None)[1], params)
+    _, report = LlavaForConditionalGeneration.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+
+
+def test_the_card_tells_stages_data_and_scores(tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setattr(logit_check, "missing", lambda: "torch is not installed")
+    source = tmp_path / "stage3" / "export"
+    config, params = native("image_bidirectional", tokenizer, source)
+    earlier = MANIFEST | {"stage": "stage2", "trained": {"adapter": "^projector/"}}
+    checkpoint.export(tmp_path / "stage2" / "export", params, config, tokenizer, earlier)
+    manifest = json.loads((source / "manifest.json").read_text())
+    manifest["parents"] = {"vision": {"stage": "stage2", "path": "moved/stage2/export"}}
+    (source / "manifest.json").write_text(json.dumps(manifest))
+    row = {"score": 0.612, "interval": [0.6, 0.571, 0.655], "twin": 0.208, "prior": None, "over_twin": [0.404, 0.36, 0.449]}
+    weights = {"model": {"checksums": manifest["checksums"]}, "hash": "abc"}
+    (tmp_path / "stage3" / "eval").mkdir()
+    scores = tmp_path / "stage3" / "eval" / "scores.json"
+    scores.write_text(json.dumps({"sets": {"val": {"CIDEr": row, "rows": 9}}, "protocol": weights}))
+    _, sentence = export(str(source), tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "skipped: torch is not installed" in sentence and sentence in card
+    for text in ("| stage2 | adapter (`^projector/`) |", "| stage3 | projector (`^projector/`) | vision: stage2 | 10 x 8 |",
+                 "scenes-ai-train", "| val CIDEr | 0.612 | [0.571, 0.655] | 0.208 | - | +0.404 [0.360, 0.449] |", "jax 0.10.2",
+                 "`image_bidirectional` (image tokens see each other", "Not evaluated with these weights: stage2",
+                 "then `<bos>`, then the text", "'question: {question} answer:'", "python generate.py"):  # fmt: skip
+        assert text in card, text
+    assert str(tmp_path) not in card
+    scores.write_text(scores.read_text().replace(manifest["checksums"]["vision"], "other weights"))
+    export(str(source), tmp_path / "again")
+    assert "0.612" not in (tmp_path / "again" / "README.md").read_text()
+
+
+def test_errors_of_the_command(exported, tmp_path, monkeypatch, capsys):
+    source, out, *_ = exported("image_bidirectional")
+
+    def command(*arguments):
+        monkeypatch.setattr("sys.argv", ["vlax.export", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        text = capsys.readouterr().err
+        assert stopped.value.code == 2 and text.startswith("vlax: error: ") and text.count("\n") == 1
+        return text
+
+    assert "not a finished vlax export" in command(tmp_path, "--out", tmp_path / "a")
+    assert "is not empty" in command(source, "--out", out)
+    assert "local directory" in command(source, "--out", "gs://bucket/x")
+    monkeypatch.setattr(logit_check, "check", lambda *_: float("nan"))
+    assert "FAILED" in command(source, "--out", tmp_path / "b")
+    assert "FAILED" in (tmp_path / "b" / "README.md").read_text()

@@ -10,6 +10,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
@@ -47,7 +48,7 @@ def export(directory: str, out: str, *, part: str = "all", limit: int = LIMIT, c
         writer.write_decoder(target, config.decoder, params, tokens, limit=limit)
         written = whole.Written("decoder")
     else:
-        writer.write_vision(target, config.vision, params)
+        writer.write_vision(target, config.vision, params, preprocess=config.preprocess)
         written = whole.Written("vision")
     if written.layout in ("decoder", "apart"):
         written.notes += tokenizer_notes(target / ("decoder" if written.layout == "apart" else ""), tokens)
@@ -94,7 +95,8 @@ def run_check(directory: str, target: Path, written: whole.Written) -> tuple[str
     reason = logit_check.missing()
     if reason:
         return f"The logit check was skipped: {reason}.", False
-    difference = logit_check.check(target, written.layout, api.load(directory))
+    with jax.default_matmul_precision("highest"):  # GPUs and TPUs round float32 products otherwise
+        difference = logit_check.check(target, written.layout, api.load(directory))
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("transformers", "torch"))
     failed = not difference <= logit_check.TOLERANCE  # NaN fails
     what = "features" if written.layout == "vision" else "logits"

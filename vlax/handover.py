@@ -9,15 +9,12 @@ import logging
 import jax
 import numpy as np
 from etils import epath
-from flax import nnx
 
-from vlax import checkpoint, groups, sharding
+from vlax import checkpoint, groups, origins, predict, sharding
 from vlax.data.prompts import Encoder, template_hash
 from vlax.errors import VlaxError
-from vlax.models.decoder import Decoder
-from vlax.models.projector import Projector
-from vlax.models.vision import VisionTower
 from vlax.models.vlm import VLMConfig
+from vlax.pretrained import writer
 from vlax.stages import StagePlan
 
 
@@ -25,14 +22,6 @@ def tokenizer_hash(tokenizer) -> str:
     """Short digest of the vocabulary and its special tokens."""
     content = [sorted(tokenizer.get_vocab().items()), tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
-
-
-def fresh_part(part: str, config: VLMConfig, seed: int) -> groups.Params:
-    """Newly initialised parameters of one part; the same for a seed whatever else is built or wherever it runs."""
-    key = jax.random.fold_in(jax.random.key(seed), {"vision": 1, "projector": 2, "decoder": 3}[part])
-    module = {"vision": VisionTower, "projector": Projector, "decoder": Decoder}[part]
-    built = module(getattr(config, part), rngs=nnx.Rngs(key))
-    return {f"{part}/{path}": value for path, value in groups.flatten(built)[1].items()}
 
 
 def check_parent(plan: StagePlan, origin: epath.Path, encoder: Encoder) -> dict:
@@ -47,26 +36,20 @@ def check_parent(plan: StagePlan, origin: epath.Path, encoder: Encoder) -> dict:
     return manifest
 
 
-def pretrained_directory(plan: StagePlan, part: str) -> epath.Path:
-    directory = plan.run.get(part, "")
-    if not directory:
-        raise VlaxError(f"stage {plan.name} wants a pretrained {part}: pass --config.run.{part}=DIR")
-    return epath.Path(directory)
-
-
 def initial_params(plan: StagePlan, config: VLMConfig, abstract, shardings, encoder: Encoder) -> groups.Params:
     """All parameters of a stage at its start, in the dtype they are stored in, placed by `shardings`."""
     params: groups.Params = {}
-    for part, origin in plan.stage.init.items():
+    for part in plan.stage.init:
         want = {path: value for path, value in abstract.items() if path.split("/")[0] == part}
-        if origin == "fresh":
-            part_params = fresh_part(part, config, plan.run.seed)
+        origin = origins.find(plan, part)
+        if origin.kind == "fresh":
+            part_params = origins.fresh_part(part, config, plan.run.seed)
             placed = {path: jax.device_put(value, shardings[path]) for path, value in part_params.items()}
         else:
-            source = _origin(plan, part)
-            check_parent(plan, source, encoder)
-            placed = checkpoint.load_params(source, shardings, (part,))
-            groups.check_same_structure(placed, want, f"{part} of {source}")
+            if origin.kind != "hf" or part in plan.parents:
+                check_parent(plan, plan.parents[part] / "export" if part in plan.parents else origin.where, encoder)
+            placed = origins.load_part(origin, part, config, shardings)
+            groups.check_same_structure(placed, want, f"{part} of {origin.where}")
         params.update(placed)
     return params
 
@@ -80,15 +63,15 @@ def export(s, trainable: groups.Params, directory: epath.Path, best: tuple[int, 
     plan = s.plan
     stored = dict(trainable)
     shardings = sharding.parameter_shardings(s.abstract, s.mesh)
-    origins = {part: _origin(plan, part) for part, origin in plan.stage.init.items() if origin != "fresh"}
-    for part, origin in origins.items():
-        loaded = checkpoint.load_params(origin, shardings, (part,))
+    found = {part: origins.find(plan, part) for part, name in plan.stage.init.items() if name != "fresh"}
+    for part, origin in found.items():
+        loaded = origins.load_part(origin, part, s.config, shardings)
         stored.update({path: value for path, value in loaded.items() if path not in s.assigned})
     stored.update(fresh_frozen(s, stored))
     mixture = s.batches.collate.mixture
     manifest = {
         "stage": plan.name,
-        "parents": {part: {"stage": plan.stage.init[part], "path": str(origin)} for part, origin in origins.items()},
+        "parents": {part: {"stage": plan.stage.init[part], "path": origin.where} for part, origin in found.items()},
         "trained": {name: plan.stage.trainable[name] for name in plan.stage.trainable},
         "tokenizer": tokenizer_hash(s.encoder.tokenizer),
         "templates": template_hash(s.encoder.templates),
@@ -102,34 +85,46 @@ def export(s, trainable: groups.Params, directory: epath.Path, best: tuple[int, 
         },
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+    _write_backbone(s, stored)
     checkpoint.export(directory, {path: stored[path] for path in sorted(stored)}, s.config, s.encoder.tokenizer, manifest)
-    prove_frozen(s, directory, origins)
+    prove_frozen(s, directory, found)
+
+
+def _write_backbone(s, stored: groups.Params) -> None:
+    """WORKDIR/STAGE/hf/PART: the part that this stage is there for, in Hugging Face layout, which the next stage imports.
+
+    Buckets keep the native export alone: safetensors are written to a local directory.
+    """
+    part, directory = s.plan.stage.backbone, s.plan.directory / "hf"
+    if not part or "://" in str(directory):
+        return
+    host = {path: predict.gather(value) for path, value in stored.items() if path.split("/")[0] == part}
+    if jax.process_index() == 0:
+        if part == "vision":
+            writer.write_vision(directory / part, s.config.vision, host, preprocess=s.config.preprocess)
+        else:
+            writer.write_decoder(directory / part, s.config.decoder, host, s.encoder.tokenizer)
 
 
 def fresh_frozen(s, stored) -> groups.Params:
     """Parameters that no parent has and nothing trains: unusual, but they are part of the model."""
     missing = s.abstract.keys() - stored.keys()
     parts = {path.split("/")[0] for path in missing}
-    fresh = {k: v for part in parts for k, v in fresh_part(part, s.config, s.plan.run.seed).items()}
+    fresh = {k: v for part in parts for k, v in origins.fresh_part(part, s.config, s.plan.run.seed).items()}
     return {path: fresh[path] for path in missing}
 
 
-def prove_frozen(s, directory: epath.Path, origins) -> None:
+def prove_frozen(s, directory: epath.Path, found: dict[str, origins.Origin]) -> None:
     """Compares checksums of the frozen parameters of this export and of its parents', both read back from disk."""
     mine = checkpoint.load_params(directory)
-    for part, origin in origins.items():
+    for part, origin in found.items():
         frozen = [path for path in s.abstract if path.split("/")[0] == part and path not in s.assigned]
         if not frozen:
             continue
-        theirs = checkpoint.load_params(origin, parts=(part,))
+        theirs = origins.load_part(origin, part, s.config)
         if groups.checksum({p: mine[p] for p in frozen}) != groups.checksum({p: theirs[p] for p in frozen}):
             changed = [p for p in frozen if not np.array_equal(mine[p], theirs[p])]
             raise VlaxError(
-                f"{directory}: frozen parameters differ from {origin}: {', '.join(changed[:3])}. Don't use this export"
+                f"{directory}: frozen parameters differ from {origin.where}: {', '.join(changed[:3])}. Don't use this export"
             )
-        logging.info("%s: %s frozen and bit-equal to %s", s.plan.name, part, origin)
-
-
-def _origin(plan: StagePlan, part: str) -> epath.Path:
-    """The export that a part of the model comes from."""
-    return pretrained_directory(plan, part) if plan.stage.init[part] == "pretrained" else plan.parents[part] / "export"
+        logging.info("%s: %s frozen and bit-equal to %s", s.plan.name, part, origin.where)

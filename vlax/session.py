@@ -9,18 +9,14 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from transformers import AutoTokenizer
 
-from vlax import groups, handover, optimizer, sharding, steps
+from vlax import groups, handover, optimizer, origins, sharding, steps
 from vlax.data.pipeline import Collator, HostBatches, ImageCache, Mixture
-from vlax.data.prompts import Encoder, spans
+from vlax.data.prompts import Encoder
 from vlax.data.sources import open_source
-from vlax.data.tokenizer import train_bpe
 from vlax.errors import VlaxError
-from vlax.models.decoder import DecoderConfig
-from vlax.models.projector import ProjectorConfig
-from vlax.models.vision import VisionConfig
 from vlax.models.vlm import VLM, VLMConfig
+from vlax.pretrained.tokenizer import size as tokenizer_size
 from vlax.stages import StagePlan, closest
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -55,52 +51,6 @@ class Session:
         return 1 if self.plan.stage.accumulation == "scan" else self.plan.stage.accumulate
 
 
-def load_tokenizer(plan: StagePlan):
-    """The chain's tokenizer: of the first parent's export, of run.tokenizer, or a BPE trained on run.bpe_text.
-
-    Every stage of a chain sees the same one: the BPE is a pure function of the config.
-    """
-    run = plan.run
-    if run.tokenizer:
-        try:
-            return AutoTokenizer.from_pretrained(run.tokenizer)
-        except (OSError, ValueError) as error:
-            raise VlaxError(
-                f"no tokenizer at {run.tokenizer!r} ({str(error).splitlines()[0]}). Pass --config.run.tokenizer=DIR with the "
-                "tokenizer's files"
-            ) from None
-    for origin in plan.parents.values():
-        if (origin / "export" / "manifest.json").exists():
-            return AutoTokenizer.from_pretrained(str(origin / "export" / "tokenizer"))
-    sources = [open_source(spec, run.data_root, train=True) for spec in run.bpe_text.values()]
-    rows = (source[i] for source in sources for i in range(len(source)))
-    texts = ("".join(text for text, _ in spans(row, run.templates)) for row in rows)
-    return train_bpe(texts, run.bpe_vocab)
-
-
-def model_config(plan: StagePlan, vocab: int) -> VLMConfig:
-    """Shapes of a stage's model from run.model; parts that stage.init does not name are absent."""
-    model, stage = plan.run.model, plan.stage
-    unknown = [part for part in stage.init if part not in ("vision", "projector", "decoder")]
-    if unknown or "decoder" not in stage.init:
-        raise VlaxError(
-            f"stage {stage.name}: init is about vision, projector and decoder, not {', '.join(unknown) or 'nothing'}"
-        )
-    shapes = {**model.decoder, **(model.captioner if stage.captioner else {})}
-    shapes["vocab_size"] = shapes["vocab_size"] or math.ceil(vocab / 16) * 16
-    if vocab > shapes["vocab_size"]:
-        raise VlaxError(f"the tokenizer has {vocab} tokens, the decoder's embedding {shapes['vocab_size']} rows; they must fit")
-    try:
-        decoder = DecoderConfig(**shapes)
-        if "vision" not in stage.init:
-            return VLMConfig(decoder, mask=stage.mask or plan.run.mask)
-        vision = VisionConfig(**model.vision)
-        projector = ProjectorConfig(vision_width=vision.width, width=decoder.width, **model.projector)
-    except TypeError as error:
-        raise VlaxError(f"run.model: {str(error).split('__init__() ')[-1]}; the fields are those of vlax/models") from None
-    return VLMConfig(decoder, vision, projector, stage.mask or plan.run.mask)
-
-
 def open_mixture(specs, plan: StagePlan, *, train: bool, first: str = "") -> Mixture:
     """The weighted sources of a config; `first` names the one whose pass is an epoch."""
     names = list(specs)
@@ -125,6 +75,10 @@ def abstract_model(config: VLMConfig, dtype) -> tuple[nnx.GraphDef, dict[str, ja
 
 def check_stage(stage, trainable_groups) -> None:
     """Settings that contradict each other, in one line each."""
+    unknown = [part for part in stage.init if part not in ("vision", "projector", "decoder")]
+    if unknown or "decoder" not in stage.init:
+        odd = ", ".join(unknown) or "nothing"
+        raise VlaxError(f"stage {stage.name}: init is about vision, projector and decoder, not {odd}")
     if set(stage.learning_rate) != set(trainable_groups):
         odd = sorted(set(stage.learning_rate) ^ set(trainable_groups))[0]
         raise VlaxError(f"stage {stage.name}: group {odd!r} has a pattern or a learning rate, but not both")
@@ -153,8 +107,8 @@ def build(plan: StagePlan) -> Session:
     mesh = sharding.make_mesh((run.mesh.data, run.mesh.fsdp, run.mesh.tp))
     scan = stage.accumulation == "scan"
     sharding.check_batch(stage.batch_size // stage.accumulate, mesh)
-    encoder = Encoder(load_tokenizer(plan), run.templates)
-    config = model_config(plan, len(encoder.tokenizer))
+    encoder = Encoder(origins.load_tokenizer(plan), run.templates)
+    config = origins.model_config(plan, tokenizer_size(encoder.tokenizer))
     try:
         graphdef, abstract = abstract_model(config, DTYPES[run.dtype])
     except (ValueError, KeyError) as error:
@@ -165,7 +119,12 @@ def build(plan: StagePlan) -> Session:
     updates = stage.steps or math.ceil(stage.epochs * mixture.epoch_size / stage.batch_size)
     cache = ImageCache(run.image_cache_mb << 20)
     collate = functools.partial(
-        Collator, encoder=encoder, text_length=stage.text_length, preprocess=config.preprocess, cache=cache, overlong=stage.overlong
+        Collator,
+        encoder=encoder,
+        text_length=stage.text_length,
+        preprocess=config.preprocess,
+        cache=cache,
+        overlong=stage.overlong,
     )
     hosts = {"host": jax.process_index(), "hosts": jax.process_count()}
     rows = stage.batch_size if scan else stage.batch_size // stage.accumulate

@@ -200,7 +200,9 @@ class SceneSource:
             caption = describe(scene)
             return [Row(key, task="describe", turns=(Turn("", caption),), references=(caption,), **about)]
         if self.style == "dialogue":
-            turns = tuple(Turn(asked.text, asked.answer) for asked in questions(scene, words))
+            asked = questions(scene, words)
+            # In a fixed order a question's place would give its type away, and the first place would see one type alone.
+            turns = tuple(Turn(asked[i].text, asked[i].answer) for i in shuffled(words, len(asked)))
             return [Row(key, task="question", turns=turns, references=tuple(t.answer for t in turns), **about)]
         if self.style == "questions":
             return [

@@ -20,6 +20,12 @@ MASKS = {
     "image_sees_prompt": "image tokens see each other and the prompt, text is causal",
 }
 
+SHAPES = {
+    "squash": "squashed to the square, whatever its shape",
+    "crop": "its middle square, the rest is cut off",
+    "pad": "padded to a square first",
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
@@ -74,7 +80,7 @@ def card(directory, config: VLMConfig, written: Written, tokens, check: str, hf_
         "## How to run it\n\n" + run_section(config, written, tokens, last.get("template_name", "plain"), hf_versions),
         "## How it was trained\n\n" + stage_table(stages),
         "## Data\n\n" + data_section(stages),
-        "## Scores\n\n" + "\n\n".join(score_section(stage) for stage in reversed(stages)),
+        "## Scores\n\n" + score_sections(stages),
         "## Limits\n\n" + limits(config, written, stages),
         "## Checks and versions\n\n" + check + "\n\n" + versions(last, hf_versions),
     ]
@@ -126,10 +132,15 @@ def data_section(stages: list[Stage]) -> str:
     return "\n".join(f"- {name}: rows with fingerprint `{value[:16]}`" for name, value in prints.items()) or "Not recorded."
 
 
+def score_sections(stages: list[Stage]) -> str:
+    """The tables of the stages that were evaluated, this one first."""
+    tables = [score_section(stage) for stage in reversed(stages) if stage.scores]
+    none = [stage.name for stage in stages if not stage.scores]
+    return "\n\n".join([*tables, *([f"Not evaluated with these weights: {', '.join(none)}."] if none else [])])
+
+
 def score_section(stage: Stage) -> str:
     """A table of one stage: score, interval, blind twin, prior."""
-    if stage.scores is None:
-        return f"{stage.name}: not evaluated, or with other weights than these."
 
     def number(value):
         return "-" if value is None else f"{value:.3f}"
@@ -155,11 +166,13 @@ def score_section(stage: Stage) -> str:
 
 def limits(c: VLMConfig, written: Written, stages: list[Stage]) -> str:
     """What nobody should expect."""
-    lines = ["It was trained on the data listed above and on nothing else that this card knows of; its errors were not studied "
-             "beyond the scores, nor its biases or its safety."]  # fmt: skip
+    lines = [
+        "It was trained on the data listed above and on nothing else that this card knows of. Its errors were not studied "
+        "beyond the scores, nor its biases or its safety."
+    ]
     if written.layout not in ("decoder", "vision"):
-        lines.append(f"One picture a prompt, in front of the text, resized to {c.vision.image_size} x {c.vision.image_size} pixels "
-                     f"whatever its shape.")  # fmt: skip
+        size = f"{c.vision.image_size} x {c.vision.image_size} pixels"
+        lines.append(f"One picture a prompt, in front of the text, at {size} ({SHAPES[c.preprocess.mode]}).")
     if stages[-1].scores is None:
         lines.append("Nothing was measured of these weights: expect nothing.")
     lines.append("The licences of its backbones and of its data apply; fill them in here before it is passed on.")

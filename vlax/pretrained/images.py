@@ -5,7 +5,6 @@ Read from preprocessor_config.json, or from the image processor inside processor
 
 from pathlib import Path
 
-from PIL import Image
 
 from vlax.errors import VlaxError
 from vlax.images import Preprocess

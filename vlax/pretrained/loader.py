@@ -159,7 +159,8 @@ def whole_source(directory: Path) -> Source:
     decoder = decoder_family.config(decoder_hf | {"tie_word_embeddings": hf["tie_word_embeddings"]})
     c = model.config(hf, full, decoder)
     settings = _preprocess(directory, vision_family, vision_hf)
-    c = dataclasses.replace(c, vision=dataclasses.replace(c.vision, mean=settings.mean, std=settings.std))
+    vision = dataclasses.replace(c.vision, mean=settings.mean, std=settings.std)
+    c = dataclasses.replace(c, vision=vision, preprocess=settings.at(vision.image_size))
     projector = Part("projector/", model.anchor, lambda rngs: Projector(c.projector, rngs=rngs), model.rules(c.projector))
     parts = [_vision_part(vision_family, full, c.vision), projector, _decoder_part(decoder_family, decoder)]
     return Source(directory, c, parts, int(c.vision.class_token), vision_family.antialias)

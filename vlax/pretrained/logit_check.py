@@ -3,9 +3,11 @@
 Optional: it needs torch. The difference is max |a - b| over the range of vlax's values, in float32.
 """
 
+import functools
 import importlib.util
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from PIL import Image
@@ -26,7 +28,10 @@ def missing() -> str:
 
 
 def check(directory, layout: str, model) -> float:
-    """The difference of an export; NaN where either side has one. layout: `Written.layout`; model: the vlax.Model of the native export it came from."""
+    """The difference of an export; NaN where either side has one.
+
+    layout: `Written.layout`; model: the vlax.Model of the native export that it was written from.
+    """
     kinds = {"llava": whole, "paligemma": whole, "apart": apart, "decoder": decoder, "vision": vision}
     ours, theirs = kinds[layout](Path(directory), model)
     return float(np.max([np.abs(a - b).max() / np.ptp(a) for a, b in zip(ours, theirs, strict=True)]))
@@ -81,8 +86,8 @@ def vision(directory: Path, model):
     """Features of the tower."""
     size = model.config.vision.image_size
     image = np.stack([model.pixels(picture) for picture in pictures(size)])
-    ours = groups.rebuild(model.graphdef, model.params).vision(jnp.asarray(image))
-    return [np.asarray(ours)], [features(directory, image).numpy()]
+    run = jax.jit(lambda params, image: groups.rebuild(model.graphdef, params).vision(image))
+    return [np.asarray(run(model.params, image))], [features(directory, image).numpy()]
 
 
 def causal_lm(directory: Path, embeddings, positions, sees: np.ndarray):
@@ -111,12 +116,16 @@ def decoder(directory: Path, model):
     import torch
 
     (prompts, answers), ours, theirs = examples(model), [], []
-    language = groups.rebuild(model.graphdef, model.params).decoder
+
+    @jax.jit
+    def run(params, ids, positions, sees):
+        language = groups.rebuild(model.graphdef, params).decoder
+        return language.logits(language(language.embed(ids), positions[None], sees[None]))[0]
+
     for prompt, answer in zip(prompts, answers, strict=True):
         ids = np.asarray([model.encoder.ids(prompt) + answer], np.int32)
         positions, sees = np.arange(ids.shape[1]), np.tril(np.ones((ids.shape[1],) * 2, bool))
-        hidden = language(language.embed(jnp.asarray(ids)), jnp.asarray(positions)[None], jnp.asarray(sees)[None])
-        ours.append(np.asarray(language.logits(hidden))[0])
+        ours.append(np.asarray(run(model.params, ids, positions, sees)))
         tokens = torch.tensor(ids, dtype=torch.long)
         theirs.append(causal_lm(directory, lambda lm, t=tokens: lm.get_input_embeddings()(t), positions, sees))
     return ours, theirs
@@ -140,13 +149,13 @@ def apart(directory: Path, model):
 
         x = torch.tensor(np.asarray(ACTIVATIONS[values["activation"]](jnp.asarray(x.numpy()))))
         x = torch.nn.functional.linear(x, stored["fc2.weight"], stored.get("fc2.bias"))
+    mask = jax.jit(functools.partial(masks.attention_mask, tokens_per_image=config.tokens_per_image, kind=config.mask))
     ours, theirs = model.logits(images, prompts, ANSWERS), []
     for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
         bos = model.encoder.tokenizer.bos_token_id
         head = ([] if bos is None else [bos]) + model.encoder.ids(prompt)
-        segment = jnp.asarray([[masks.PROMPT] * len(head) + [masks.ANSWER] * len(answer)])
-        one, i = jnp.ones_like(segment), config.tokens_per_image
-        sees = np.asarray(masks.attention_mask(segment, one, jnp.ones((1, 1), bool), i, config.mask))[0]
+        segment = np.asarray([[masks.PROMPT] * len(head) + [masks.ANSWER] * len(answer)])
+        sees = np.asarray(mask(segment, np.ones_like(segment), np.ones((1, 1), bool)))[0]
 
         def embeddings(lm, row=row, ids=head + answer):
             return torch.cat([x[row : row + 1], lm.get_input_embeddings()(torch.tensor([ids]))], 1)

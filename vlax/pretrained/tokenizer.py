@@ -17,13 +17,13 @@ PAD_TOKENS = ("<|pad|>", "<pad>", "[PAD]", "<|finetune_right_pad_id|>", "<|paddi
 FLAG = "--config.run.decoder=DIR"
 
 
-def load_tokenizer(directory, vocab_size: int):
+def load_tokenizer(directory, vocab_size: int, flag: str = FLAG):
     """transformers' tokenizer of a local directory or hub id, its pad token mended as above.
 
-    vocab_size: rows of the decoder's embedding table. VlaxError: no tokenizer files, no EOS token, a full table, or a tokenizer
+    vocab_size: rows of the decoder's embedding table. flag: what the error about a bad directory tells to pass. VlaxError: no tokenizer files, no EOS token, a full table, or a tokenizer
     with more tokens than the table has rows.
     """
-    tokenizer = _read(local_directory(directory, flag=FLAG, weights=False))
+    tokenizer = _read(local_directory(directory, flag=flag, weights=False))
     if tokenizer.eos_token_id is None:
         raise VlaxError(f"the tokenizer of {directory} has no EOS token; add eos_token to its tokenizer_config.json")
     check_size(tokenizer, vocab_size, directory)

@@ -18,8 +18,8 @@ No stock class of transformers computes this model. One that is given these weig
 
 {obstacles}
 
-So the parts lie apart: `vision/` and `decoder/` are checkpoints of stock classes, `projector.safetensors` holds torch's [out,in]
-matrices, `projector.json` its settings and the mask. vlax reads them together:
+So the parts lie apart: `vision/` and `decoder/` are checkpoints of stock classes, `projector.safetensors` holds matrices as
+torch lays them ([out,in]) and `projector.json` its settings and the mask. vlax reads them together:
 
     from vlax.pretrained.whole import load_apart
     config, params = load_apart(DIR)"""
@@ -38,10 +38,10 @@ With vlax:
 STOCK = {
     "causal": "`LlavaForConditionalGeneration` computes this model. For its processor the text is `{text}`, and "
     "`add_special_tokens=False` keeps that order.",
-    "image_bidirectional": "`LlavaForConditionalGeneration.generate` by itself masks the image tokens causally, which is another "
+    "image_bidirectional": "`LlavaForConditionalGeneration.generate` by itself masks image tokens causally, which is another "
     "model than the one that was trained. Use `generate.py`: it passes the mask in.",
-    "prefix_lm": "`PaliGemmaForConditionalGeneration` computes this model, given `token_type_ids` of 0 for image and prompt. Its "
-    "processor puts a newline after the prompt, which this model never saw: use `generate.py`.",
+    "prefix_lm": "`PaliGemmaForConditionalGeneration` computes this model, given `token_type_ids` of 0 for image and prompt. "
+    "Its processor puts a newline after the prompt, which this model never saw: use `generate.py`.",
 }
 
 
@@ -70,6 +70,6 @@ def prompt_order(bos: str | None, templates: str) -> str:
     """What a sequence is made of, and the prompts of training."""
     prompts = "\n".join(f"    {text!r}" for text in TEMPLATES[templates].values())
     return (
-        f"A sequence is the image tokens, then {f'`{bos}`, then ' if bos else ''}the text: nothing precedes the image. An answer "
-        f"follows its prompt after one space. The prompts of training:\n\n{prompts}"
+        f"A sequence is the image tokens, then {f'`{bos}`, then ' if bos else ''}the text: nothing precedes the image. "
+        f"An answer follows its prompt after one space. The prompts of training:\n\n{prompts}"
     )

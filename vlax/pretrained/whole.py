@@ -26,7 +26,7 @@ from vlax.models.projector import Projector, ProjectorConfig
 from vlax.models.vision import VisionTower
 from vlax.models.vlm import VLMConfig
 from vlax.pretrained import files, llava, paligemma, source, tensors, tokenizer, writer
-from vlax.pretrained.loader import load_decoder, load_vision
+from vlax.pretrained.loader import load_decoder, load_vision, preprocess
 from vlax.pretrained.plan import abstract
 from vlax.pretrained.rules import Rule, Whole, linear
 from vlax.pretrained.shards import LIMIT, write_file, write_tensors
@@ -41,8 +41,8 @@ GROWN = (
 )
 POST_NORMED = (
     "The features are the tower's post-normed ones, which LLaVA's class takes because `vision_config` says "
-    "`tie_last_hidden_states`. Versions of transformers older than that field ignore it and compute something else; "
-    "`generate.py` checks it and stops."
+    "`tie_last_hidden_states`. Programs that do not know that field (older versions of transformers, other engines) compute "
+    "something else without a word; `generate.py` checks it and stops."
 )
 
 
@@ -137,7 +137,7 @@ def write_whole(out: Path, kind: Whole, config: VLMConfig, params: Mapping, toke
 
 def write_processor(out: Path, kind: Whole, config: VLMConfig) -> None:
     """The image processor, and for LLaVA what its processor has to know."""
-    images = writer.preprocessor(config.vision)
+    images = writer.preprocessor(config.vision, config.preprocess)
     if kind is llava.MODEL:
         processor = {
             "processor_class": "LlavaProcessor", "image_token": IMAGE, "patch_size": config.vision.patch_size,
@@ -185,7 +185,7 @@ def apart_rules(c: ProjectorConfig) -> list[Rule]:
 
 def write_apart(out: Path, config: VLMConfig, params: Mapping, tokens, obstacles: list[str], limit: int) -> Written:
     """vision/, decoder/ and projector.safetensors with projector.json: torch's [out,in] matrices and what joins the parts."""
-    writer.write_vision(out / "vision", config.vision, params)
+    writer.write_vision(out / "vision", config.vision, params, preprocess=config.preprocess)
     writer.write_decoder(out / "decoder", config.decoder, params, tokens, limit=limit)
     write_file(out / PROJECTOR, projector_tensors(config.projector, apart_rules(config.projector), params))
     writer.write_json(out / "projector.json", {"projector": dataclasses.asdict(config.projector), "mask": config.mask})
@@ -203,4 +203,4 @@ def load_apart(directory, dtype=None) -> tuple[VLMConfig, dict]:
     for rule in apart_rules(projector):
         for path, value in zip(rule.paths, rule.read([stored[name].read() for name in rule.tensors]), strict=True):
             params["projector/" + path] = np.ascontiguousarray(value, dtype)
-    return VLMConfig(decoder, vision, projector, values["mask"]), params | decoder_params
+    return VLMConfig(decoder, vision, projector, values["mask"], preprocess(local / "vision")), params | decoder_params

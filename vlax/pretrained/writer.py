@@ -17,11 +17,11 @@ import numpy as np
 
 from vlax import groups
 from vlax.errors import VlaxError
+from vlax.images import Preprocess
 from vlax.models.decoder import Decoder, DecoderConfig
 from vlax.models.vision import VisionConfig, VisionTower
 from vlax.pretrained import clip, dinov2, gemma, gpt2, llama, opt, qwen, siglip
 from vlax.pretrained.files import TOKEN_IDS
-from vlax.pretrained.images import Preprocess
 from vlax.pretrained.plan import HEAD, abstract
 from vlax.pretrained.rules import Family, Rule, hidden_state
 from vlax.pretrained.shards import LIMIT, Tensor, write_tensors

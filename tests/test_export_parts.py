@@ -1,0 +1,86 @@
+"""Towers and decoders out: what is written in Hugging Face layout is read back bit-equal, and transformers computes the same."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import vlax
+from tests.export_cases import DECODERS, LEARNED, SIZES, TEXT, TEXT_SIZES, TOWERS, assert_same, drawn
+from vlax.data.prompts import Encoder
+from vlax.data.tokenizer import train_bpe
+from vlax.errors import VlaxError
+from vlax.images import Preprocess
+from vlax.models.decoder import Decoder, DecoderConfig
+from vlax.models.vision import VisionConfig, VisionTower
+from vlax.models.vlm import VLMConfig
+from vlax.pretrained import loader, logit_check, writer
+from vlax.pretrained.tokenizer import load_tokenizer
+from vlax.session import abstract_model
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_bpe(TEXT * 4, 300)
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_decoders_come_back_bit_equal(name, tokenizer, tmp_path):
+    config = DecoderConfig(**TEXT_SIZES | DECODERS[name])
+    params = drawn(Decoder, config, "decoder/", "bfloat16" if name == "qwen2" else "float32")
+    written = writer.write_decoder(tmp_path, config, params, tokenizer)
+    assert written["model_type"] == name.split(",")[0]
+    loaded, values, report = loader.load_decoder(tmp_path, dtype=None)
+    assert loaded == config and not report.ignored
+    assert_same(values, params)
+    again = load_tokenizer(tmp_path, config.vocab_size)
+    assert again.backend_tokenizer.to_str() == tokenizer.backend_tokenizer.to_str()
+    assert (again.pad_token_id, again.bos_token_id, again.eos_token_id) == (0, 1, 2)
+
+
+@pytest.mark.parametrize("name", TOWERS)
+def test_towers_come_back_bit_equal(name, tmp_path):
+    config = VisionConfig(**SIZES | TOWERS[name])
+    params = drawn(VisionTower, config, "vision/")
+    assert writer.write_vision(tmp_path, config, params)["model_type"] == name.split(",")[0]
+    loaded, values, _ = loader.load_vision(tmp_path, dtype=None)
+    assert loaded == config
+    assert_same(values, params)
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 41, 3), dtype=np.uint8))
+    np.testing.assert_array_equal(loader.preprocess(tmp_path).apply(image), Preprocess(30).apply(image))
+    crop = Preprocess(30, "crop", 36, 2)
+    writer.write_vision(tmp_path, config, params, preprocess=crop)
+    assert loader.preprocess(tmp_path) == dataclasses.replace(crop, mean=config.mean, std=config.std)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"embed_scale": True}, ("gemma, the nearest", "norm_offset=0.0 (there 1.0)")),
+        ({"norm": "layer"}, ("llama, the nearest", "norm='layer'")),
+        (LEARNED | {"kv_heads": 2}, ("kv_heads=2 (there 4)",)),
+    ],
+)
+def test_decoders_that_no_family_expresses(fields, words, tokenizer, tmp_path):
+    config = DecoderConfig(**TEXT_SIZES | fields)
+    with pytest.raises(VlaxError) as error:
+        writer.write_decoder(tmp_path / "out", config, drawn(Decoder, config, "decoder/"), tokenizer)
+    assert "\n" not in str(error.value) and all(word in str(error.value) for word in words)
+    assert not (tmp_path / "out").exists()
+
+
+def alone(config: VLMConfig, params: dict, tokenizer) -> vlax.Model:
+    """A Model that was never on disk; a tower or a decoder is enough for its part of the check."""
+    graphdef = abstract_model(config, np.float32)[0]
+    values = {path: np.asarray(value, np.float32) for path, value in params.items()}
+    return vlax.Model(config, values, Encoder(tokenizer, "plain"), graphdef, None, {})
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_decoders_compute_the_same_in_transformers(name, tokenizer, tmp_path):
+    pytest.importorskip("torch", reason="parity needs torch: pip install -r requirements-parity.txt")
+    config = DecoderConfig(**TEXT_SIZES | DECODERS[name])
+    params = drawn(Decoder, config, "decoder/")
+    writer.write_decoder(tmp_path, config, params, tokenizer)
+    assert logit_check.check(tmp_path, "decoder", alone(VLMConfig(config), params, tokenizer)) <= logit_check.TOLERANCE

@@ -1,0 +1,154 @@
+"""Where each part of a stage's model comes from: a parent stage, pretrained weights, or fresh initial values.
+
+stage.init value     read from
+fresh                run.model (shapes), run.seed (values)
+pretrained           run.vision / run.decoder: a vlax export, or a checkpoint in Hugging Face layout (directory or hub id)
+a stage's name       WORKDIR/STAGE/hf/PART where that stage wrote the part in Hugging Face layout, else WORKDIR/STAGE/export
+"""
+
+import dataclasses
+import logging
+import math
+
+import jax
+import numpy as np
+from etils import epath
+from flax import nnx
+from transformers import AutoTokenizer
+
+from vlax import checkpoint, groups
+from vlax.data.prompts import spans
+from vlax.data.sources import open_source
+from vlax.data.tokenizer import train_bpe
+from vlax.errors import VlaxError
+from vlax.images import Preprocess
+from vlax.models.decoder import Decoder, DecoderConfig
+from vlax.models.projector import Projector, ProjectorConfig
+from vlax.models.vision import VisionConfig, VisionTower
+from vlax.models.vlm import VLMConfig
+from vlax.pretrained import loader, tokenizer
+from vlax.stages import StagePlan
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """kind: "fresh", "export" (a vlax export), "hf" (Hugging Face layout) or "pending" (a parent stage that is not finished:
+    its shapes are run.model's, its parameters do not exist yet); where: the directory or hub id."""
+
+    kind: str
+    where: str = ""
+
+
+def find(plan: StagePlan, part: str) -> Origin:
+    """The Origin of a part of a stage's model; VlaxError when it is pretrained and no directory was given."""
+    name = plan.stage.init[part]
+    if name == "fresh":
+        return Origin("fresh")
+    if name == "pretrained":
+        where = plan.run.get(part, "")
+        if not where:
+            raise VlaxError(f"stage {plan.name} wants a pretrained {part}: pass --config.run.{part}=DIR")
+        return Origin("export" if (epath.Path(where) / "manifest.json").exists() else "hf", where)
+    written = plan.parents[part] / "hf" / part
+    if (written / "config.json").exists():
+        return Origin("hf", str(written))
+    export = plan.parents[part] / "export"
+    return Origin("export" if (export / "manifest.json").exists() else "pending", str(export))
+
+
+def model_config(plan: StagePlan, vocab: int) -> VLMConfig:
+    """The shapes of a stage's model, each part's by its origin; parts that stage.init does not name are absent.
+
+    vocab: tokens of the tokenizer, which the decoder's embedding must hold.
+    """
+    stage = plan.stage
+    mask = stage.mask or plan.run.mask
+    try:
+        decoder = _decoder(plan, vocab)
+        if vocab > decoder.vocab_size:
+            raise VlaxError(
+                f"the tokenizer has {vocab} tokens, the decoder's embedding {decoder.vocab_size} rows; they must fit"
+            )
+        if "vision" not in stage.init:
+            return VLMConfig(decoder, mask=mask)
+        vision, preprocess = _vision(plan)
+        projector = _projector(plan, vision, decoder)
+        return VLMConfig(decoder, vision, projector, mask, preprocess)
+    except (TypeError, ValueError) as error:
+        text = str(error).split("__init__() ")[-1]
+        raise VlaxError(f"run.model: {text}; the fields are those of vlax/models") from None
+
+
+def _decoder(plan: StagePlan, vocab: int) -> DecoderConfig:
+    origin, run = find(plan, "decoder"), plan.run
+    if origin.kind == "export":
+        return checkpoint.read_config(origin.where).decoder
+    if origin.kind == "hf":
+        return loader.decoder_config(origin.where, vocab_size=run.vocab_size or None)
+    shapes = {**run.model.decoder, **(run.model.captioner if plan.stage.captioner else {})}
+    shapes["vocab_size"] = shapes["vocab_size"] or math.ceil(vocab / 16) * 16
+    return DecoderConfig(**shapes)
+
+
+def _vision(plan: StagePlan) -> tuple[VisionConfig, Preprocess | None]:
+    origin, size = find(plan, "vision"), plan.run.image_size or None
+    if origin.kind == "export":
+        config = checkpoint.read_config(origin.where)
+        return config.vision, config.preprocess
+    if origin.kind == "hf":
+        return loader.vision_config(origin.where, image_size=size), loader.preprocess(origin.where, image_size=size)
+    return VisionConfig(**plan.run.model.vision), None
+
+
+def _projector(plan: StagePlan, vision: VisionConfig, decoder: DecoderConfig) -> ProjectorConfig:
+    origin = find(plan, "projector")
+    if origin.kind == "export":
+        return checkpoint.read_config(origin.where).projector
+    return ProjectorConfig(vision_width=vision.width, width=decoder.width, **plan.run.model.projector)
+
+
+def fresh_part(part: str, config: VLMConfig, seed: int) -> groups.Params:
+    """Newly initialised parameters of one part; the same for a seed whatever else is built or wherever it runs."""
+    key = jax.random.fold_in(jax.random.key(seed), {"vision": 1, "projector": 2, "decoder": 3}[part])
+    module = {"vision": VisionTower, "projector": Projector, "decoder": Decoder}[part]
+    built = module(getattr(config, part), rngs=nnx.Rngs(key))
+    return {f"{part}/{path}": value for path, value in groups.flatten(built)[1].items()}
+
+
+def load_part(origin: Origin, part: str, config: VLMConfig, shardings=None) -> groups.Params:
+    """{path: array} of a part as its origin stores it: numpy without `shardings`, else placed by them. Not for fresh parts."""
+    if origin.kind == "export":
+        return checkpoint.load_params(origin.where, shardings, (part,))
+
+    def place(path: str, value: np.ndarray):
+        return value if shardings is None else jax.device_put(value, shardings[path])
+
+    if part == "vision":
+        size = config.vision.image_size
+        _, params, report = loader.load_vision(origin.where, image_size=size, dtype=None, place=place)
+    else:
+        _, params, report = loader.load_decoder(origin.where, vocab_size=config.decoder.vocab_size, dtype=None, place=place)
+    logging.info("%s: %s", part, report.summary())
+    return params
+
+
+def load_tokenizer(plan: StagePlan):
+    """The chain's tokenizer: a finished parent's, run.tokenizer, the pretrained decoder's, or a BPE trained on run.bpe_text.
+
+    Every stage of a chain sees the same one: the BPE is a pure function of the config.
+    """
+    run = plan.run
+    for parent in plan.parents.values():
+        if (parent / "export" / "manifest.json").exists():
+            return AutoTokenizer.from_pretrained(str(parent / "export" / "tokenizer"))
+    origin = find(plan, "decoder")
+    if origin.kind == "export":
+        return AutoTokenizer.from_pretrained(f"{origin.where}/tokenizer")
+    if run.tokenizer or origin.kind == "hf":
+        rows = _decoder(plan, 0).vocab_size if origin.kind == "hf" else run.model.decoder.vocab_size or 1 << 30
+        flag = "--config.run.tokenizer=DIR" if run.tokenizer else tokenizer.FLAG
+        return tokenizer.load_tokenizer(run.tokenizer or origin.where, rows, flag)
+    sources = [open_source(spec, run.data_root, train=True) for spec in run.bpe_text.values()]
+    rows = (source[i] for source in sources for i in range(len(source)))
+    texts = ("".join(text for text, _ in spans(row, run.templates)) for row in rows)
+    return train_bpe(texts, run.bpe_vocab)
