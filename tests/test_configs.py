@@ -103,7 +103,7 @@ def test_the_defaults_of_the_recipe():
         ({"run__mesh__data": 0}, "sizes are positive, and at most one is -1"),
         ({"stage__init": {"vision": "fresh"}}, "stage stage1: init is about vision, projector and decoder, not nothing"),
         ({"run__templates": "plian"}, "unknown prompt template 'plian'; there are plain, instruct"),
-        ({"run__tokenizer": "/no/such/dir"}, "/no/such/dir is not a directory and not a hub id of the form org/name; pass --config.run.tokenizer=DIR"),
+        ({"run__tokenizer": "/no/such/dir"}, "not a hub id of the form org/name; pass --config.run.tokenizer=DIR"),
         ({"run__mask": "casual"}, "casual"),
         ({"stage__mixture": {}}, "stage stage1 has no training data: stage.mixture is empty"),
         ({"stage__epoch_of": "human"}, "stage.epoch_of='human' is no source of the mixture (ai)"),

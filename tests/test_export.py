@@ -1,4 +1,4 @@
-"""Whole models out: transformers computes the same from what `python -m vlax.export` writes, and vlax reads it back bit-equal."""
+"""Whole models out: transformers computes the same from what `vlax.export` writes, and vlax reads it back bit-equal."""
 
 import dataclasses
 import functools
@@ -7,9 +7,9 @@ import json
 
 import numpy as np
 import pytest
+from export_cases import DECODERS, SIZES, TEXT, TEXT_SIZES, TOWERS, VOCAB, assert_same, drawn
 
 import vlax
-from tests.export_cases import DECODERS, SIZES, TEXT, TEXT_SIZES, TOWERS, VOCAB, assert_same, drawn
 from vlax import checkpoint
 from vlax.data.tokenizer import train_bpe
 from vlax.decoding import DecodeConfig

@@ -1,13 +1,13 @@
-"""Towers and decoders out: what is written in Hugging Face layout is read back bit-equal, and transformers computes the same."""
+"""Towers and decoders out: read back bit-equal from Hugging Face layout, and transformers computes the same."""
 
 import dataclasses
 
 import numpy as np
 import pytest
+from export_cases import DECODERS, LEARNED, SIZES, TEXT, TEXT_SIZES, TOWERS, assert_same, drawn
 from PIL import Image
 
 import vlax
-from tests.export_cases import DECODERS, LEARNED, SIZES, TEXT, TEXT_SIZES, TOWERS, assert_same, drawn
 from vlax.data.prompts import Encoder
 from vlax.data.tokenizer import train_bpe
 from vlax.errors import VlaxError

@@ -9,5 +9,6 @@ model.answer(["photo.jpg"], ["what colour is the circle?"])
 from vlax import evaluation
 from vlax.api import Model, load
 from vlax.errors import VlaxError
+from vlax.pretrained.model import from_pretrained
 
-__all__ = ["Model", "VlaxError", "evaluation", "load"]
+__all__ = ["Model", "VlaxError", "evaluation", "from_pretrained", "load"]

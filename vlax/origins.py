@@ -86,7 +86,7 @@ def _decoder(plan: StagePlan, vocab: int) -> DecoderConfig:
     if origin.kind == "hf":
         return loader.decoder_config(origin.where, vocab_size=run.vocab_size or None)
     shapes = {**run.model.decoder, **(run.model.captioner if plan.stage.captioner else {})}
-    shapes["vocab_size"] = shapes["vocab_size"] or math.ceil(vocab / 16) * 16
+    shapes["vocab_size"] = shapes["vocab_size"] or math.ceil((vocab + 1) / 16) * 16  # one row to spare, for <image>
     return DecoderConfig(**shapes)
 
 

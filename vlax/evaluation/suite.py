@@ -68,7 +68,6 @@ def _predict(model, sets, decode, plan, config, *, blind: bool):
 def _write(plan, directory, lines, twin, sets, proto, config, note: str) -> dict:
     if jax.process_index() != 0:
         return {}
-    # Scores of the same predictions are not computed twice: Java and the priors take seconds.
     by_set, rows = scoring.score_sets(lines, twin, plan.stage.prior, config.run.data_root)
     scores = scoring.write_scores(directory, by_set, proto)
     title = f"{plan.name}{' ' + note if note else ''}"

@@ -5,7 +5,6 @@ Read from preprocessor_config.json, or from the image processor inside processor
 
 from pathlib import Path
 
-
 from vlax.errors import VlaxError
 from vlax.images import Preprocess
 from vlax.pretrained.files import read_json

@@ -20,7 +20,8 @@ FLAG = "--config.run.decoder=DIR"
 def load_tokenizer(directory, vocab_size: int, flag: str = FLAG):
     """transformers' tokenizer of a local directory or hub id, its pad token mended as above.
 
-    vocab_size: rows of the decoder's embedding table. flag: what the error about a bad directory tells to pass. VlaxError: no tokenizer files, no EOS token, a full table, or a tokenizer
+    vocab_size: rows of the decoder's embedding table. flag: what the error about a bad directory tells to pass.
+    VlaxError: no tokenizer files, no EOS token, a full table, or a tokenizer
     with more tokens than the table has rows.
     """
     tokenizer = _read(local_directory(directory, flag=flag, weights=False))
