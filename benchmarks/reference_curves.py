@@ -1,7 +1,7 @@
 """Writes the reference curves of the embedded chain from a finished run.
 
-    python train.py --config=configs/stage4.py --workdir=runs/reference
-    python -m benchmarks.reference_curves runs/reference configs/reference/embedded.json
+python train.py --config=configs/stage4.py --workdir=runs/reference
+python -m benchmarks.reference_curves runs/reference configs/reference/embedded.json
 """
 
 import json

@@ -23,7 +23,7 @@ def stage(variant: str):
             "questions": datasets.weighted(datasets.scenes("train", "dialogue"), 1.0),
             "human": datasets.weighted(datasets.scenes("train", "human"), 0.25),
         }
-        s.steps, s.eval_every, s.text_length = 1200, 300, 80
+        s.steps, s.eval_every, s.text_length = 2400, 400, 80
     return scores.questions(scores.captions(s, variant), variant)
 
 
