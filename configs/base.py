@@ -83,6 +83,8 @@ def stage(name: str) -> ConfigDict:
     s.captioner = False  # use run.model.captioner in place of run.model.decoder
     s.trainable = ConfigDict({"projector": "^projector/"})  # group: regular expression over parameter paths
     s.learning_rate = ConfigDict({"projector": 1e-3})  # group: peak learning rate
+    # low-rank adapters on the decoder, as one more trainable group (trainable.lora = "/lora_[ab]$"); rank 0: none.
+    s.lora = ConfigDict({"rank": 0, "alpha": 16.0, "targets": ("q", "v")})
     s.mask = ""  # mask kind of this stage; "": run.mask
     s.mixture = ConfigDict()  # training sources by name: {kind, ..., weight}
     s.epoch_of = ""  # the source whose pass is an epoch; "": the only one

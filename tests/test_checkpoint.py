@@ -137,3 +137,15 @@ def test_an_export_may_be_written_again(model, exported, tmp_path):
         manifest = checkpoint.export(tmp_path / "export", new, made, tokenizer, {})
     same(checkpoint.load_params(tmp_path / "export"), new)
     assert manifest["checksums"] != exported[1]["checksums"]
+
+
+def test_relative_directories(tmp_path, monkeypatch):
+    """`--workdir=runs/a` and `vlax.load("runs/a/stage1/export")` are what people type."""
+    monkeypatch.chdir(tmp_path)
+    checkpoints = checkpoint.Checkpoints("runs/a/checkpoints")
+    checkpoints.save(1, {"params": {"a": jnp.ones(3)}}, {"step": 1})
+    checkpoints.close()
+    assert (tmp_path / "runs/a/checkpoints/1").exists()
+    again = checkpoint.Checkpoints("runs/a/checkpoints")
+    np.testing.assert_array_equal(again.restore(1, {"params": {"a": jnp.zeros(3)}})["params"]["a"], np.ones(3))
+    again.close()

@@ -6,9 +6,18 @@ model.caption(["photo.jpg"])
 model.answer(["photo.jpg"], ["what colour is the circle?"])
 """
 
-from vlax import evaluation
-from vlax.api import Model, load
+import importlib
+
 from vlax.errors import VlaxError
-from vlax.pretrained.model import from_pretrained
 
 __all__ = ["Model", "VlaxError", "evaluation", "from_pretrained", "load"]
+
+_HOMES = {"Model": "vlax.api", "load": "vlax.api", "from_pretrained": "vlax.pretrained.model", "evaluation": "vlax.evaluation"}
+
+
+def __getattr__(name: str):
+    """The public names, imported when they are first used: a typo on the command line should not wait for jax."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'vlax' has no attribute {name!r}; it has {', '.join(__all__)}")
+    module = importlib.import_module(_HOMES[name])
+    return module if name == "evaluation" else getattr(module, name)

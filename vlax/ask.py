@@ -5,6 +5,7 @@ python -m vlax.ask runs/embedded/stage4/export picture.png --question "what colo
 """
 
 import argparse
+import os
 import sys
 
 from vlax.errors import VlaxError
@@ -18,6 +19,7 @@ def main() -> None:
     parser.add_argument("--num_beams", type=int, default=1, help="beam width; 1: greedy")
     parser.add_argument("--max_new_tokens", type=int, default=32, help="longest answer, in tokens")
     args = parser.parse_args()
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # there is no torch, which is as meant
     import vlax  # after the arguments: a typo should not wait for jax
 
     try:

@@ -7,6 +7,7 @@
 """
 
 import json
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,6 +24,11 @@ from vlax.models.vlm import VLMConfig
 FORMAT = 1
 
 
+def _absolute(path) -> epath.Path:
+    """Orbax refuses relative paths; users type them."""
+    return epath.Path(path) if "://" in str(path) else epath.Path(os.path.abspath(os.path.expanduser(str(path))))
+
+
 def _score(metrics: Mapping[str, float] | None) -> float:
     """Orbax keeps the highest; validation loss is better when lower."""
     return -metrics["loss"] if metrics and "loss" in metrics else float("-inf")
@@ -37,7 +43,7 @@ class Checkpoints:
             [policies.LatestN(1), policies.BestN(get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False)]
         )
         options = ocp.CheckpointManagerOptions(preservation_policy=keep, best_fn=_score)
-        self._manager = ocp.CheckpointManager(self.directory, options=options)
+        self._manager = ocp.CheckpointManager(_absolute(self.directory), options=options)
 
     def save(self, step: int, state: Mapping, data: Mapping[str, Any], metrics: Mapping[str, float] | None = None) -> None:
         """Starts an asynchronous save. `metrics` {"loss": ...} enters it into the choice of the best."""
@@ -88,7 +94,7 @@ def export(directory, params: Mapping[str, jax.Array], config: VLMConfig, tokeni
     if (directory / "manifest.json").exists():
         (directory / "manifest.json").unlink()  # from here on unfinished
     with ocp.StandardCheckpointer() as writer:
-        writer.save(directory / "params", dict(params), force=True)
+        writer.save(_absolute(directory) / "params", dict(params), force=True)
     stored = load_params(directory)  # by every process: orbax synchronises them
     if jax.process_index() != 0:
         return dict(manifest)
@@ -128,7 +134,7 @@ def load_params(directory, shardings: Mapping | None = None, parts: tuple[str, .
 
     `parts` restricts it to modules ("vision", "decoder"): nothing else is read.
     """
-    path = epath.Path(directory) / "params"
+    path = _absolute(directory) / "params"
     checkpointer = ocp.PyTreeCheckpointer()
     stored = checkpointer.metadata(path).item_metadata.tree
     wanted = {k: v for k, v in stored.items() if not parts or k.split("/")[0] in parts}

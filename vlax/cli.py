@@ -12,6 +12,8 @@ from ml_collections import config_flags
 
 from vlax.errors import VlaxError
 
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it would announce that there is no torch, which is as meant
+
 
 def run(main: Callable) -> None:
     """absl's app.run with short errors: exit 2 for a mistake of the user, whose text says how to mend it."""
@@ -22,13 +24,20 @@ def run(main: Callable) -> None:
 
 
 def _guarded(main: Callable, argv) -> None:
-    logging.getLogger().setLevel(logging.INFO)
-    for noisy in ("absl", "jax._src.xla_bridge"):  # the latter says on every start that there is no TPU
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.addFilter(_worth_reading)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler], force=True)
     try:
         main(argv)
     except VlaxError as error:
         _complain(error)
+
+
+def _worth_reading(record: logging.LogRecord) -> bool:
+    """vlax's own lines; of other packages warnings and errors only."""
+    own = record.pathname.startswith(os.path.dirname(os.path.abspath(__file__)))
+    # orbax warns of every save without a validation loss, which is what a save on SIGTERM is.
+    return own or (record.levelno >= logging.WARNING and "tracked_metric" not in record.getMessage())
 
 
 def _complain(error: Exception) -> None:

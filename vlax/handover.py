@@ -1,5 +1,6 @@
 """Stage hand-over: where parameters come from, what an export says, and the proof that frozen parts are unchanged."""
 
+import dataclasses
 import datetime
 import hashlib
 import importlib.metadata
@@ -13,8 +14,9 @@ from etils import epath
 from vlax import checkpoint, groups, origins, predict, sharding
 from vlax.data.prompts import Encoder, template_hash
 from vlax.errors import VlaxError
+from vlax.models import lora
 from vlax.models.vlm import VLMConfig
-from vlax.pretrained import writer
+from vlax.pretrained import adapter, writer
 from vlax.stages import StagePlan
 
 
@@ -48,10 +50,19 @@ def initial_params(plan: StagePlan, config: VLMConfig, abstract, shardings, enco
         else:
             if origin.kind != "hf" or part in plan.parents:
                 check_parent(plan, plan.parents[part] / "export" if part in plan.parents else origin.where, encoder)
-            placed = origins.load_part(origin, part, config, shardings)
+            placed = origins.load_part(origin, part, config, shardings, say=True)
+            placed |= _adapters(part, config, want, plan.run.seed, shardings)
             groups.check_same_structure(placed, want, f"{part} of {origin.where}")
         params.update(placed)
     return params
+
+
+def _adapters(part: str, config: VLMConfig, want, seed: int, shardings) -> groups.Params:
+    """Fresh low-rank adapters of the decoder: no origin has them, since exports are merged."""
+    if part != "decoder" or config.decoder.lora is None:
+        return {}
+    fresh = origins.fresh_part(part, config, seed)
+    return {path: jax.device_put(fresh[path], shardings[path]) for path in want if "/lora_" in path}
 
 
 def export(s, trainable: groups.Params, directory: epath.Path, best: tuple[int, float] | None) -> None:
@@ -68,6 +79,14 @@ def export(s, trainable: groups.Params, directory: epath.Path, best: tuple[int, 
         loaded = origins.load_part(origin, part, s.config, shardings)
         stored.update({path: value for path, value in loaded.items() if path not in s.assigned})
     stored.update(fresh_frozen(s, stored))
+    config, frozen = s.config, [path for path in s.abstract if path not in s.assigned]
+    if config.decoder.lora is not None:
+        if jax.process_index() == 0 and "://" not in str(plan.directory):
+            adapters = {path: predict.gather(value) for path, value in stored.items() if "/lora_" in path}
+            adapter.write(directory.parent / "adapter", config.decoder, adapters)
+        frozen = [path for path in frozen if path.rsplit("/", 1)[0] + "/lora_a" not in s.abstract]
+        stored = lora.merge(stored, config.decoder.lora)
+        config = dataclasses.replace(config, decoder=dataclasses.replace(config.decoder, lora=None))
     mixture = s.batches.collate.mixture
     manifest = {
         "stage": plan.name,
@@ -86,8 +105,8 @@ def export(s, trainable: groups.Params, directory: epath.Path, best: tuple[int, 
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
     _write_backbone(s, stored)
-    checkpoint.export(directory, {path: stored[path] for path in sorted(stored)}, s.config, s.encoder.tokenizer, manifest)
-    prove_frozen(s, directory, found)
+    checkpoint.export(directory, {path: stored[path] for path in sorted(stored)}, config, s.encoder.tokenizer, manifest)
+    prove_frozen(s, directory, found, frozen)
 
 
 def _write_backbone(s, stored: groups.Params) -> None:
@@ -114,11 +133,11 @@ def fresh_frozen(s, stored) -> groups.Params:
     return {path: fresh[path] for path in missing}
 
 
-def prove_frozen(s, directory: epath.Path, found: dict[str, origins.Origin]) -> None:
-    """Compares checksums of the frozen parameters of this export and of its parents', both read back from disk."""
+def prove_frozen(s, directory: epath.Path, found: dict[str, origins.Origin], paths: list[str]) -> None:
+    """Compares checksums of the frozen `paths` of this export and of its parents', both read back from disk."""
     mine = checkpoint.load_params(directory)
     for part, origin in found.items():
-        frozen = [path for path in s.abstract if path.split("/")[0] == part and path not in s.assigned]
+        frozen = [path for path in paths if path.split("/")[0] == part]
         if not frozen:
             continue
         theirs = origins.load_part(origin, part, s.config)

@@ -23,6 +23,7 @@ from vlax.data.tokenizer import train_bpe
 from vlax.errors import VlaxError
 from vlax.images import Preprocess
 from vlax.models.decoder import Decoder, DecoderConfig
+from vlax.models.lora import LoRAConfig
 from vlax.models.projector import Projector, ProjectorConfig
 from vlax.models.vision import VisionConfig, VisionTower
 from vlax.models.vlm import VLMConfig
@@ -65,6 +66,8 @@ def model_config(plan: StagePlan, vocab: int) -> VLMConfig:
     mask = stage.mask or plan.run.mask
     try:
         decoder = _decoder(plan, vocab)
+        if stage.lora.rank:
+            decoder = dataclasses.replace(decoder, lora=LoRAConfig(**stage.lora))
         if vocab > decoder.vocab_size:
             raise VlaxError(
                 f"the tokenizer has {vocab} tokens, the decoder's embedding {decoder.vocab_size} rows; they must fit"
@@ -115,8 +118,11 @@ def fresh_part(part: str, config: VLMConfig, seed: int) -> groups.Params:
     return {f"{part}/{path}": value for path, value in groups.flatten(built)[1].items()}
 
 
-def load_part(origin: Origin, part: str, config: VLMConfig, shardings=None) -> groups.Params:
-    """{path: array} of a part as its origin stores it: numpy without `shardings`, else placed by them. Not for fresh parts."""
+def load_part(origin: Origin, part: str, config: VLMConfig, shardings=None, *, say: bool = False) -> groups.Params:
+    """{path: array} of a part as its origin stores it: numpy without `shardings`, else placed by them. Not for fresh parts.
+
+    say: log the load report.
+    """
     if origin.kind == "export":
         return checkpoint.load_params(origin.where, shardings, (part,))
 
@@ -128,7 +134,8 @@ def load_part(origin: Origin, part: str, config: VLMConfig, shardings=None) -> g
         _, params, report = loader.load_vision(origin.where, image_size=size, dtype=None, place=place)
     else:
         _, params, report = loader.load_decoder(origin.where, vocab_size=config.decoder.vocab_size, dtype=None, place=place)
-    logging.info("%s: %s", part, report.summary())
+    if say:
+        logging.info("%s: %s", part, report.summary())
     return params
 
 

@@ -24,6 +24,7 @@ RULES: tuple[tuple[str, P], ...] = (
     (r"/(q|k|v|up|gate)/kernel$", P("fsdp", "tp")),
     (r"/(o|down)/kernel$", P("tp", "fsdp")),
     (r"/(q|k|v|up|gate)/bias$", P("tp")),
+    (r"/lora_[ab]$", P()),
     (r"projector/fc1/kernel$", P("fsdp", "tp")),
     (r"projector/fc2/kernel$", P("tp", "fsdp")),
     (r"vision/patch/kernel$", P(None, "fsdp")),

@@ -12,6 +12,7 @@ import numpy as np
 from flax import nnx
 
 from vlax.models.layers import RMSNorm, f32_matmul, residual_init
+from vlax.models.lora import LoRAConfig, dense
 
 
 def attend(q, k, v, mask=None, *, scale: float, softcap: float | None = None):
@@ -83,6 +84,7 @@ class AttentionConfig:
     scale: float | None = None  # None: head_dim ** -0.5
     softcap: float | None = None
     layers: int = 1  # of the transformer: scales the initial output projection
+    lora: LoRAConfig | None = None
 
 
 class Attention(nnx.Module):
@@ -90,12 +92,11 @@ class Attention(nnx.Module):
 
     def __init__(self, config: AttentionConfig, *, dtype, rngs: nnx.Rngs):
         c = config
-        self.q = nnx.Linear(c.width, c.heads * c.head_dim, use_bias=c.bias, dtype=dtype, rngs=rngs)
-        self.k = nnx.Linear(c.width, c.kv_heads * c.head_dim, use_bias=c.bias, dtype=dtype, rngs=rngs)
-        self.v = nnx.Linear(c.width, c.kv_heads * c.head_dim, use_bias=c.bias, dtype=dtype, rngs=rngs)
-        self.o = nnx.Linear(
-            c.heads * c.head_dim, c.width, use_bias=c.out_bias, kernel_init=residual_init(c.layers), dtype=dtype, rngs=rngs
-        )
+        options = {"lora": c.lora, "dtype": dtype, "rngs": rngs}
+        self.q = dense("q", c.width, c.heads * c.head_dim, use_bias=c.bias, **options)
+        self.k = dense("k", c.width, c.kv_heads * c.head_dim, use_bias=c.bias, **options)
+        self.v = dense("v", c.width, c.kv_heads * c.head_dim, use_bias=c.bias, **options)
+        self.o = dense("o", c.heads * c.head_dim, c.width, use_bias=c.out_bias, kernel_init=residual_init(c.layers), **options)
         if c.qk_norm:
             self.q_norm = RMSNorm(c.head_dim, eps=c.norm_eps, dtype=dtype, rngs=rngs)
             self.k_norm = RMSNorm(c.head_dim, eps=c.norm_eps, dtype=dtype, rngs=rngs)

@@ -7,6 +7,7 @@ from flax import nnx
 
 from vlax.models.attention import Attention, AttentionConfig, rope_tables
 from vlax.models.layers import MLP, RMSNorm, apply_layers, f32_matmul, layer_norm
+from vlax.models.lora import LoRAConfig
 
 
 class _Frozen(dict):
@@ -47,8 +48,11 @@ class DecoderConfig:
     post_norms: bool = False  # Gemma 2 normalises what attention and MLP return, too
     window: int | None = None  # sliding window, in positions
     window_layers: tuple[int, ...] = ()  # the layers that it holds for
+    lora: LoRAConfig | None = None  # adapters while a stage trains; exports are merged
 
     def __post_init__(self):
+        if isinstance(self.lora, dict):
+            object.__setattr__(self, "lora", LoRAConfig(**self.lora))
         if self.rope_scaling is not None:
             object.__setattr__(self, "rope_scaling", _Frozen(self.rope_scaling))
 
@@ -63,14 +67,14 @@ class Block(nnx.Module):
     def __init__(self, c: DecoderConfig, *, dtype, rngs: nnx.Rngs):
         attention = AttentionConfig(
             c.width, c.heads, c.kv_heads, c.head_dim, c.qkv_bias, c.out_bias, c.qk_norm, c.eps, c.attention_scale,
-            c.attention_softcap, c.layers,
+            c.attention_softcap, c.layers, c.lora,
         )  # fmt: skip
         self.norm1 = _norm(c, dtype, rngs)
         self.attention = Attention(attention, dtype=dtype, rngs=rngs)
         self.norm2 = _norm(c, dtype, rngs)
         self.mlp = MLP(
-            c.width, c.mlp_dim, activation=c.activation, gated=c.gated_mlp, bias=c.mlp_bias, layers=c.layers, dtype=dtype,
-            rngs=rngs,
+            c.width, c.mlp_dim, activation=c.activation, gated=c.gated_mlp, bias=c.mlp_bias, layers=c.layers, lora=c.lora,
+            dtype=dtype, rngs=rngs,
         )  # fmt: skip
         if c.post_norms:
             self.post_norm1, self.post_norm2 = _norm(c, dtype, rngs), _norm(c, dtype, rngs)

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from vlax.models.lora import LoRAConfig, dense
+
 ACTIVATIONS: dict[str, Callable] = {
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),
     "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
@@ -75,12 +77,14 @@ class MLP(nnx.Module):
     """down(act(up(x))), or down(act(gate(x)) * up(x)) when gated (SwiGLU, GeGLU). x: [tokens, D]."""
 
     def __init__(
-        self, width: int, hidden: int, *, activation: str, gated: bool, bias: bool, layers: int, dtype, rngs: nnx.Rngs
-    ):
-        self.up = nnx.Linear(width, hidden, use_bias=bias, dtype=dtype, rngs=rngs)
+        self, width: int, hidden: int, *, activation: str, gated: bool, bias: bool, layers: int,
+        lora: LoRAConfig | None = None, dtype, rngs: nnx.Rngs,
+    ):  # fmt: skip
+        options = {"lora": lora, "use_bias": bias, "dtype": dtype, "rngs": rngs}
+        self.up = dense("up", width, hidden, **options)
         if gated:
-            self.gate = nnx.Linear(width, hidden, use_bias=bias, dtype=dtype, rngs=rngs)
-        self.down = nnx.Linear(hidden, width, use_bias=bias, kernel_init=residual_init(layers), dtype=dtype, rngs=rngs)
+            self.gate = dense("gate", width, hidden, **options)
+        self.down = dense("down", hidden, width, kernel_init=residual_init(layers), **options)
         self.activation, self.gated = activation, gated
 
     def __call__(self, x: jax.Array) -> jax.Array:
