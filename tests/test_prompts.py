@@ -47,7 +47,7 @@ def test_segments_follow_the_spans_and_every_answer_ends_with_a_supervised_eos(e
 
 
 @pytest.mark.parametrize("row", (CAPTION, QUESTION), ids=lambda row: row.task)
-@pytest.mark.parametrize("name", TEMPLATES)
+@pytest.mark.parametrize("name", sorted(TEMPLATES.keys() - {"chat"}))
 def test_the_prompt_has_the_same_ids_at_inference(encoder, row, name):
     encoder = dataclasses.replace(encoder, templates=name)
     tokens, segments = encoder.encode(row)

@@ -48,8 +48,7 @@ class Model:
         except TypeError:
             fields = [field.name for field in dataclasses.fields(DecodeConfig)]
             raise VlaxError(f"decoding has the options {', '.join(fields)}, not {', '.join(decoding)}") from None
-        bos = self.encoder.tokenizer.bos_token_id
-        ids = [([] if bos is None else [bos]) + self.encoder.ids(prompt) for prompt in prompts]
+        ids = [[*self.encoder.start, *self.encoder.ids(prompt)] for prompt in prompts]
         requests = [Request(p, self.pixels(image), row) for row, (p, image) in enumerate(zip(ids, images, strict=True))]
         predictor = self.predictor(decode, batch_size)
         return [text for batch in predictor.texts(self.params, requests) for text in batch]
@@ -69,9 +68,9 @@ class Model:
         """
         if not len(images) == len(prompts) == len(answers):
             raise VlaxError(f"{len(images)} images, {len(prompts)} prompts and {len(answers)} answers; give one of each a row")
-        bos, eos = self.encoder.tokenizer.bos_token_id, self.encoder.tokenizer.eos_token_id
-        heads = [([] if bos is None else [bos]) + self.encoder.ids(prompt) for prompt in prompts]
-        tails = [[*self.encoder.ids(" " + answer.strip()), eos] for answer in answers]
+        eos, space = self.encoder.tokenizer.eos_token_id, "" if self.encoder.templates == "chat" else " "
+        heads = [[*self.encoder.start, *self.encoder.ids(prompt)] for prompt in prompts]
+        tails = [[*self.encoder.ids(space + answer.strip()), eos] for answer in answers]
         predictor = self.predictor(DecodeConfig(1), len(prompts))
         requests = [Request(h + t, self.pixels(i)) for h, t, i in zip(heads, tails, images, strict=True)]
         batch = predictor.batch(requests, max(len(r.prompt) for r in requests))

@@ -23,6 +23,7 @@ from vlax.stages import StagePlan
 def tokenizer_hash(tokenizer) -> str:
     """Short digest of the vocabulary and its special tokens."""
     content = [sorted(tokenizer.get_vocab().items()), tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id]
+    content.append(tokenizer.chat_template or "")
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 

@@ -15,6 +15,7 @@ import functools
 import hashlib
 import json
 
+from vlax.data import chat
 from vlax.data.rows import TASKS, Row
 from vlax.errors import VlaxError
 from vlax.masks import ANSWER, PROMPT
@@ -32,6 +33,13 @@ TEMPLATES: dict[str, dict[str, str]] = {
         "describe": "Describe the image in detail.\nDescription:",
         "question": "{question}\nAnswer the question in a word or a short phrase.\nAnswer:",
         "chat": "User: {question}\nAssistant:",
+    },
+    # what a user says to a chat model; the tokenizer's own template goes around it (`chat.py`)
+    "chat": {
+        "caption": "Write a short caption of the image.",
+        "describe": "Describe the image in detail.",
+        "question": "{question}\nAnswer the question in a word or a short phrase.",
+        "chat": "{question}",
     },
 }
 
@@ -55,14 +63,19 @@ def prompt_text(task: str, question: str, name: str) -> str:
     return template(name)[task].replace("{question}", question.strip())
 
 
-def spans(row: Row, name: str) -> list[tuple[str, bool]]:
-    """(text, supervised) in order. VlaxError when an answer is empty: its loss would be the EOS alone."""
+def exchanges(row: Row, name: str) -> list[tuple[str, str]]:
+    """(prompt text, answer) by turn. VlaxError when an answer is empty: its loss would be the EOS alone."""
     out = []
     for turn in row.turns:
         if not turn.answer.strip():
             raise VlaxError(f"row {row.id}: the answer is empty; remove the row or fill it in")
-        out += [(prompt_text(turn.task or row.task, turn.question, name), False), (" " + turn.answer.strip(), True)]
+        out.append((prompt_text(turn.task or row.task, turn.question, name), turn.answer.strip()))
     return out
+
+
+def spans(row: Row, name: str) -> list[tuple[str, bool]]:
+    """(text, supervised) in order, for every template set but "chat"."""
+    return [span for prompt, answer in exchanges(row, name) for span in ((prompt, False), (" " + answer, True))]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -95,20 +108,29 @@ class Encoder:
 
     def prompt_text(self, task: str, question: str) -> str:
         """The prompt of a task under this template set."""
-        return prompt_text(task, question, self.templates)
+        text = prompt_text(task, question, self.templates)
+        return chat.prompt(text, self.tokenizer) if self.templates == "chat" else text
 
     def prompt(self, task: str, question: str) -> list[int]:
         """Ids of a prompt as generation meets them."""
+        return [*self.start, *self.ids(self.prompt_text(task, question))]
+
+    @property
+    def start(self) -> list[int]:
+        """What a sequence begins with: BOS, if there is one and no chat template writes it."""
         bos = self.tokenizer.bos_token_id
-        return ([] if bos is None else [bos]) + self.ids(prompt_text(task, question, self.templates))
+        return [] if bos is None or self.templates == "chat" else [bos]
 
     def encode(self, row: Row) -> tuple[list[int], list[int]]:
         """(token ids, segments) of a whole row."""
-        tokens, segments = [], []
-        if self.tokenizer.bos_token_id is not None:
-            tokens, segments = [self.tokenizer.bos_token_id], [PROMPT]
-        for text, supervised in spans(row, self.templates):
-            ids = self.ids(text) + ([self.tokenizer.eos_token_id] if supervised else [])
+        tokens = self.start
+        segments = [PROMPT] * len(tokens)
+        if self.templates == "chat":
+            pieces, end = chat.spans(exchanges(row, "chat"), self.tokenizer, row.id), []  # the text has its EOS
+        else:
+            pieces, end = spans(row, self.templates), [self.tokenizer.eos_token_id]
+        for text, supervised in pieces:
+            ids = self.ids(text) + (end if supervised else [])
             tokens += ids
             segments += [ANSWER if supervised else PROMPT] * len(ids)
         return tokens, segments

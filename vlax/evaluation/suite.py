@@ -1,8 +1,5 @@
 """What eval.py does: load an export, predict, score, write."""
 
-import json
-import logging
-
 import jax
 from etils import epath
 from ml_collections import ConfigDict
@@ -76,5 +73,4 @@ def _write(plan, directory, lines, twin, sets, proto, config, note: str) -> dict
     headline = ", ".join(f"{k} {v:.3f}" for k, v in scoring.flat(by_set).items() if k in ("CIDEr", "accuracy"))
     scoring.sheet(directory / "samples.png", lines, twin, sets, title, f"{headline}; rows from best to worst")
     print(f"predictions, scores.json and samples.png are in {directory}", flush=True)
-    logging.info("%s", json.dumps({k: v for k, v in scores.items() if k not in ("sets", "protocol")}))
     return scores
