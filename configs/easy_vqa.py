@@ -5,7 +5,7 @@
 DIR holds easy_vqa/{annotations/{questions,annotations}_{train,val,test}.json, images/}.
 """
 
-from configs import base, datasets
+from configs import base, datasets, scores
 
 
 def _set(split: str) -> dict:
@@ -23,14 +23,11 @@ def get_config():
     s.learning_rate = {"all": 1e-3}
     s.weight_decay = 0.1
     s.mixture = {"questions": datasets.weighted(_set("train"), 1.0)}
-    s.validation.questions = _set("val")
-    s.generate.questions = _set("val")
-    s.test.questions = _set("test")
-    s.prior.questions = {"train": _set("train"), "validation": _set("val")}
-    s.steps, s.eval_every, s.eval_batches, s.select = 2000, 250, 20, "best"
-    s.text_length, s.max_new_tokens = 32, 8
+    scores.on(s, "questions", _set("train"), _set("val"), _set("test"))
+    s.steps, s.eval_every, s.eval_batches, s.select = 1600, 200, 20, "best"
+    s.text_length, s.max_new_tokens = 24, 8
     config = base.config("embedded", s, {})
     config.run.bpe_text = {"questions": _set("train")}
     config.run.bpe_vocab = 350
-    config.run.model.vision = {"image_size": 64, "patch_size": 8, "width": 96, "layers": 4, "heads": 4, "mlp_dim": 256}
+    config.run.model.vision = {"image_size": 48, "patch_size": 8, "width": 96, "layers": 3, "heads": 4, "mlp_dim": 256}
     return config

@@ -6,7 +6,7 @@ DIR holds flickr8k_dev/{annotations/captions_{train,val,test}.json, images/}. So
 state on validation counts.
 """
 
-from configs import base, datasets
+from configs import base, datasets, scores
 
 
 def _set(split: str) -> dict:
@@ -19,10 +19,7 @@ def get_config():
     s.learning_rate = {"all": 1e-3}
     s.weight_decay = 0.1
     s.mixture = {"captions": datasets.weighted(_set("train"), 1.0)}
-    s.validation.captions = _set("val")
-    s.generate.captions = _set("val")
-    s.test.captions = _set("test")
-    s.prior.captions = {"train": _set("train"), "validation": _set("val")}
+    scores.on(s, "captions", _set("train"), _set("val"), _set("test"))
     s.steps, s.eval_every, s.eval_batches, s.select = 1200, 150, 40, "best"
     s.text_length, s.max_new_tokens, s.num_beams = 32, 24, 4
     config = base.config("embedded", s, {})

@@ -3,7 +3,7 @@
 `:0.9b` expects PathVQA in VQAv2's two files; docs/data.md says how they look.
 """
 
-from configs import base, datasets, stage4
+from configs import base, datasets, scores, stage4
 
 PATHVQA = {
     split: {
@@ -32,11 +32,7 @@ def stage(variant: str):
         s.learning_rate = {"vision": 5e-4, "projector": 1e-3, "decoder": 1e-3}
         s.steps, s.eval_every, s.text_length = 500, 250, 40
     s.mixture = {"questions": datasets.weighted(sets["train"], 1.0)}
-    s.validation.questions = sets["val"]
-    s.generate.questions = sets["val"]
-    s.test.questions = sets["test"]
-    s.prior.questions = {"train": sets["train"], "validation": sets["val"]}
-    return s
+    return scores.on(s, "questions", sets["train"], sets["val"], sets["test"])
 
 
 def get_config(variant: str = "embedded"):

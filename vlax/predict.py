@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from vlax import groups, sharding
+from vlax.data.pipeline import filler
 from vlax.data.prompts import Encoder
 from vlax.decoding import DecodeConfig, Generator
 from vlax.errors import VlaxError
@@ -35,15 +36,7 @@ class Predictor:
 
     def batch(self, requests: Sequence[Request], length: int) -> dict[str, np.ndarray]:
         """The batch contract's arrays for at most batch_size prompts, padded to `length` text slots."""
-        rows, pixels = self.batch_size, self.config.vision.image_size if self.config.vision else 1
-        out = {
-            "image": np.zeros((rows, 1, pixels, pixels, 3), np.uint8),
-            "has_image": np.zeros((rows, 1), bool),
-            "tokens": np.full((rows, length), self.encoder.tokenizer.pad_token_id, np.int32),
-            "segment": np.zeros((rows, length), np.int32),
-            "example": np.zeros((rows, length), np.int32),
-            "row": np.full((rows, 1), -1, np.int32),
-        }
+        out = filler(self.batch_size, length, self.config.preprocess, self.encoder)
         for i, request in enumerate(requests):
             size = len(request.prompt)
             if request.image is not None and self.config.vision:

@@ -135,6 +135,19 @@ class ImageCache:
         return image
 
 
+def filler(rows: int, length: int, preprocess: Preprocess | None, encoder: Encoder) -> dict[str, np.ndarray]:
+    """A batch of nothing but filler, to be filled in: pads, hidden images (one pixel for a text-only model), row ids -1."""
+    pixels = preprocess.size if preprocess else 1
+    return {
+        "image": np.zeros((rows, 1, pixels, pixels, 3), np.uint8),
+        "has_image": np.zeros((rows, 1), bool),
+        "tokens": np.full((rows, length), encoder.tokenizer.pad_token_id, np.int32),
+        "segment": np.zeros((rows, length), np.int32),
+        "example": np.zeros((rows, length), np.int32),
+        "row": np.full((rows, 1), -1, np.int32),
+    }
+
+
 class RowCounter:
     """What was left out, and the first names of it."""
 
@@ -170,15 +183,7 @@ class Collator:
             raise VlaxError(f"stage.overlong={self.overlong!r} is not one of drop, cut")
 
     def __call__(self, ids: np.ndarray) -> dict[str, np.ndarray]:
-        rows, length, pixels = len(ids), self.text_length, self.preprocess.size if self.preprocess else 1
-        batch = {
-            "image": np.zeros((rows, 1, pixels, pixels, 3), np.uint8),
-            "has_image": np.zeros((rows, 1), bool),
-            "tokens": np.full((rows, length), self.encoder.tokenizer.pad_token_id, np.int32),
-            "segment": np.zeros((rows, length), np.int32),
-            "example": np.zeros((rows, length), np.int32),
-            "row": np.full((rows, 1), -1, np.int32),
-        }
+        batch = filler(len(ids), self.text_length, self.preprocess, self.encoder)
         for i, row_id in enumerate(ids):
             if row_id >= 0:
                 self._fill(batch, i, int(row_id))
