@@ -33,8 +33,9 @@ def print_header(s, begin: int) -> None:
         note = f", {dropped} dropped as evaluation images" if dropped else ""
         print(f"data      {source.name}: {len(source):,} rows, {count:,} an epoch{note}")
     epochs = s.updates * stage.batch_size / mixture.epoch_size
+    split = f" in {stage.accumulate} micro-batches ({stage.accumulation})" if stage.accumulate > 1 else ""
     print(
-        f"steps     {s.updates:,} updates of {stage.batch_size} rows ({stage.accumulate} micro-batches, {stage.accumulation}) "
+        f"steps     {s.updates:,} updates of {stage.batch_size} rows{split} "
         f"= {epochs:.2f} epochs; text {stage.text_length} tokens"
     )
     if begin:
