@@ -95,6 +95,7 @@ def stage(name: str) -> ConfigDict:
     s.accumulation = "multisteps"  # optax.MultiSteps, or scan: one compiled step over all micro-batches
     s.text_length = 40  # T: prompt and answer tokens; longer rows follow overlong
     s.overlong = "drop"  # drop: leave the row out and count it; cut: cut the answer's end
+    s.augment = ()  # of training pictures: flip (never where the text says left or right), shift
     s.warmup = 0.03  # share of the updates
     s.final_learning_rate = 0.0  # at the cosine's end, as a share of the peak
     s.clip = 1.0  # global gradient norm; 0: off

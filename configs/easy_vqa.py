@@ -22,6 +22,7 @@ def get_config():
     s.trainable = {"all": "."}
     s.learning_rate = {"all": 1e-3}
     s.weight_decay = 0.1
+    s.augment = ("flip", "shift")  # 800 pictures are soon known by heart
     s.mixture = {"questions": datasets.weighted(_set("train"), 1.0)}
     scores.on(s, "questions", _set("train"), _set("val"), _set("test"))
     s.steps, s.eval_every, s.eval_batches, s.select = 1600, 200, 20, "best"

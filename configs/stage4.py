@@ -20,10 +20,10 @@ def stage(variant: str):
     else:
         s.learning_rate = {"projector": 2e-3, "decoder": 2e-3}
         s.mixture = {
-            "questions": datasets.weighted(datasets.scenes("train", "dialogue"), 1.0),
+            "questions": datasets.weighted({**datasets.scenes("train", "dialogue"), "size": 24_000}, 1.0),
             "human": datasets.weighted(datasets.scenes("train", "human"), 0.25),
         }
-        s.steps, s.eval_every, s.text_length = 2400, 400, 80
+        s.steps, s.eval_every, s.text_length = 2200, 400, 80
     return scores.questions(scores.captions(s, variant), variant)
 
 

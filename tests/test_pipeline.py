@@ -227,3 +227,15 @@ def test_resize_is_pillows_bicubic_of_rgb(mode):
     got = SQUARE.apply(image)
     assert got.dtype == np.uint8
     np.testing.assert_array_equal(got, want)
+
+
+def test_augmentation_follows_the_position(make):
+    """The same pictures for any number of hosts and any micro-batch, and others in the next epoch."""
+    collate = dataclasses.replace(make()[1].collate, augment=("shift",))
+    whole = HostBatches(collate, BATCH, 12)[3]["image"]
+    parts = [HostBatches(collate, BATCH, 12, host, 2)[3]["image"] for host in range(2)]
+    np.testing.assert_array_equal(whole, np.concatenate(parts))
+    micro = [HostBatches(collate, BATCH // 2, 24)[6 + i]["image"] for i in range(2)]
+    np.testing.assert_array_equal(whole, np.concatenate(micro))
+    plain = HostBatches(dataclasses.replace(collate, augment=()), BATCH, 12)[3]["image"]
+    assert (whole != plain).any()

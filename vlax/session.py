@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from vlax import groups, handover, optimizer, origins, sharding, steps
+from vlax.data import augment
 from vlax.data.pipeline import Collator, HostBatches, ImageCache, Mixture
 from vlax.data.prompts import Encoder
 from vlax.data.sources import open_source
@@ -128,7 +129,8 @@ def build(plan: StagePlan) -> Session:
     )
     hosts = {"host": jax.process_index(), "hosts": jax.process_count()}
     rows = stage.batch_size if scan else stage.batch_size // stage.accumulate
-    batches = HostBatches(collate(mixture), rows, updates * (1 if scan else stage.accumulate), **hosts,
+    training = collate(mixture, augment=augment.check(stage.augment))
+    batches = HostBatches(training, rows, updates * (1 if scan else stage.accumulate), **hosts,
                           micro_batches=stage.accumulate if scan else 1)  # fmt: skip
     validation = {}
     for name, spec in stage.validation.items():

@@ -15,104 +15,18 @@ A row that does not fit becomes filler and never shifts the order.
 
 import collections
 import dataclasses
-import functools
-import hashlib
-import json
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import grain
 import numpy as np
 
+from vlax.data import augment
+from vlax.data.mixture import Mixture
 from vlax.data.prompts import Encoder
-from vlax.data.rows import Row, Source
+from vlax.data.rows import Row
 from vlax.errors import VlaxError
 from vlax.images import Preprocess
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Mixture:
-    """Sources with weights, and the order in which their rows are met.
-
-    One epoch is one pass over the first source; the others contribute rows in proportion to their weights, each walking
-    through its own reshuffled passes. `shuffle=False` keeps the file order (evaluation; a single source then).
-    """
-
-    sources: Sequence[Source]
-    weights: Sequence[float]
-    seed: int
-    shuffle: bool = True
-
-    def __post_init__(self):
-        for source, weight in zip(self.sources, self.weights, strict=True):
-            if len(source) == 0:
-                raise VlaxError(f"data source {source.name} has no rows")
-            if weight <= 0:
-                raise VlaxError(f"data source {source.name} has weight {weight}; a weight is positive")
-
-    @functools.cached_property
-    def offsets(self) -> np.ndarray:
-        """Global id of each source's first row."""
-        return np.concatenate([[0], np.cumsum([len(s) for s in self.sources])]).astype(np.int64)
-
-    @functools.cached_property
-    def counts(self) -> np.ndarray:
-        """Rows that each source contributes to one epoch."""
-        first = len(self.sources[0])
-        counts = [max(1, round(first * weight / self.weights[0])) for weight in self.weights]
-        return np.array([first, *counts[1:]], np.int64)
-
-    @property
-    def epoch_size(self) -> int:
-        return int(self.counts.sum())
-
-    @functools.cached_property
-    def plan_hash(self) -> str:
-        """Identifies the row order: it changes with the rows, their weights, the seed and the shuffling."""
-        parts = [[s.name, s.fingerprint, len(s)] for s in self.sources]
-        text = json.dumps([parts, list(map(float, self.weights)), self.seed, self.shuffle])
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-    def _pass(self, source: int, number: int) -> np.ndarray:
-        """The order of one pass over a source."""
-        rows = len(self.sources[source])
-        if not self.shuffle:
-            return np.arange(rows)
-        return np.random.default_rng([self.seed, 1, source, number]).permutation(rows)
-
-    @functools.lru_cache(maxsize=3)  # noqa: B019  (a mixture lives as long as its run)
-    def epoch(self, number: int) -> np.ndarray:
-        """int64[epoch_size]: global row ids of one epoch, in the order in which they are met."""
-        parts = []
-        for source, count in enumerate(self.counts):
-            rows = len(self.sources[source])
-            begin, end = number * count, (number + 1) * count
-            passes = [self._pass(source, n) for n in range(begin // rows, -(-end // rows))]
-            start = begin - begin // rows * rows
-            parts.append(np.concatenate(passes)[start : start + count] + self.offsets[source])
-        order = np.concatenate(parts)
-        return np.random.default_rng([self.seed, 2, number]).permutation(order) if self.shuffle else order
-
-    def ids(self, begin: int, end: int) -> np.ndarray:
-        """Global row ids at positions begin..end-1: of an endless order when shuffled, else of one pass, then filler (-1)."""
-        if not self.shuffle:
-            position = np.arange(begin, end)
-            return np.where(position < self.epoch_size, position, -1)
-        epochs = range(begin // self.epoch_size, (end - 1) // self.epoch_size + 1)
-        rows = np.concatenate([self.epoch(e) for e in epochs])
-        return rows[begin - epochs[0] * self.epoch_size :][: end - begin]
-
-    def locate(self, row_id: int) -> tuple[Source, int]:
-        source = int(np.searchsorted(self.offsets, row_id, side="right")) - 1
-        return self.sources[source], int(row_id - self.offsets[source])
-
-    def row(self, row_id: int) -> Row:
-        source, index = self.locate(row_id)
-        return source[index]
-
-    def name(self, row_id: int) -> str:
-        """What an error calls a global row id: "coco:1234#2" """
-        return "filler" if row_id < 0 else f"{self.locate(row_id)[0].name}:{self.row(row_id).id}"
 
 
 class ImageCache:
@@ -176,20 +90,22 @@ class Collator:
     preprocess: Preprocess | None  # None: a text-only model; batches carry a dummy image of one pixel
     cache: ImageCache
     overlong: str = "drop"  # or "cut": the answer loses its end (EOS too), never the image
+    augment: tuple[str, ...] = ()  # see augment.py
     left_out: RowCounter = dataclasses.field(default_factory=RowCounter)
 
     def __post_init__(self):
         if self.overlong not in ("drop", "cut"):
             raise VlaxError(f"stage.overlong={self.overlong!r} is not one of drop, cut")
 
-    def __call__(self, ids: np.ndarray) -> dict[str, np.ndarray]:
+    def __call__(self, ids: np.ndarray, draws: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """The batch of some global row ids; draws: f64[rows,3], the random numbers of their augmentation."""
         batch = filler(len(ids), self.text_length, self.preprocess, self.encoder)
         for i, row_id in enumerate(ids):
             if row_id >= 0:
-                self._fill(batch, i, int(row_id))
+                self._fill(batch, i, int(row_id), None if draws is None else draws[i])
         return batch
 
-    def _fill(self, batch: Mapping[str, np.ndarray], i: int, row_id: int) -> None:
+    def _fill(self, batch: Mapping[str, np.ndarray], i: int, row_id: int, draw: np.ndarray | None) -> None:
         source, index = self.mixture.locate(row_id)
         row = source[index]
         tokens, segments = self.encoder.encode(row)
@@ -199,7 +115,8 @@ class Collator:
                 return
             tokens, segments = tokens[: self.text_length], segments[: self.text_length]
         if row.open_image is not None and self.preprocess:
-            batch["image"][i, 0] = self.cache.get(row, self.preprocess)
+            image = self.cache.get(row, self.preprocess)
+            batch["image"][i, 0] = image if draw is None else augment.apply(image, row, self.augment, draw)
             batch["has_image"][i, 0] = True
         batch["tokens"][i, : len(tokens)] = tokens
         batch["segment"][i, : len(tokens)] = segments
@@ -228,11 +145,12 @@ class HostBatches:
         return self.steps
 
     def __getitem__(self, step: int) -> dict[str, np.ndarray]:
-        begin = step * self.global_batch
-        ids = self.collate.mixture.ids(begin, begin + self.global_batch).reshape(self.micro_batches, self.hosts, -1)[
-            :, self.host
-        ]
-        batch = self.collate(ids.reshape(-1))
+        positions = step * self.global_batch + np.arange(self.global_batch)
+        mine = positions.reshape(self.micro_batches, self.hosts, -1)[:, self.host].reshape(-1)
+        mixture, draws = self.collate.mixture, None
+        if self.collate.augment:  # by position in the global order: the same whatever the batch, the hosts and the workers
+            draws = np.stack([np.random.default_rng([mixture.seed, 3, int(p)]).random(3) for p in mine])
+        batch = self.collate(mixture.ids(int(positions[0]), int(positions[-1]) + 1)[mine - positions[0]], draws)
         if self.micro_batches == 1:
             return batch
         return {key: value.reshape(self.micro_batches, -1, *value.shape[1:]) for key, value in batch.items()}
