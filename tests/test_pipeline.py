@@ -231,7 +231,7 @@ def test_resize_is_pillows_bicubic_of_rgb(mode):
 
 def test_augmentation_follows_the_position(make):
     """The same pictures for any number of hosts and any micro-batch, and others in the next epoch."""
-    collate = dataclasses.replace(make()[1].collate, augment=("shift",))
+    collate = dataclasses.replace(make().collate, augment=("shift",))
     whole = HostBatches(collate, BATCH, 12)[3]["image"]
     parts = [HostBatches(collate, BATCH, 12, host, 2)[3]["image"] for host in range(2)]
     np.testing.assert_array_equal(whole, np.concatenate(parts))

@@ -284,3 +284,11 @@ def test_sigterm_and_kill_of_the_real_command(tmp_path):
     assert_same_params(checkpoint.load_params(tmp_path / "alone" / name), checkpoint.load_params(workdir / name))
     steps_seen = [(r["step"], r["kind"]) for r in metrics.read(workdir / "stage0-vision")]
     assert len(set(steps_seen)) == len(steps_seen)
+
+
+def test_a_mistake_in_the_last_stage_is_found_before_the_first_is_trained(tmp_path):
+    config = tiny("stage2")
+    config.stage.trainable.projector = "^projektor/"
+    with pytest.raises(VlaxError, match="matches no parameter"):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run/stage0-vision").exists() and not (tmp_path / "run/stage0-decoder").exists()

@@ -7,6 +7,8 @@ a stage's name       WORKDIR/STAGE/hf/PART where that stage wrote the part in Hu
 """
 
 import dataclasses
+import functools
+import json
 import logging
 import math
 
@@ -155,7 +157,12 @@ def load_tokenizer(plan: StagePlan):
         rows = _decoder(plan, 0).vocab_size if origin.kind == "hf" else run.model.decoder.vocab_size or 1 << 30
         flag = "--config.run.tokenizer=DIR" if run.tokenizer else tokenizer.FLAG
         return tokenizer.load_tokenizer(run.tokenizer or origin.where, rows, flag)
-    sources = [open_source(spec, run.data_root, train=True) for spec in run.bpe_text.values()]
+    return _embedded_tokenizer(run.bpe_text.to_json(sort_keys=True), run.data_root, run.templates, run.bpe_vocab)
+
+
+@functools.lru_cache(maxsize=2)
+def _embedded_tokenizer(bpe_text: str, data_root: str, templates: str, vocab: int):
+    """The BPE trained on the sources of run.bpe_text (JSON), once a process."""
+    sources = [open_source(spec, data_root, train=True) for spec in json.loads(bpe_text).values()]
     rows = (source[i] for source in sources for i in range(len(source)))
-    texts = ("".join(text for text, _ in spans(row, run.templates)) for row in rows)
-    return train_bpe(texts, run.bpe_vocab)
+    return train_bpe(("".join(text for text, _ in spans(row, templates)) for row in rows), vocab)
