@@ -10,7 +10,7 @@ from configs import base, datasets
 
 
 def vision():
-    s = base.stage("stage0-vision")
+    s = base.stage("stage0_vision")
     s.captioner = True
     s.backbone = "vision"
     s.trainable = {"all": "."}
@@ -22,7 +22,7 @@ def vision():
 
 
 def decoder():
-    s = base.stage("stage0-decoder")
+    s = base.stage("stage0_decoder")
     s.init = {"decoder": "fresh"}
     s.backbone = "decoder"
     s.trainable = {"all": "."}

@@ -13,7 +13,7 @@ def stage(variant: str):
         s.batch_size, s.accumulate, s.text_length = 256, 4, 64
         s.eval_every = 500
     else:
-        s.init = {"vision": "stage0-vision", "projector": "fresh", "decoder": "stage0-decoder"}
+        s.init = {"vision": "stage0_vision", "projector": "fresh", "decoder": "stage0_decoder"}
         s.learning_rate = {"projector": 3e-3}
         s.mixture = {"ai": datasets.weighted(datasets.scenes("train", "ai"), 1.0)}
         s.steps, s.eval_every, s.text_length = 400, 200, 32
@@ -23,7 +23,7 @@ def stage(variant: str):
 def parents(variant: str):
     if variant == "0.9b":
         return {}
-    return {"stage0-vision": stage0.vision(), "stage0-decoder": stage0.decoder()}
+    return {"stage0_vision": stage0.vision(), "stage0_decoder": stage0.decoder()}
 
 
 def get_config(variant: str = "embedded"):

@@ -128,7 +128,7 @@ def test_errors_by_text(model, images, tmp_path, trained):
 
 
 def test_a_text_only_export_ignores_images(trained, images):
-    decoder = vlax.load(trained[1] / "stage0-decoder" / "export")
+    decoder = vlax.load(trained[1] / "stage0_decoder" / "export")
     assert decoder.config.vision is None and decoder.config.tokens_per_image == 0
     with_image, without = (decoder.logits([x], ["caption:"], ["a dog"]) for x in (images[0], None))
     np.testing.assert_array_equal(with_image, without)

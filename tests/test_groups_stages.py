@@ -20,9 +20,9 @@ PARAMS = {
 
 def test_parents_come_first(tmp_path):
     plans = stages.chain(tiny("stage4"), tmp_path)
-    assert [plan.name for plan in plans] == ["stage0-decoder", "stage0-vision", "stage1", "stage2", "stage3", "stage4"]
+    assert [plan.name for plan in plans] == ["stage0_decoder", "stage0_vision", "stage1", "stage2", "stage3", "stage4"]
     stage1 = plans[2]
-    assert stage1.parents == {"vision": tmp_path / "stage0-vision", "decoder": tmp_path / "stage0-decoder"}
+    assert stage1.parents == {"vision": tmp_path / "stage0_vision", "decoder": tmp_path / "stage0_decoder"}
     assert plans[-1].export == tmp_path / "stage4" / "export" and not plans[-1].finished
 
 
@@ -34,7 +34,7 @@ def test_a_circle_is_an_error(tmp_path):
 
 def test_an_unknown_parent_names_the_stages_there_are(tmp_path):
     config = tiny("stage2", stage__init__vision="stage7")
-    with pytest.raises(VlaxError, match=r"stage2: init names 'stage7'.*fresh, pretrained or one of: stage0-decoder, .*stage2"):
+    with pytest.raises(VlaxError, match=r"stage2: init names 'stage7'.*fresh, pretrained or one of: stage0_decoder, .*stage2"):
         stages.chain(config, tmp_path)
 
 
@@ -73,9 +73,9 @@ def test_what_is_left_to_do(tmp_path, caplog):
     plans = stages.chain(tiny("stage1"), tmp_path)
     plans[0].export.mkdir(parents=True)
     (plans[0].export / "manifest.json").write_text("{}")
-    assert [plan.name for plan in stages.todo(plans)] == ["stage0-vision", "stage1"]
-    assert "finished already: stage0-decoder" in caplog.text
-    assert "stage1 needs stage0-vision first: running them in this order" in caplog.text
+    assert [plan.name for plan in stages.todo(plans)] == ["stage0_vision", "stage1"]
+    assert "finished already: stage0_decoder" in caplog.text
+    assert "stage1 needs stage0_vision first: running them in this order" in caplog.text
 
 
 def test_patterns_assign_paths_to_the_first_group_that_matches():

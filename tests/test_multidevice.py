@@ -170,5 +170,5 @@ def test_two_processes_train_together(eight, tmp_path):
     assert one["losses"] == two["losses"] and len(one["losses"]) == 8
     assert one["losses"][0] == pytest.approx(eight["meshes"][MESHES[0]]["first"]["loss_sum"], rel=1e-5)
     assert one["latest"] == two["latest"] == 8 and one["equal"] and two["equal"]
-    lines = (tmp_path / "stage0-vision" / "metrics.jsonl").read_text().splitlines()
+    lines = (tmp_path / "stage0_vision" / "metrics.jsonl").read_text().splitlines()
     assert [(r["step"], r["kind"]) for r in map(json.loads, lines)] == [(2, "train"), (4, "train"), (4, "validation")]

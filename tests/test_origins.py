@@ -16,7 +16,7 @@ from vlax.errors import VlaxError
 @pytest.fixture(scope="module")
 def backbones(trained):
     """(tower, decoder): directories that stage 0 wrote in Hugging Face layout."""
-    return trained[1] / "stage0-vision/hf/vision", trained[1] / "stage0-decoder/hf/decoder"
+    return trained[1] / "stage0_vision/hf/vision", trained[1] / "stage0_decoder/hf/decoder"
 
 
 def test_stage_1_imports_what_stage_0_wrote(trained, backbones):
@@ -28,7 +28,7 @@ def test_stage_1_imports_what_stage_0_wrote(trained, backbones):
     kinds = [json.loads((directory / "config.json").read_text())["model_type"] for directory in backbones]
     assert kinds == ["siglip_vision_model", "qwen2"]
     child = checkpoint.load_params(workdir / "stage1/export")
-    for part, parent in (("vision", "stage0-vision"), ("decoder", "stage0-decoder")):
+    for part, parent in (("vision", "stage0_vision"), ("decoder", "stage0_decoder")):
         for path, value in checkpoint.load_params(workdir / parent / "export", parts=(part,)).items():
             np.testing.assert_array_equal(child[path], value, err_msg=path)
 

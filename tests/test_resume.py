@@ -29,7 +29,7 @@ def window(steps=4, **fields):
 @pytest.fixture
 def workdir(trained, tmp_path):
     """A workdir in which stage 0 is finished."""
-    for name in ("stage0-vision", "stage0-decoder"):
+    for name in ("stage0_vision", "stage0_decoder"):
         shutil.copytree(trained[1] / name, tmp_path / name)
     return tmp_path
 
@@ -38,7 +38,7 @@ def workdir(trained, tmp_path):
 def uninterrupted(trained, tmp_path_factory):
     """(export of an uninterrupted stage 1, its metrics)"""
     workdir = tmp_path_factory.mktemp("uninterrupted")
-    for name in ("stage0-vision", "stage0-decoder"):
+    for name in ("stage0_vision", "stage0_decoder"):
         shutil.copytree(trained[1] / name, workdir / name)
     train(window(), workdir)
     return checkpoint.load_params(workdir / "stage1" / "export"), metrics.read(workdir / "stage1"), workdir
@@ -138,7 +138,7 @@ def test_replay_compares_with_the_record(uninterrupted, tmp_path, trained):
 def test_frozen_parts_are_bit_equal_to_the_parents(trained):
     _, workdir = trained
     for child, parent, frozen in (
-        ("stage1", "stage0-vision", "vision"), ("stage1", "stage0-decoder", "decoder"), ("stage2", "stage1", "decoder"),
+        ("stage1", "stage0_vision", "vision"), ("stage1", "stage0_decoder", "decoder"), ("stage2", "stage1", "decoder"),
         ("stage3", "stage2", "vision"), ("stage4", "stage3", "vision"),
     ):  # fmt: skip
         mine, theirs = (checkpoint.read_manifest(workdir / name / "export")["checksums"] for name in (child, parent))
@@ -187,9 +187,9 @@ def test_changed_data_are_refused(workdir, monkeypatch):
 
 
 def test_another_tokenizer_or_prompts_in_the_parent_are_refused(workdir):
-    path = workdir / "stage0-vision" / "export" / "manifest.json"
+    path = workdir / "stage0_vision" / "export" / "manifest.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "templates": "0123"}))
-    with pytest.raises(VlaxError, match=r"stage stage1: its parent .*stage0-vision/export was trained with other templates"):
+    with pytest.raises(VlaxError, match=r"stage stage1: its parent .*stage0_vision/export was trained with other templates"):
         train(window(), workdir)
 
 
@@ -256,7 +256,7 @@ def test_sigterm_and_kill_of_the_real_command(tmp_path):
     text = textwrap.dedent(CONFIG).format(tests=str(REPO / "tests"), cache=str(REPO / ".cache" / "xla"))
     config.write_text(text.replace("STEPS", str(steps)))
     workdir = tmp_path / "w"
-    checkpoints = workdir / "stage0-vision" / "checkpoints"
+    checkpoints = workdir / "stage0_vision" / "checkpoints"
     alone = start(config, tmp_path / "alone")
     process = start(config, workdir)
     wait_for_checkpoint(process, checkpoints)
@@ -280,9 +280,9 @@ def test_sigterm_and_kill_of_the_real_command(tmp_path):
     assert process.returncode == 0 and "resuming  at micro-step" in out, out
     assert alone.wait(timeout=120) == 0
     alone.stdout.close()
-    name = "stage0-vision/export"
+    name = "stage0_vision/export"
     assert_same_params(checkpoint.load_params(tmp_path / "alone" / name), checkpoint.load_params(workdir / name))
-    steps_seen = [(r["step"], r["kind"]) for r in metrics.read(workdir / "stage0-vision")]
+    steps_seen = [(r["step"], r["kind"]) for r in metrics.read(workdir / "stage0_vision")]
     assert len(set(steps_seen)) == len(steps_seen)
 
 
@@ -291,4 +291,4 @@ def test_a_mistake_in_the_last_stage_is_found_before_the_first_is_trained(tmp_pa
     config.stage.trainable.projector = "^projektor/"
     with pytest.raises(VlaxError, match="matches no parameter"):
         train(config, tmp_path / "run")
-    assert not (tmp_path / "run/stage0-vision").exists() and not (tmp_path / "run/stage0-decoder").exists()
+    assert not (tmp_path / "run/stage0_vision").exists() and not (tmp_path / "run/stage0_decoder").exists()
