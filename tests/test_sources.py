@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from vlax.data.files import CocoCaptions, VqaQuestions, open_picture
+from vlax.data.formats.coco import CocoCaptions
+from vlax.data.formats.vqa import VqaQuestions
+from vlax.data.reading import open_picture
 from vlax.data.sources import open_source
 from vlax.errors import VlaxError
 

@@ -9,8 +9,9 @@ open_source({"kind": "vqa", "questions": "q.json", "annotations": "a.json", "ima
 from collections.abc import Collection, Mapping
 
 from vlax.data.cells import CellSource
-from vlax.data.conversations import Conversations
-from vlax.data.files import CocoCaptions, VqaQuestions
+from vlax.data.formats.coco import CocoCaptions
+from vlax.data.formats.llava import Conversations
+from vlax.data.formats.vqa import VqaQuestions
 from vlax.data.rows import Source
 from vlax.data.scenes import SceneSource
 from vlax.errors import VlaxError

@@ -10,7 +10,8 @@ alignment stages want of LLaVA-Pretrain, whose instructions are paraphrases of o
 
 import json
 
-from vlax.data.files import FileSource, Item, field, join, read_file
+from vlax.data.files import FileSource, Item
+from vlax.data.reading import field, join, read_file
 from vlax.data.rows import TASKS, Turn
 from vlax.errors import VlaxError
 

@@ -1,0 +1,37 @@
+"""COCO captions JSON.
+
+CocoCaptions("captions_train.json", "images", train=True)[1]   Row(id="17#1", image_id="17", task="caption", ...)
+CocoCaptions("captions_val.json", "images", train=False)[0]    Row(id="17", references=("a dog runs", ...), ...)
+"""
+
+from vlax.data.files import FileSource, Item
+from vlax.data.reading import field, file_names, join, parse, read_file, rows, text
+from vlax.data.rows import TASKS
+from vlax.errors import VlaxError
+
+SHAPE = 'COCO captions are {"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}'
+
+
+class CocoCaptions(FileSource):
+    """COCO captions: one row per caption to train on, one per picture with all references to evaluate on."""
+
+    def __init__(self, annotations, images, train: bool, task="caption", *, base="", drop_image_ids=(), limit=None):
+        if task not in TASKS[:2]:
+            raise VlaxError(f"{annotations}: captions have no task {task!r}; the tasks are {', '.join(TASKS[:2])}")
+        path = join(base, annotations)
+        content = read_file(path)
+        data = parse(path, content, SHAPE)
+        names = file_names(path, data, SHAPE)
+        captions: dict[str, list[str]] = {image_id: [] for image_id in names}
+        for at, row in enumerate(rows(path, data, "annotations", SHAPE)):
+            where = f"{path}: annotations[{at}]"
+            image_id = str(field(where, row, "image_id", SHAPE))
+            if image_id not in names:
+                raise VlaxError(f"{where} names image {image_id}, which `images` does not list; add it there or remove the row")
+            captions[image_id].append(text(where, row, "caption", SHAPE))
+        if train:
+            items = [Item(f"{i}#{k}", i, names[i], "", c) for i, said in captions.items() for k, c in enumerate(said)]
+        else:
+            items = [Item(i, i, names[i], "", said[0], tuple(said)) for i, said in captions.items() if said]
+        settings = {"kind": "coco", "train": train}
+        super().__init__(f"coco-{path.stem}", task, str(images), base, settings, [content], items, drop_image_ids, limit)

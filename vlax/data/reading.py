@@ -1,0 +1,85 @@
+"""What every file format needs: paths, bytes, JSON with errors that name the place, and pictures."""
+
+import json
+from typing import BinaryIO
+
+from etils import epath
+from PIL import Image, ImageOps
+
+from vlax.errors import VlaxError
+
+
+def open_picture(path: str, row_id: str) -> Image.Image:
+    """The decoded picture: RGB, upright (EXIF orientation applied). VlaxError where it is missing or does not decode."""
+    try:
+        with epath.Path(path).open("rb") as file:
+            return decode_picture(file, path, row_id)
+    except FileNotFoundError:
+        way_out = "put it there, mend the source's `images` folder or remove the row from the annotations"
+        raise VlaxError(f"row {row_id}: {path}: the picture is missing; {way_out}") from None
+
+
+def decode_picture(file: BinaryIO, name: str, row_id: str) -> Image.Image:
+    """The picture in an open file or a BytesIO, as `open_picture`; `name` is what an error calls it."""
+    try:
+        image = Image.open(file)
+        image.load()  # the whole file: a truncated one fails here, where its row is known
+        return ImageOps.exif_transpose(image).convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # what Pillow's decoders raise
+        reason = f"the picture does not decode ({error})".replace("\n", " ")
+        raise VlaxError(f"row {row_id}: {name}: {reason}; replace the file or remove the row from the annotations") from None
+
+
+def join(base, path) -> epath.Path:
+    """`"/data" + "a.json" -> /data/a.json`; a path that says where it starts (`/a.json`, `gs://b/a.json`) stays."""
+    return epath.Path(path) if "://" in str(path) else epath.Path(base) / path
+
+
+def read_file(path: epath.Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise VlaxError(f"there is no file {path}; mend the path in the data source or --config.run.data_root=DIR") from None
+    except OSError as error:
+        raise VlaxError(f"{path} cannot be read ({error}); mend the path or its permissions") from None
+
+
+def parse(path: epath.Path, content: bytes, *shapes: str) -> dict:
+    """The JSON object of a file; `shapes` say in an error what was looked for."""
+    try:
+        data = json.loads(content)
+    except ValueError as error:
+        raise VlaxError(f"{path} is not JSON ({error}); fetch or export it again") from None
+    if not isinstance(data, dict):
+        raise VlaxError(f"{path} holds a {type(data).__name__}, not an object; {'; '.join(shapes)}")
+    return data
+
+
+def rows(path: epath.Path, data: dict, key: str, shape: str) -> list[dict]:
+    found = data.get(key)
+    if not isinstance(found, list):
+        raise VlaxError(f'{path} has no list "{key}" (it has: {", ".join(data) or "nothing"}); {shape}')
+    for at, row in enumerate(found):
+        if not isinstance(row, dict):
+            raise VlaxError(f"{path}: {key}[{at}] is a {type(row).__name__}, not an object; {shape}")
+    return found
+
+
+def file_names(path: epath.Path, data: dict, shape: str) -> dict[str, str]:
+    """{image id: file name} of the `images` list."""
+    listed = [(f"{path}: images[{at}]", row) for at, row in enumerate(rows(path, data, "images", shape))]
+    return {str(field(where, row, "id", shape)): text(where, row, "file_name", shape) for where, row in listed}
+
+
+def field(where: str, row: dict, key: str, shape: str):
+    if row.get(key) is None:
+        raise VlaxError(f'{where} has no "{key}"; {shape}')
+    return row[key]
+
+
+def text(where: str, row: dict, key: str, shape: str) -> str:
+    """A text field with its white space (COCO has stray line ends) reduced to single blanks."""
+    value = field(where, row, key, shape)
+    if not isinstance(value, str) or not value.strip():
+        raise VlaxError(f'{where}: "{key}" is {value!r}, not a text; mend or remove the row')
+    return " ".join(value.split())
