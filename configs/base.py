@@ -104,12 +104,9 @@ def stage(name: str) -> ConfigDict:
     s.eval_every = 0  # updates between two validations, each with a checkpoint; 0: at the end only
     s.eval_batches = 8  # batches of held-out loss a source
     s.validation = ConfigDict()  # held-out sources for the loss, as in mixture
-    s.generate = ConfigDict()  # held-out sources for the small generative evaluation while training
-    s.generate_samples = 64  # rows of each
-    s.test = ConfigDict()  # sources that eval.py scores
-    s.prior = ConfigDict()  # by test name: {train: source, validation: source} of the prior that sees no image
-    s.max_new_tokens = 32  # of an answer
-    s.num_beams = 1  # 1: greedy
+    s.generate_samples = 64  # rows of each suite's validation set that are decoded and scored at every validation
+    # by name: the suites that eval.py runs and, on their validation sets, training (vlax/evaluation/protocol.py)
+    s.suites = ConfigDict()
     s.select = "last"  # which state is exported and evaluated: last, or best (on validation loss)
     s.reference = ""  # JSON with reference curves to draw under this run's
     return s

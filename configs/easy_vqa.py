@@ -24,9 +24,9 @@ def get_config():
     s.weight_decay = 0.1
     s.augment = ("flip", "shift")  # 800 pictures are soon known by heart
     s.mixture = {"questions": datasets.weighted(_set("train"), 1.0)}
-    scores.on(s, "questions", _set("train"), _set("val"), _set("test"))
+    scores.on(s, "questions", scores.own("question", *(_set(split) for split in ("train", "val", "test")), max_new_tokens=8))
     s.steps, s.eval_every, s.eval_batches, s.select = 1600, 200, 20, "best"
-    s.text_length, s.max_new_tokens = 24, 8
+    s.text_length = 24
     config = base.config("embedded", s, {})
     config.run.bpe_text = {"questions": _set("train")}
     config.run.bpe_vocab = 350

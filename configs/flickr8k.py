@@ -19,9 +19,10 @@ def get_config():
     s.learning_rate = {"all": 1e-3}
     s.weight_decay = 0.1
     s.mixture = {"captions": datasets.weighted(_set("train"), 1.0)}
-    scores.on(s, "captions", _set("train"), _set("val"), _set("test"))
+    suite = scores.own("caption", *(_set(split) for split in ("train", "val", "test")), num_beams=4, max_new_tokens=24)
+    scores.on(s, "captions", suite)
     s.steps, s.eval_every, s.eval_batches, s.select = 1200, 150, 40, "best"
-    s.text_length, s.max_new_tokens, s.num_beams = 32, 24, 4
+    s.text_length = 32
     config = base.config("embedded", s, {})
     config.run.bpe_text = {"captions": _set("train")}
     config.run.bpe_vocab = 1500

@@ -1,29 +1,18 @@
 """Transfer to pathology questions. Plain: the embedded cells, from stage 4. `:0.9b`: PathVQA, from the full-size stage 4.
 
-`:0.9b` expects PathVQA in VQAv2's two files; docs/data.md says how they look.
+`:0.9b` expects PathVQA's parquet files below run.data_root (vlax/evaluation/protocols/pathvqa_test.toml).
 """
 
 from configs import base, datasets, scores, stage4
-
-PATHVQA = {
-    split: {
-        "kind": "vqa",
-        "questions": f"pathvqa/questions_{split}.json",
-        "annotations": f"pathvqa/annotations_{split}.json",
-        "images": "pathvqa/images",
-    }
-    for split in ("train", "val", "test")
-}
-CELLS = {split: {"kind": "cells", "split": split} for split in ("train", "val", "test")}
+from vlax.evaluation import protocol
 
 
 def stage(variant: str):
     s = base.stage("pathvqa")
     s.init = {"vision": "stage4", "projector": "stage4", "decoder": "stage4"}
     s.trainable = {"projector": "^projector/", "decoder": "^decoder/"}
-    sets = CELLS
+    suite = protocol.read("pathvqa_test" if variant == "0.9b" else "embedded_cells")
     if variant == "0.9b":
-        sets = PATHVQA
         s.learning_rate = {"projector": 2e-5, "decoder": 2e-5}
         s.batch_size, s.accumulate, s.text_length, s.epochs, s.eval_every = 64, 1, 96, 3.0, 300
     else:
@@ -31,8 +20,8 @@ def stage(variant: str):
         s.trainable = {"vision": "^vision/", "projector": "^projector/", "decoder": "^decoder/"}
         s.learning_rate = {"vision": 5e-4, "projector": 1e-3, "decoder": 1e-3}
         s.steps, s.eval_every, s.text_length = 500, 250, 40
-    s.mixture = {"questions": datasets.weighted(sets["train"], 1.0)}
-    return scores.on(s, "questions", sets["train"], sets["val"], sets["test"])
+    s.mixture = {"questions": datasets.weighted(suite["data"]["train"], 1.0)}
+    return scores.on(s, "questions", suite)
 
 
 def get_config(variant: str = "embedded"):

@@ -1,27 +1,31 @@
-"""What stages are validated and scored on, and what their priors are fitted on."""
+"""What stages are scored on: suites of vlax/evaluation/protocols, or suites made here of one's own files."""
 
-from configs import datasets
+from vlax.evaluation import protocol
 
 
-def on(s, name: str, train: dict, val: dict, test: dict):
-    """Adds a named set to a stage: held-out loss and samples on `val`, eval.py on `test`, the prior from `train` and `val`."""
-    s.validation[name] = val
-    s.generate[name] = val
-    s.test[name] = test
-    s.prior[name] = {"train": train, "validation": val}
+def on(s, name: str, suite: dict):
+    """Adds a suite to a stage: eval.py runs it on its test set; its validation set gives the held-out loss, and the small
+    generative evaluation while training."""
+    s.suites[name] = suite
+    s.validation[name] = suite["data"].get("validation", suite["data"]["test"])
     return s
 
 
+def own(task: str, train: dict, val: dict, test: dict, **decoding) -> dict:
+    """A suite of one's own sources, e.g. own("caption", train, val, test, num_beams=4)."""
+    metrics = ["vqav2@official", "exact_match"] if task == "question" else ["CIDEr", "Bleu", "METEOR", "ROUGE_L"]
+    data = {"test": test, "validation": val, "train": train}
+    return {"task": task, "metrics": metrics, "decoding": decoding, "data": data}
+
+
 def captions(s, variant: str):
-    """The caption sets of the chain: fixed human references at every stage."""
+    """The caption suite of the chain: fixed human references at every stage."""
     if variant == "0.9b":
-        return on(s, "captions", datasets.COCO_TRAIN, datasets.COCO_VAL, datasets.COCO_VAL)
+        return on(s, "captions", protocol.read("coco_karpathy_test"))
     s.reference = "configs/reference/embedded.json"
-    return on(s, "captions", *(datasets.scenes(split, "human") for split in ("train", "val", "test")))
+    return on(s, "captions", protocol.read("embedded_captions"))
 
 
 def questions(s, variant: str):
-    """The question sets of the chain."""
-    if variant == "0.9b":
-        return on(s, "questions", datasets.VQAV2_TRAIN, datasets.VQAV2_VAL, datasets.VQAV2_VAL)
-    return on(s, "questions", *(datasets.scenes(split, "questions") for split in ("train", "val", "test")))
+    """The question suite of the chain."""
+    return on(s, "questions", protocol.read("vqav2_val" if variant == "0.9b" else "embedded_questions"))

@@ -37,10 +37,12 @@ def shrink(config):
     for stage in (config.stage, *config.parents.values()):
         stage.steps, stage.batch_size, stage.generate_samples, stage.eval_batches, stage.reference = STEPS, BATCH, 0, 1, ""
         stage.text_length = 96 if stage.name == "stage0_decoder" else 40
-        stage.overlong, stage.eval_every, stage.max_new_tokens = "cut", 0, 6
+        stage.overlong, stage.eval_every = "cut", 0
         stage.learning_rate = {name: 3e-3 for name in stage.learning_rate}  # alike, so that stages share compiled programs
-        sources = [*stage.mixture.values(), *stage.validation.values(), *stage.generate.values(), *stage.test.values()]
-        sources += [source for prior in stage.prior.values() for source in prior.values()]
+        sources = [*stage.mixture.values(), *stage.validation.values()]
+        for suite in stage.suites.values():
+            suite.decoding.max_new_tokens = 6
+            sources += suite.data.values()
         for source in sources:
             if source.kind == "scenes":
                 source.size = SIZES[source.split]

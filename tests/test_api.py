@@ -92,6 +92,15 @@ def test_logits_depend_on_image_and_prompt_and_on_earlier_answer_tokens_only(mod
     assert np.abs(base[0] - image[0]).max() > 1e-6 and np.abs(base[0] - other[0]).max() > 1e-6
 
 
+def test_answers_of_a_list_come_back_as_given(model, images, questions):
+    listed = ["yes", "no", "two", "left  "]
+    for by in ("trie", "likelihood"):
+        found = model.answer(images, questions, answers=listed, by=by, batch_size=8)
+        assert len(found) == ROWS and set(found) <= set(listed)
+    by_order = model.answer(images, questions, answers=listed[::-1], by="likelihood", batch_size=8)
+    assert by_order == found  # the order of the list decides nothing
+
+
 def test_images_may_be_paths_or_absent(model, images, tmp_path):
     images[0].save(tmp_path / "a.png")
     prompt = [model.encoder.prompt_text("caption", "")]

@@ -16,7 +16,7 @@ DRIVER = """
 import io, json, os, runpy, sys
 sys.path.insert(0, os.getcwd())
 from vlax import cli, chain
-from vlax.evaluation import suite
+from vlax.evaluation import evaluate
 from absl import flags
 results = []
 for number, (script, args) in enumerate(json.load(open(sys.argv[1]))):
@@ -68,6 +68,12 @@ CASES = {
     "other config": ([TINY, "--config.stage.batch_size=4"], "made with another config (stage.batch_size: 8 -> 4)"),
     "mesh": ([*FRESH, "--config.run.mesh.data=3"], "mesh (data, fsdp, tp) = (3, 1, 1) needs 3 devices"),
     "not trained": (["eval", STAGE3], "stage3 has no finished export in {dir}/w/stage3; train it first"),
+    "suite": (["eval", STAGE3, "--suite=coco"], "there is no suite 'coco'; there are coco_karpathy_test, embedded_captions"),
+    "suite's files": (["eval", STAGE3, "--suite=gqa_testdev", "--config.run.data_root={dir}/nothing"], "It needs, below run.data"),
+    "custom": (["eval", STAGE3, "--suite=custom"], "--suite=custom needs --data=CAPTIONS.json or --data=QUESTIONS.json,ANN"),
+    "no eval config": (["eval"], "--config is missing, e.g. --config=configs/stage3.py"),
+    "compare": (["eval", "--compare", "{dir}/a", "{dir}/b"], "{dir}/a holds no evaluation: there is no scores.json"),
+    "compare one": (["eval", "--compare={dir}/a"], "--compare takes two directories that eval.py wrote, not 1"),
     "checkpoint": (["eval", "--config={dir}/tiny4.py", "--checkpoint={dir}/nothing"], "nothing is not a finished vlax export"),
 }  # fmt: skip
 

@@ -13,6 +13,7 @@ from conftest import REPO, tiny
 from configs import base
 from vlax import groups, optimizer, origins, session, sharding, stages
 from vlax.errors import VlaxError
+from vlax.evaluation import protocol
 
 NAMES = sorted(p.stem for p in (REPO / "configs").glob("*.py") if "def get_config" in p.read_text())
 CHAIN = [name for name in NAMES if re.fullmatch(r"stage[1-4]", name)]
@@ -41,7 +42,8 @@ def test_every_config_and_variant_builds_a_chain(name):
             session.check_stage(plan.stage, plan.stage.trainable)
             assert plan.stage.keys() == base.stage("x").keys() and plan.run.keys() == base.run().keys()
             optimizer.make(session.optimizer_config(plan.stage, 10), {}, dict(plan.stage.learning_rate))
-            assert set(plan.stage.prior) <= set(plan.stage.test)
+            for name, content in plan.stage.suites.items():
+                protocol.from_dict(name, content.to_dict())
 
 
 def test_every_field_has_its_comment():

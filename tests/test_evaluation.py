@@ -1,19 +1,21 @@
 """Predictions on disk, the blind twin's pictures, and the whole evaluation on the shared chain."""
 
+import contextlib
 import dataclasses
 import functools
+import io
 import json
 
 import pytest
+from etils import epath
 from PIL import Image
 
 from vlax import api
 from vlax.data.rows import Row, Turn
 from vlax.decoding import DecodeConfig
 from vlax.errors import VlaxError
-from vlax.evaluation import runner, scoring, suite
-
-DECODE = DecodeConfig(max_new_tokens=4)
+from vlax.evaluation import compare, evaluate, protocol, runner
+from vlax.evaluation.evaluate import Options
 
 
 def row(number: int, image_id: str) -> Row:
@@ -51,84 +53,112 @@ def model(trained):
     return api.load(trained[1] / "stage4" / "export")
 
 
+def suites_of(config) -> list[protocol.Suite]:
+    return protocol.suites({name: content.to_dict() for name, content in config.stage.suites.items()})
+
+
 @pytest.fixture(scope="module")
-def sets(trained):
-    return runner.open_sets(trained[0].stage.test, "", limit=20)  # more than a physical batch of 32 in all
+def tests_of_stage4(trained):
+    """Captions and questions; together more than four physical batches of 4."""
+    small = [dataclasses.replace(suite, physical_batch=4) for suite in suites_of(trained[0])]
+    return runner.open_sets(small, "", limit=20)
 
 
-@pytest.fixture
-def small_batches(monkeypatch):
-    monkeypatch.setattr(runner, "BATCH", 4)
+def predicted(model, test, path, run="r", **options):
+    return runner.predict(model, test, epath.Path(path), run, **options)
 
 
-def protocol(model, sets, decode=DECODE, blind=None):
-    return runner.protocol(model, sets, decode, blind)
-
-
-def test_predictions_go_on_by_id(model, sets, tmp_path, small_batches, monkeypatch):
-    directory = api_path(tmp_path)
-    proto = protocol(model, sets)
-    lines = runner.predict(model, sets, DECODE, directory, proto)
+def test_predictions_go_on_by_id(model, tests_of_stage4, tmp_path, monkeypatch, capsys):
     path = tmp_path / "predictions.jsonl"
+    lines = [line for test in tests_of_stage4 for line in predicted(model, test, path)]
     whole = path.read_text()
-    assert [(line["set"], line["id"]) for line in lines] == [(s.name, r.id) for s in sets for r in s.rows]
-    assert json.loads(whole.splitlines()[0]) == {"protocol": proto["hash"], "model": proto["model"]}
-    assert [json.loads(line) for line in whole.splitlines()[1:]] == lines
+    assert [(line["set"], line["id"]) for line in lines] == [(t.name, r.id) for t in tests_of_stage4 for r in t.rows]
+    assert [json.loads(line) for line in whole.splitlines()] == lines
 
     asked = []
     real = runner.requests
-    monkeypatch.setattr(runner, "requests", lambda model, rows: asked.extend(r.id for r in rows) or real(model, rows))
-    for keep in (len(whole), len(whole) // 2, whole.index("\n") + 1):  # whole; half of a line at its end; the head alone
+    monkeypatch.setattr(runner, "requests", lambda m, t, rows, pool: asked.extend(r.id for r in rows) or real(m, t, rows, pool))
+    for keep in (len(whole), len(whole) // 2, 0):  # whole; half of a line at its end; nothing
         path.write_text(whole[:keep])
-        done = whole[:keep].count("\n") - 1
+        done = whole[:keep].count("\n")
         asked.clear()
-        assert runner.predict(model, sets, DECODE, directory, proto) == lines
+        assert [line for test in tests_of_stage4 for line in predicted(model, test, path)] == lines
         assert len(asked) == len(lines) - done
         assert path.read_text() == whole
+    assert "questions: " in capsys.readouterr().out
 
 
-def api_path(path):
-    from etils import epath
-
-    return epath.Path(path)
-
-
-def test_another_protocol_or_model_starts_afresh(model, sets, tmp_path, small_batches):
-    directory, path = api_path(tmp_path), tmp_path / "predictions.jsonl"
-    runner.predict(model, sets, DECODE, directory, protocol(model, sets))
-    longer = dataclasses.replace(DECODE, max_new_tokens=5)
-    other = protocol(model, sets, longer)
-    assert other["hash"] != protocol(model, sets)["hash"]
-    runner.predict(model, sets, longer, directory, other)
-    lines = path.read_text().splitlines()
-    assert json.loads(lines[0])["protocol"] == other["hash"] and len(lines) == 1 + sum(len(s.rows) for s in sets)
-    retrained = {**other, "model": {"stage": "stage4", "checksums": {"decoder": "other"}}}
-    runner.predict(model, sets, longer, directory, retrained)
-    assert json.loads(path.read_text().splitlines()[0])["model"] == retrained["model"]
+def test_no_prediction_is_ever_thrown_away(model, tests_of_stage4, tmp_path):
+    """Another protocol or other weights add lines; the old ones stay, and are there again when asked for."""
+    path, test = tmp_path / "predictions.jsonl", tests_of_stage4[0]
+    first = predicted(model, test, path, "a")
+    before = path.read_text()
+    shorter = dataclasses.replace(test, suite=dataclasses.replace(test.suite, decoding=DecodeConfig(max_new_tokens=2)))
+    predicted(model, shorter, path, "b")
+    after = path.read_text()
+    assert after.startswith(before) and len(after) > len(before)
+    assert predicted(model, test, path, "a") == first and path.read_text() == after
 
 
-def test_the_protocol_covers_what_a_score_depends_on(model, sets):
-    base = protocol(model, sets)["hash"]
-    fewer = [dataclasses.replace(s, rows=s.rows[:3]) for s in sets]
-    others = [protocol(model, fewer), protocol(model, sets, blind=0), protocol(model, sets, blind=1),
-              protocol(model, sets, dataclasses.replace(DECODE, num_beams=2)), protocol(model, sets[:1])]  # fmt: skip
-    assert len({base, *(p["hash"] for p in others)}) == 6 and protocol(model, sets)["hash"] == base
+def test_rows_asked_for_at_once_do_not_change_answers(model, tests_of_stage4, tmp_path):
+    """1, 3 and 4 rows at a time, padded to one physical batch: the same answers, as the same bytes."""
+    test, files = tests_of_stage4[1], []
+    for size in (1, 3, 4):
+        predicted(model, test, tmp_path / str(size) / "predictions.jsonl", at_once=size)
+        files.append((tmp_path / str(size) / "predictions.jsonl").read_bytes())
+    assert files[0] == files[1] == files[2] and files[0].count(b"\n") == len(test.rows)
+
+
+def test_the_protocol_covers_what_a_score_depends_on(model, tests_of_stage4):
+    test = tests_of_stage4[1]
+
+    def digest(blind=None, rows=None, **changes):
+        other = dataclasses.replace(test, suite=dataclasses.replace(test.suite, **changes), rows=rows or test.rows)
+        return runner.settings(model, other, blind)["hash"]
+
+    others = [digest(blind=0), digest(blind=1), digest(rows=test.rows[:3]), digest(decoding=DecodeConfig(num_beams=2)),
+              digest(metrics=("gqa",)), digest(prompt="{question}?"), digest(post_processing=("first_line",)),
+              digest(answers=("yes", "no")), digest(answers=("yes", "no"), answers_by="likelihood"),
+              digest(physical_batch=8)]  # fmt: skip
+    assert len({digest(), *others}) == 1 + len(others) and digest() == runner.settings(model, test, None)["hash"]
+    assert runner.run_key(model, {"hash": "x"}) != runner.run_key(model, {"hash": "y"})
+    retrained = dataclasses.replace(model, manifest={**model.manifest, "checksums": {"decoder": "other"}})
+    assert runner.run_key(retrained, {"hash": "x"}) != runner.run_key(model, {"hash": "x"})
+
+
+def test_a_prompt_and_post_processing_of_the_suite(model, tests_of_stage4):
+    suite = dataclasses.replace(
+        tests_of_stage4[1].suite, prompt="asked: {question}", post_processing=("first_line", "lowercase")
+    )
+    assert suite.prompt_text(" how many? ", model.encoder) == "asked: how many?"
+    assert model.encoder.decode(suite.prompt_ids("how many?", model.encoder)) == "asked: how many?"
+    assert suite.finish(" Two\nthree ") == "two"
 
 
 @pytest.fixture(scope="module")
-def evaluated(trained):
-    """(what suite.run returned for the twin and for the model, what it printed)"""
-    import contextlib
-    import io
+def quick_captions():
+    """METEOR takes seconds to start; test_captions.py has it."""
+    with pytest.MonkeyPatch.context() as patch:
+        real = protocol.from_dict
 
+        def without_meteor(name, values):
+            suite = real(name, values)
+            return dataclasses.replace(suite, metrics=tuple(m for m in suite.metrics if m != "METEOR"))
+
+        patch.setattr(protocol, "from_dict", without_meteor)
+        patch.setattr(compare, "from_dict", without_meteor)
+        yield
+
+
+@pytest.fixture(scope="module")
+def evaluated(trained, quick_captions):
+    """(what evaluate.run returned for the twin and for the model, what it printed)"""
     config, workdir = trained
     out = io.StringIO()
-    with contextlib.redirect_stdout(out), pytest.MonkeyPatch.context() as patch:
-        # METEOR takes five seconds a start, and five starts; test_captions.py has it.
-        patch.setattr(scoring.by_row, "__defaults__", (("Bleu", "ROUGE_L", "CIDEr"),))
-        twin = suite.run(config, str(workdir), blind=True, limit=8)
+    with contextlib.redirect_stdout(out):
+        twin = evaluate.run(config, str(workdir), Options(blind=True, limit=8))
         before = (workdir / "stage4" / "eval-blind" / "predictions.jsonl").stat().st_mtime_ns
-        full = suite.run(config, str(workdir), limit=8)
+        full = evaluate.run(config, str(workdir), Options(limit=8))
     assert (workdir / "stage4" / "eval-blind" / "predictions.jsonl").stat().st_mtime_ns == before  # read, not made again
     return twin, full, out.getvalue()
 
@@ -139,25 +169,94 @@ def test_scores_json(evaluated, trained):
     assert json.loads((directory / "eval" / "scores.json").read_text()) == json.loads(json.dumps(full))
     assert json.loads((directory / "eval-blind" / "scores.json").read_text()) == json.loads(json.dumps(twin))
     assert {"CIDEr", "Bleu_4", "ROUGE_L", "accuracy"} <= set(full) and len(full["protocol"]["hash"]) == 16
-    assert full["protocol"]["blind"] is None and twin["protocol"]["blind"]["images"] == "deranged by image id"
+    protocols = full["protocol"]["sets"]
+    assert protocols["captions"]["blind"] is None and protocols["questions"]["metrics"] == ["vqav2@official", "exact_match"]
+    assert twin["protocol"]["sets"]["captions"]["blind"]["images"] == "deranged by image id"
     captions, questions = full["sets"]["captions"], full["sets"]["questions"]
     assert captions["rows"] == questions["rows"] == 8
-    for metric in (captions["CIDEr"], questions["accuracy"]):
+    for metric in (*(captions[m] for m in ("CIDEr", "Bleu_1", "Bleu_4")), questions["accuracy"]):
         assert {"score", "twin", "prior", "interval", "over_twin", "over_prior"} <= set(metric)
         assert None not in metric.values()
+        assert metric["interval"].mean == pytest.approx(metric["score"], abs=1e-9)
+        assert metric["interval"].low - 1e-9 <= metric["score"] <= metric["interval"].high + 1e-9
     assert captions["CIDEr"]["twin"] == twin["sets"]["captions"]["CIDEr"]["score"]
     assert twin["sets"]["captions"]["CIDEr"]["twin"] is None
+    assert questions["accuracy"]["score"] == questions["exact_match: accuracy"]["score"]  # one answer repeated ten times
+    assert "min(matches" in full["formulas"]["questions"]["accuracy"] and "CIDEr" in full["formulas"]["captions"]
 
 
-def test_table_and_sheet(evaluated, trained):
+def test_table_sheet_and_report(evaluated, trained):
     _, full, printed = evaluated
     directory = trained[1] / "stage4"
-    assert f"stage4: captions (8 rows), questions (8 rows); protocol {full['protocol']['hash']}" in printed
+    told = [f"{name} (8 rows, protocol {full['protocol']['sets'][name]['hash']})" for name in ("captions", "questions")]
+    assert f"stage4: {', '.join(told)}" in printed
     assert "stage4 blind twin: " in printed and "score - twin" in printed and "captions CIDEr" in printed
     assert f"{full['CIDEr']:.3f}" in printed and "questions accuracy" in printed
     for folder in ("eval", "eval-blind"):
         with Image.open(directory / folder / "samples.png") as sheet:
             assert sheet.format == "PNG" and min(sheet.size) > 200
+    page = (directory / "eval" / "report.html").read_text()
+    assert page.count("<script") >= 2 and full["protocol"]["hash"] in page and "is there" in page
+
+
+def test_predictions_of_another_system(evaluated, trained, tmp_path, quick_captions, capsys):
+    """Our own predictions, brought back as if they were another's, get the same score without a model."""
+    _, full, _ = evaluated
+    config, workdir = trained
+    lines = [json.loads(line) for line in (workdir / "stage4" / "eval" / "predictions.jsonl").read_text().splitlines()]
+    answers = [{"question_id": line["id"], "answer": line["prediction"]} for line in lines if line["set"] == "questions"]
+    path = tmp_path / "theirs.json"
+    path.write_text(json.dumps(answers))
+    options = Options(predictions=str(path), suites=("questions",), limit=8)
+    scores = evaluate.run(config, str(workdir), options)
+    assert scores["sets"]["questions"]["accuracy"]["score"] == full["sets"]["questions"]["accuracy"]["score"]
+    assert scores["sets"]["questions"]["accuracy"]["twin"] is None and (workdir / "external/theirs/report.html").exists()
+    assert f"are in {workdir}/external/theirs" in capsys.readouterr().out
+    path.write_text("\n".join(json.dumps(answer) for answer in answers[1:]))
+    with pytest.raises(VlaxError, match=r"theirs.json: 1 ids of questions are missing \(.*\); every row of the suite needs"):
+        evaluate.run(config, str(workdir), options)
+    path.write_text(json.dumps([*answers, answers[0]]))
+    with pytest.raises(VlaxError, match="occurs twice; give one prediction a row"):
+        evaluate.run(config, str(workdir), options)
+    with pytest.raises(VlaxError, match="--predictions is scored on one suite, not on 2: name it with --suite=NAME"):
+        evaluate.run(config, str(workdir), dataclasses.replace(options, suites=()))
+
+
+def test_comparisons_refuse_different_protocols(evaluated, trained, quick_captions, capsys):
+    config, workdir = trained
+    mine = compare.load(workdir / "stage4" / "eval")
+    pairs = compare.paired(mine, mine)
+    assert {name: set(pair.differences) for name, pair in pairs.items()} == {
+        name: set(metrics) - {"rows"} for name, metrics in mine.scores["sets"].items()
+    }
+    assert all(d == (0.0, 0.0, 0.0) for pair in pairs.values() for d in pair.differences.values())
+    blind = compare.load(workdir / "stage4" / "eval-blind")
+    with pytest.raises(
+        VlaxError, match=r"captions was evaluated under two protocols \(.*which differ in blind: null and .*--diff"
+    ):
+        compare.paired(mine, blind)
+    scored = compare.paired(mine, blind, different_protocols=True)["captions"].differences["CIDEr"]
+    assert scored == mine.scores["sets"]["captions"]["CIDEr"]["over_twin"] or list(scored) == pytest.approx(
+        mine.scores["sets"]["captions"]["CIDEr"]["over_twin"]
+    )
+    evaluate.run(config, str(workdir), Options(limit=8, against="stage4"))
+    printed = capsys.readouterr().out
+    assert "stage4 - stage4, paired over rows" in printed and "questions accuracy" in printed
+    with pytest.raises(VlaxError, match=r"stage3 was not evaluated: there is no .*Run eval.py with its config first"):
+        compare.find(workdir, "stage3")
+    with pytest.raises(VlaxError, match="nowhere holds no evaluation: there is no scores.json"):
+        compare.load("/nowhere")
+
+
+def test_closed_questions(trained, tmp_path, quick_captions):
+    config, workdir = trained
+    options = Options(suites=("embedded_cells",), answers=("yes", "no"), limit=6, twin=False, report_samples=0)
+    scores = evaluate.run(config, str(workdir), options)
+    path = workdir / "stage4" / "eval" / "embedded_cells" / "predictions.jsonl"
+    assert {json.loads(line)["prediction"] for line in path.read_text().splitlines()} <= {"yes", "no"}
+    assert scores["protocol"]["sets"]["embedded_cells"]["answers"] == ["yes", "no"]
+    with pytest.raises(VlaxError, match="--answers is for questions; none of the suites asks any"):
+        evaluate.run(config, str(workdir), dataclasses.replace(options, suites=("captions",)))
 
 
 def test_which_export_is_scored(trained, tmp_path):
@@ -165,8 +264,8 @@ def test_which_export_is_scored(trained, tmp_path):
     from vlax import stages
 
     plan = stages.chain(config, workdir)[-1]
-    assert suite.export_directory(plan, "") == suite.export_directory(plan, "last") == plan.export
-    assert suite.export_directory(plan, "best") == plan.export  # the last state was the best: there is one export
-    assert str(suite.export_directory(plan, "/some/where")) == "/some/where"
+    assert evaluate.export_directory(plan, "") == evaluate.export_directory(plan, "last") == plan.export
+    assert evaluate.export_directory(plan, "best") == plan.export  # the last state was the best: there is one export
+    assert str(evaluate.export_directory(plan, "/some/where")) == "/some/where"
     with pytest.raises(VlaxError, match=r"stage4 has no finished export in .*train it first: python train.py"):
-        suite.export_directory(stages.chain(config, tmp_path)[-1], "")
+        evaluate.export_directory(stages.chain(config, tmp_path)[-1], "")

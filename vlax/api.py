@@ -12,13 +12,13 @@ from flax import nnx
 from PIL import Image, UnidentifiedImageError
 from transformers import AutoTokenizer
 
-from vlax import checkpoint, groups, sharding
+from vlax import checkpoint, constrain, groups, sharding
 from vlax.data.prompts import Encoder
 from vlax.decoding import DecodeConfig
 from vlax.errors import VlaxError
 from vlax.masks import ANSWER
 from vlax.models.vlm import VLMConfig
-from vlax.predict import Predictor, Request
+from vlax.predict import Predictor, Request, gather
 from vlax.session import DTYPES, abstract_model
 
 
@@ -33,14 +33,27 @@ class Model:
     mesh: jax.sharding.Mesh
     manifest: dict
 
-    def generate(self, images: Sequence, prompts: Sequence[str], *, batch_size: int = 16, **decoding) -> list[str]:
+    def generate(
+        self,
+        images: Sequence,
+        prompts: Sequence[str],
+        *,
+        batch_size: int = 16,
+        answers: Sequence[str] | None = None,
+        by: str = "trie",
+        **decoding,
+    ) -> list[str]:
         """One text a prompt. images: PIL images or paths, None for a prompt without one; as many as prompts.
 
-        decoding: fields of `vlax.decoding.DecodeConfig`: max_new_tokens (32), num_beams (1: greedy), temperature, top_p,
-        length_penalty, seed. VlaxError for an unknown one, and for an image that does not open.
+        answers: the only texts there are, each returned as given; `by` "trie" (greedy decoding among them) or "likelihood"
+        (the one of the largest log-probability, EOS included, not normalised by length). decoding: fields of
+        `vlax.decoding.DecodeConfig`: max_new_tokens (32), num_beams (1: greedy), temperature, top_p, length_penalty, seed.
+        VlaxError for an unknown one, and for an image that does not open.
         """
         if len(images) != len(prompts):
             raise VlaxError(f"{len(images)} images and {len(prompts)} prompts; give one image (or None) a prompt")
+        if answers is not None and (isinstance(answers, str) or not answers):
+            raise VlaxError(f"answers={answers!r} is no list of answers; give at least one, such as ['yes', 'no']")
         if not prompts:
             return []
         try:
@@ -50,7 +63,7 @@ class Model:
             raise VlaxError(f"decoding has the options {', '.join(fields)}, not {', '.join(decoding)}") from None
         ids = [[*self.encoder.start, *self.encoder.ids(prompt)] for prompt in prompts]
         requests = [Request(p, self.pixels(image), row) for row, (p, image) in enumerate(zip(ids, images, strict=True))]
-        predictor = self.predictor(decode, batch_size)
+        predictor = self.predictor(decode, batch_size, tuple(answers or ()), by)
         return [text for batch in predictor.texts(self.params, requests) for text in batch]
 
     def caption(self, images: Sequence, **options) -> list[str]:
@@ -58,7 +71,7 @@ class Model:
         return self.generate(images, [self.encoder.prompt_text("caption", "")] * len(images), **options)
 
     def answer(self, images: Sequence, questions: Sequence[str], **options) -> list[str]:
-        """Answers to one question an image; options as in `generate`."""
+        """Answers to one question an image; options as in `generate`, answers=["yes", "no"] for closed questions."""
         return self.generate(images, [self.encoder.prompt_text("question", q) for q in questions], **options)
 
     def logits(self, images: Sequence, prompts: Sequence[str], answers: Sequence[str]) -> np.ndarray:
@@ -68,16 +81,15 @@ class Model:
         """
         if not len(images) == len(prompts) == len(answers):
             raise VlaxError(f"{len(images)} images, {len(prompts)} prompts and {len(answers)} answers; give one of each a row")
-        eos, space = self.encoder.tokenizer.eos_token_id, "" if self.encoder.templates == "chat" else " "
         heads = [[*self.encoder.start, *self.encoder.ids(prompt)] for prompt in prompts]
-        tails = [[*self.encoder.ids(space + answer.strip()), eos] for answer in answers]
+        tails = [constrain.answer_ids(self.encoder, answer) for answer in answers]
         predictor = self.predictor(DecodeConfig(1), len(prompts))
         requests = [Request(h + t, self.pixels(i)) for h, t, i in zip(heads, tails, images, strict=True)]
         batch = predictor.batch(requests, max(len(r.prompt) for r in requests))
         for row, (head, tail) in enumerate(zip(heads, tails, strict=True)):
             batch["segment"][row, len(head) : len(head) + len(tail)] = ANSWER
         with jax.set_mesh(self.mesh):
-            full = np.asarray(self._forward(self.params, sharding.put_batch(batch, self.mesh)))
+            full = gather(self._forward(self.params, predictor.place(batch)))
         out = np.zeros((len(prompts), max(map(len, tails)), full.shape[-1]), np.float32)
         for row, (head, tail) in enumerate(zip(heads, tails, strict=True)):
             out[row, : len(tail)] = full[row, len(head) - 1 : len(head) + len(tail) - 1]
@@ -99,13 +111,15 @@ class Model:
     def _forward(self):
         return jax.jit(lambda params, batch: groups.rebuild(self.graphdef, params)(batch))
 
-    def predictor(self, decode: DecodeConfig, batch_size: int) -> Predictor:
-        """A Predictor, compiled once for each (decode, batch_size)."""
+    def predictor(self, decode: DecodeConfig, batch_size: int, answers: tuple[str, ...] = (), by: str = "trie") -> Predictor:
+        """A Predictor, compiled once for each set of arguments; answers: the only texts there are (see `constrain.py`)."""
         if not hasattr(self, "_predictors"):
             self._predictors: dict = {}
-        key = (decode, batch_size)
+        key = (decode, batch_size, answers, by)
         if key not in self._predictors:
-            self._predictors[key] = Predictor(self.graphdef, self.config, self.encoder, decode, batch_size, self.mesh)
+            self._predictors[key] = Predictor(
+                self.graphdef, self.config, self.encoder, decode, batch_size, self.mesh, answers, by
+            )
         return self._predictors[key]
 
 

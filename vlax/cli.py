@@ -98,10 +98,13 @@ def define_config(example: str):
     )
 
 
-def prepare(config) -> None:
-    """Distributed start-up and the persistent compilation cache."""
+def prepare(config):
+    """Distributed start-up and the persistent compilation cache; returns the config. VlaxError without one."""
+    if config is None:
+        raise VlaxError("--config is missing, e.g. --config=configs/stage3.py")
     if config.run.distributed:
         jax.distributed.initialize()
     if config.run.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", os.path.expanduser(config.run.compilation_cache))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    return config

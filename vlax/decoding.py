@@ -1,4 +1,4 @@
-"""Decoding with a static key/value cache: greedy, sampling and (in `beam.py`) beam search.
+"""Decoding with a static key/value cache: greedy, sampling, beam search (`beam.py`) and answers from a list (`constrain.py`).
 
 Cache slots are [I image | P prompt | generated]; the token generated at step t lies in slot I + P + t and takes the position
 after its row's last prompt token plus t, so the padding of the prompt costs slots and no positions. The prefix runs once,
@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from vlax import beam, groups, masks
+from vlax import beam, constrain, groups, masks
 from vlax.errors import VlaxError
 from vlax.models.vlm import VLM, VLMConfig
 
@@ -80,14 +80,23 @@ class Generator:
     Returns tokens int32[B,max_new_tokens], pad_id after EOS, and scores f32[B]: the sum of the log-probabilities of a row's
     tokens, EOS included, under the model itself (temperature 1, whole vocabulary). A row's tokens depend neither on its slot
     nor on its batch mates while B and P stay the same; logits are not bit-equal across batch sizes.
-    Parameters and batch may be sharded over a mesh. Raises VlaxError for packed rows and for too short a position table.
+    trie: greedy decoding takes its edges only. Parameters and batch may be sharded over a mesh.
+    Raises VlaxError for packed rows and for too short a position table.
     """
 
-    def __init__(self, graphdef: nnx.GraphDef, model: VLMConfig, decode: DecodeConfig, eos_id: int, pad_id: int):
+    def __init__(
+        self,
+        graphdef: nnx.GraphDef,
+        model: VLMConfig,
+        decode: DecodeConfig,
+        eos_id: int,
+        pad_id: int,
+        trie: constrain.Trie | None = None,
+    ):
         if not 0 <= eos_id < model.decoder.vocab_size:
             raise VlaxError(f"decoding: eos_id={eos_id} is no token of a vocabulary of {model.decoder.vocab_size}")
         self.graphdef, self.model, self.decode = graphdef, model, decode
-        self.eos_id, self.pad_id = eos_id, pad_id
+        self.eos_id, self.pad_id, self.trie = eos_id, pad_id, trie
         # The prefill chooses the first token, so one step fewer than tokens; equal chunks keep the overshoot small.
         steps = decode.max_new_tokens - 1
         self._chunks = -(-steps // decode.chunk)
@@ -95,13 +104,14 @@ class Generator:
         self._start = jax.jit(self._start_impl)
         self._advance = jax.jit(self._advance_impl, donate_argnums=2)
         self._forced = jax.jit(self._forced_impl)
+        self._likelihood = jax.jit(self._likelihood_impl)
 
     def __call__(self, params: groups.Params, batch: dict) -> tuple[jax.Array, jax.Array]:
-        view, state = self._start(params, self._inputs(batch))
+        view, state = self._start(params, self._inputs(batch), self.trie)
         for _ in range(self._chunks):
             if state["done"]:
                 break
-            state = self._advance(params, view, state)
+            state = self._advance(params, view, state, self.trie)
         if self.decode.num_beams > 1:
             return state["best_tokens"], state["best_logp"]
         return state["tokens"], state["scores"]
@@ -111,9 +121,18 @@ class Generator:
 
         answers: int32[B,A], A at most max_new_tokens. The same numbers, up to rounding, as `VLM.__call__` on [prompt | answer].
         """
-        if answers.shape[1] > self.decode.max_new_tokens:
-            raise VlaxError(f"{answers.shape[1]} answer tokens do not fit max_new_tokens={self.decode.max_new_tokens}")
+        self._check_room(answers)
         return self._forced(params, self._inputs(batch), answers)
+
+    def likelihood(self, params: groups.Params, batch: dict, answers: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """(f32[B,A], bool[B,A]) of A alternatives a row, int32[A,B,L], padded after EOS: the sum of the log-probabilities of
+        each, EOS included, under the model itself, and whether greedy decoding would write it. One prefill serves all."""
+        self._check_room(answers)
+        return self._likelihood(params, self._inputs(batch), answers)
+
+    def _check_room(self, answers: jax.Array) -> None:
+        if answers.shape[-1] > self.decode.max_new_tokens:
+            raise VlaxError(f"{answers.shape[-1]} answer tokens do not fit max_new_tokens={self.decode.max_new_tokens}")
 
     def _inputs(self, batch: dict) -> dict:
         """The entries that decoding reads, checked while shapes are still known to be wrong for free."""
@@ -161,28 +180,33 @@ class Generator:
         hidden, _, cache = model.decoder.trace(x, now, visible[:, None], cache, size + index, positions)
         return model.decoder.logits(hidden[:, 0]), cache
 
-    def _choose(self, state: dict, logits: jax.Array, row: jax.Array) -> dict:
+    def _choose(self, state: dict, logits: jax.Array, row: jax.Array, trie: constrain.Trie | None) -> dict:
         """State after token t is chosen from f32[R,V]; rows that are done write pads and add nothing to their score."""
         t, finished, c = state["t"], state["finished"], self.decode
-        token = sample(logits, row, t, c) if c.temperature > 0 else jnp.argmax(logits, axis=-1).astype(jnp.int32)
+        node = state["node"]
+        if trie is not None:
+            token, node = constrain.choose(trie, node, logits)
+        else:
+            token = sample(logits, row, t, c) if c.temperature > 0 else jnp.argmax(logits, axis=-1).astype(jnp.int32)
         logp = jnp.take_along_axis(logits, token[:, None], axis=-1)[:, 0] - jax.nn.logsumexp(logits, axis=-1)
         return {
+            "node": node,
             "last": token,
             "tokens": state["tokens"].at[:, t].set(jnp.where(finished, self.pad_id, token), mode="drop"),
             "scores": state["scores"] + jnp.where(finished, 0.0, logp),
             "finished": finished | (token == self.eos_id) | (t >= c.max_new_tokens - 1),
         }
 
-    def _next(self, state: dict, logits: jax.Array, cache: list, row: jax.Array, size: int) -> dict:
+    def _next(self, state: dict, logits: jax.Array, cache: list, view: dict, trie: constrain.Trie | None) -> dict:
         c = self.decode
         if c.num_beams > 1:
             new, parent = beam.choose(state, logits, self.eos_id, c.max_new_tokens, c.length_penalty)
-            cache = beam.reorder(cache, parent, size)
+            cache = beam.reorder(cache, parent, view["visible"].shape[1])
         else:
-            new = self._choose(state, logits, row)
+            new = self._choose(state, logits, view["row"], trie)
         return {**new, "cache": cache, "t": state["t"] + 1, "done": new["finished"].all()}
 
-    def _start_impl(self, params, batch):
+    def _start_impl(self, params, batch, trie):
         logits, cache, view = self._prefill(groups.rebuild(self.graphdef, params), batch)
         rows, c = logits.shape[0], self.decode
         state = {"t": jnp.zeros((), jnp.int32), "finished": (batch["example"] == 0).all(-1)}
@@ -191,22 +215,20 @@ class Generator:
             state |= beam.start(pads, c.num_beams)
             # The prefill ran on B rows; only now do the beams of a row get a copy each.
             repeat = functools.partial(jnp.repeat, repeats=c.num_beams, axis=0)
-            size = view["visible"].shape[1]
             logits, cache, view = jax.tree.map(repeat, (logits, cache, view))
         else:
-            state |= {"tokens": pads, "scores": jnp.zeros(rows, jnp.float32)}
-            size = view["visible"].shape[1]
+            state |= {"tokens": pads, "scores": jnp.zeros(rows, jnp.float32), "node": jnp.zeros(rows, jnp.int32)}
         view["row"] = batch["row"][:, 0]
-        return view, self._next(state, logits, cache, view["row"], size)
+        return view, self._next(state, logits, cache, view, trie)
 
-    def _advance_impl(self, params, view, state):
-        model, size = groups.rebuild(self.graphdef, params), view["visible"].shape[1]
+    def _advance_impl(self, params, view, state, trie):
+        model = groups.rebuild(self.graphdef, params)
 
         def step(state, _):
             # In the steps of the last chunk beyond max_new_tokens all rows are done: the index only has to stay in range.
             index = jnp.minimum(state["t"], self.decode.max_new_tokens - 1) - 1
             logits, cache = self._feed(model, state["last"], index, state["cache"], view)
-            return self._next(state, logits, cache, view["row"], size), None
+            return self._next(state, logits, cache, view, trie), None
 
         return jax.lax.scan(step, state, length=self._chunk_steps)[0]
 
@@ -221,3 +243,7 @@ class Generator:
         indices = jnp.arange(answers.shape[1] - 1, dtype=jnp.int32)
         _, rest = jax.lax.scan(step, cache, (answers[:, :-1].T, indices))
         return jnp.concatenate([first[:, None], rest.transpose(1, 0, 2)], axis=1)
+
+    def _likelihood_impl(self, params, batch, answers):
+        model = groups.rebuild(self.graphdef, params)
+        return constrain.likelihood(model.decoder, *self._prefill(model, batch), answers, self.eos_id)

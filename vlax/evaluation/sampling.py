@@ -1,32 +1,37 @@
-"""The small generative evaluation while training: a few held-out rows, decoded and scored at every validation."""
+"""The small generative evaluation while training: the stage's suites on a few rows of their validation sets."""
 
+import dataclasses
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 from vlax import groups, session
 from vlax.api import Model
-from vlax.decoding import DecodeConfig
-from vlax.evaluation import runner, scoring
+from vlax.evaluation import predictions, protocol, runner, scoring
 
 
 def sampler(s: session.Session) -> Callable | None:
-    """`sample(state, frozen) -> {"NAME CIDEr": ..., "NAME accuracy": ...}` over stage.generate; None if it names no source."""
+    """`sample(state, frozen) -> {"NAME CIDEr": ..., "NAME accuracy": ...}`, the first metric of each suite of the stage; None
+    where there is no suite or no row to decode."""
     stage, run = s.plan.stage, s.plan.run
-    if not stage.generate or not stage.generate_samples:
+    if not stage.suites or not stage.generate_samples:
         return None
-    sets = runner.open_sets(stage.generate, run.data_root, stage.generate_samples)
+    suites = protocol.suites({name: content.to_dict() for name, content in stage.suites.items()})
+    suites = [dataclasses.replace(suite, metrics=suite.metrics[:1]) for suite in suites]
+    sets = runner.open_sets(suites, run.data_root, stage.generate_samples, in_training=True)
     model = Model(s.config, {}, s.encoder, s.graphdef, s.mesh, {})
-    decode = DecodeConfig(max_new_tokens=stage.max_new_tokens)
-    predictor = model.predictor(decode, runner.BATCH)
-    asked = [(test, runner.requests(model, test.rows)) for test in sets]  # pictures are decoded once
+    with ThreadPoolExecutor(runner.THREADS) as pool:
+        asked = [(test, runner.requests(model, test, test.rows, pool)) for test in sets]  # pictures are decoded once
 
     def sample(state, frozen) -> dict[str, float]:
         params = groups.join(state["params"], frozen)
         out = {}
         for test, requests in asked:
-            texts = [text for batch in predictor.texts(params, requests) for text in batch]
-            lines = [runner.prediction(test, row, text) for row, text in zip(test.rows, texts, strict=True)]
-            scores, _ = scoring.by_row(lines, ("CIDEr",))
-            out.update({f"{test.name} {k}": v for k, v in scores.items() if k in ("CIDEr", "accuracy")})
+            suite = test.suite
+            texts = [suite.finish(text) for batch in runner.predictor(model, suite).texts(params, requests) for text in batch]
+            lines = [predictions.line("", test.name, row, text) for row, text in zip(test.rows, texts, strict=True)]
+            with scoring.scorer(suite, lines) as score:
+                name = scoring.headline(suite)
+                out[f"{test.name} {name}"] = score(lines).scores[name]
         return out
 
     return sample

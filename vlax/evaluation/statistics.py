@@ -3,11 +3,13 @@
     bootstrap_interval({"q1": 1.0, "q2": 0.0}, clusters={"q1": "image 7", "q2": "image 7"})
     paired_interval(model, twin)   ->  Interval(mean=model - twin, low, high)
 
-Use these for scores that are a mean over rows (CIDEr, ROUGE_L, VQA accuracy). BLEU and METEOR are computed over the corpus as
-a whole, so a mean over their values by image is another quantity.
+A score that is a mean over rows (CIDEr, ROUGE_L, VQA accuracy) is given by its values. BLEU and METEOR pool counts over the
+corpus first, so that a mean over their values by image is another quantity: they come as `Pooled`, counts by row and what makes
+a score of their sums.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +26,22 @@ class Interval(NamedTuple):
     mean: float
     low: float
     high: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Pooled:
+    """A corpus score: K counts a row, and the score of their sums.
+
+    rows     {id: K numbers}
+    combine  float64[..., K] -> float64[...]: sums over any rows to their score
+    """
+
+    rows: Mapping[Id, Sequence[float]]
+    combine: Callable[[np.ndarray], np.ndarray]
+
+    @property
+    def score(self) -> float:
+        return float(self.combine(np.asarray(list(self.rows.values()), np.float64).sum(axis=0)))
 
 
 def check_same_ids(expected: Mapping[Id, object], given: Mapping[Id, object], expected_name: str, given_name: str) -> None:
@@ -44,16 +62,16 @@ def check_same_ids(expected: Mapping[Id, object], given: Mapping[Id, object], ex
 
 
 def bootstrap_interval(
-    values: Mapping[Id, float] | Sequence[float] | np.ndarray,
+    values: Mapping[Id, float] | Sequence[float] | np.ndarray | Pooled,
     seed: int = 0,
     samples: int = 2000,
     level: float = 0.95,
     clusters: Mapping[Id, str] | None = None,
 ) -> Interval:
-    """The mean of `values` and its percentile bootstrap interval (Efron 1979).
+    """The score of `values` and its percentile bootstrap interval (Efron 1979).
 
     Args:
-      values: float[N], or {id: float}; the order of ids has no influence.
+      values: float[N] or {id: float}, whose score is the mean, or Pooled; the order of ids has no influence.
       seed: of the resampling; the same seed gives the same interval.
       samples: number of resamples.
       level: coverage, between 0 and 1.
@@ -64,62 +82,88 @@ def bootstrap_interval(
     Raises:
       VlaxError: no values, a value that is not finite, an id without a cluster, a level or a sample count out of range.
     """
-    if not 0 < level < 1 or samples < 1:
-        raise VlaxError(f"level must lie between 0 and 1 and samples be positive; got level={level}, samples={samples}.")
-    by_id = dict(values) if isinstance(values, Mapping) else dict(enumerate(values))
-    if not by_id:
-        raise VlaxError("No values: an interval needs at least one.")
-    ids = sorted(by_id, key=lambda i: (str(i), type(i).__name__))
-    array = np.asarray([by_id[i] for i in ids], np.float64)
-    if not np.isfinite(array).all():
-        bad = [i for i, value in zip(ids, array, strict=True) if not np.isfinite(value)]
-        raise VlaxError(f"{len(bad)} values are not finite ({_first(bad)}): drop these rows from the scores or mend them.")
-    if clusters is None:
-        sums, counts = array, np.ones(len(array))
-    else:
-        sums, counts = _cluster_sums(ids, array, clusters, isinstance(values, Mapping))
-    means = _resampled_means(sums, counts, seed, samples)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(array.mean()), float(low), float(high))
+    if clusters is not None and not isinstance(values, Mapping | Pooled):
+        raise VlaxError("clusters need values by id: pass {id: value}.")
+    return _interval([_pooled(values)], seed, samples, level, clusters)
 
 
 def paired_interval(
-    a: Mapping[Id, float],
-    b: Mapping[Id, float],
+    a: Mapping[Id, float] | Pooled,
+    b: Mapping[Id, float] | Pooled,
     seed: int = 0,
     samples: int = 2000,
     level: float = 0.95,
     clusters: Mapping[Id, str] | None = None,
 ) -> Interval:
-    """The mean of a - b over rows and its paired bootstrap interval: each resample takes the same rows of both.
+    """The score of a minus that of b and its paired bootstrap interval: each resample takes the same rows of both.
 
     An interval that excludes 0 says that the two differ beyond the choice of rows. Arguments and errors as in
     `bootstrap_interval`; `a` and `b` must have the same ids (VlaxError).
     """
-    check_same_ids(a, b, "the first scores", "the second scores")
-    return bootstrap_interval({i: a[i] - b[i] for i in a}, seed, samples, level, clusters)
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        check_same_ids(a, b, "the first scores", "the second scores")
+        return bootstrap_interval({i: a[i] - b[i] for i in a}, seed, samples, level, clusters)
+    a, b = _pooled(a), _pooled(b)
+    check_same_ids(a.rows, b.rows, "the first scores", "the second scores")
+    return _interval([a, b], seed, samples, level, clusters)
 
 
-def _cluster_sums(ids: list, array: np.ndarray, clusters: Mapping, have_ids: bool) -> tuple[np.ndarray, np.ndarray]:
-    if not have_ids:
-        raise VlaxError("clusters need values by id: pass {id: value}.")
+def _mean(sums: np.ndarray) -> np.ndarray:
+    return sums[..., 0] / sums[..., 1]
+
+
+def _pooled(values) -> Pooled:
+    if isinstance(values, Pooled):
+        return values
+    by_id = values if isinstance(values, Mapping) else dict(enumerate(values))
+    return Pooled({i: (value, 1.0) for i, value in by_id.items()}, _mean)
+
+
+def _interval(scores: Sequence[Pooled], seed: int, samples: int, level: float, clusters: Mapping[Id, str] | None) -> Interval:
+    """Of one score, or of the first minus the second; both are resampled with the same draws."""
+    if not 0 < level < 1 or samples < 1:
+        raise VlaxError(f"level must lie between 0 and 1 and samples be positive; got level={level}, samples={samples}.")
+    ids = sorted(scores[0].rows, key=lambda i: (str(i), type(i).__name__))
+    if not ids:
+        raise VlaxError("No values: an interval needs at least one.")
+    parts = [np.asarray([score.rows[i] for i in ids], np.float64) for score in scores]
+    table = np.concatenate(parts, axis=1)
+    if not np.isfinite(table).all():
+        bad = [i for i, row in zip(ids, table, strict=True) if not np.isfinite(row).all()]
+        raise VlaxError(f"{len(bad)} values are not finite ({_first(bad)}): drop these rows from the scores or mend them.")
+    units = table if clusters is None else _cluster_sums(ids, table, clusters)
+    cut = parts[0].shape[1]
+
+    def difference(sums: np.ndarray) -> np.ndarray:
+        value = scores[0].combine(sums[..., :cut])
+        return value - scores[1].combine(sums[..., cut:]) if len(scores) == 2 else value
+
+    drawn = difference(_resampled_sums(units, seed, samples))
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(difference(table.sum(axis=0))), float(low), float(high))
+
+
+def _cluster_sums(ids: list, table: np.ndarray, clusters: Mapping) -> np.ndarray:
+    """float64[clusters,K]"""
     without = [i for i in ids if i not in clusters]
     if without:
         raise VlaxError(f"{len(without)} ids have no cluster ({_first(without)}): give every row its image id.")
     _, number = np.unique([str(clusters[i]) for i in ids], return_inverse=True)
-    return np.bincount(number, weights=array), np.bincount(number).astype(np.float64)
+    return np.stack([np.bincount(number, weights=column) for column in table.T], axis=1)
 
 
-def _resampled_means(sums: np.ndarray, counts: np.ndarray, seed: int, samples: int) -> np.ndarray:
-    """float64[samples]: means over units drawn with replacement; in blocks, so that memory stays bounded."""
+def _resampled_sums(units: np.ndarray, seed: int, samples: int) -> np.ndarray:
+    """float64[samples,K]: sums over units drawn with replacement; in blocks, so that memory stays bounded."""
     rng = np.random.default_rng(seed)
-    units = len(sums)
-    block = max(1, _DRAWS_AT_ONCE // units)
-    means = []
+    count, columns = units.shape
+    block = max(1, _DRAWS_AT_ONCE // count)
+    sums = np.empty((samples, columns))
     for start in range(0, samples, block):
-        drawn = rng.integers(0, units, (min(block, samples - start), units))
-        means.append(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1))
-    return np.concatenate(means)
+        size = min(block, samples - start)
+        drawn = rng.integers(0, count, (size, count))
+        for column in range(columns):
+            sums[start : start + size, column] = units[:, column][drawn].sum(axis=1)
+    return sums
 
 
 def _first(ids: list, count: int = 3) -> str:

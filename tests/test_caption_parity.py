@@ -1,0 +1,141 @@
+"""`score_captions` against pycocoevalcap run by hand on real captions: COCO val2017, one caption of each image held out."""
+
+import json
+import warnings
+from pathlib import Path
+
+import pytest
+
+from vlax.evaluation import captions, java
+from vlax.evaluation.captions import CaptionScorer, java_on_path, spice_available, tokenize
+
+COCO = Path(__file__).parents[2] / "shared" / "data" / "formats" / "coco_captions_val2017" / "captions_val2017.json"
+NAMES = ["Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "METEOR", "ROUGE_L", "CIDEr"]
+IMAGES = 300  # of the fast test
+# METEOR by hand, recorded: another start of Java for it, which takes seconds, is left to the slow tests.
+METEOR = {"coco": 0.24386129503296672, "written": 0.27804828579959445}
+REFERENCES = {
+    "10": ["A dog runs on the grass.", "Two dogs, running; fast!", "the U.S. flag -- and a dog"],
+    "9": ["A woman's red hat (on a table)", 'a "hat" on the café table'],
+    3: ["a man rides a wave on a surfboard", "the surfer\nrides a big wave"],
+    "a": ["It isn't 3.5 m wide", "naïve 日本 ½ text"],
+    "b": ["three boys play in the water", "boys playing"],
+}
+HYPOTHESES = {
+    "b": "boys play in water .",
+    "a": "it isn’t wide",
+    3: "A man rides a wave",
+    "9": "",
+    "10": "a dog is running on grass",
+}
+
+
+def held_out(images=None):
+    """({image id: all captions but its first}, {image id: its first caption}), in the order of the file."""
+    if not COCO.exists():
+        pytest.skip("needs the COCO val2017 captions of the development data (not part of the repository)")
+    texts = {}
+    for row in json.loads(COCO.read_text())["annotations"]:
+        texts.setdefault(row["image_id"], []).append(row["caption"])
+    ids = list(texts)[:images]
+    return {i: texts[i][1:] for i in ids}, {i: texts[i][0] for i in ids}
+
+
+def by_hand(references, hypotheses, meteor, spice=False):
+    """(tokenised references, {name: (corpus, by image)}): pycocoevalcap's own classes, called as its COCOEvalCap does."""
+    from pycocoevalcap.bleu.bleu import Bleu
+    from pycocoevalcap.cider.cider import Cider
+    from pycocoevalcap.meteor.meteor import Meteor
+    from pycocoevalcap.rouge.rouge import Rouge
+    from pycocoevalcap.spice.spice import Spice
+    from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
+
+    with java_on_path():
+        gts = PTBTokenizer().tokenize({i: [{"caption": text} for text in texts] for i, texts in references.items()})
+        res = PTBTokenizer().tokenize({i: [{"caption": hypotheses[i]}] for i in references})
+        corpus, by_image = Bleu(4).compute_score(gts, res, verbose=0)
+        scores = {f"Bleu_{n + 1}": (corpus[n], by_image[n]) for n in range(4)}
+        scores["ROUGE_L"] = Rouge().compute_score(gts, res)
+        scores["CIDEr"] = Cider().compute_score(gts, res)
+        if meteor:
+            scores["METEOR"] = Meteor().compute_score(gts, res)
+        if spice:
+            corpus, by_image = Spice().compute_score(gts, res)
+            scores["SPICE"] = corpus, [row["All"]["f"] for row in by_image]
+    return gts, scores
+
+
+def largest_difference(scores, by_image, hand):
+    """{name: the largest absolute difference over the corpus score and the scores by image}."""
+    found = {}
+    for name, (corpus, values) in hand.items():
+        assert len(by_image[name]) == len(values)
+        by_row = (abs(a - b) for a, b in zip(by_image[name].values(), values, strict=True))
+        found[name] = max(abs(scores[name] - corpus), *by_row)
+    return found
+
+
+@pytest.fixture(scope="module")
+def results():
+    """{"coco" | "written": (references, hypotheses, scores, scores by image)}: all metrics, by one start of METEOR for the fast
+    tests, in a locale with decimal commas."""
+    sets = {"coco": held_out(IMAGES), "written": (REFERENCES, HYPOTHESES)}
+    found = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAVA_TOOL_OPTIONS", "-Duser.language=de -Duser.country=DE")
+        with java_on_path():
+            meteor = java.Meteor()
+        close = meteor.close
+        patch.setattr(meteor, "close", lambda: None)
+        patch.setattr(captions, "Meteor", lambda: meteor)
+        for name, (references, hypotheses) in sets.items():
+            with CaptionScorer(references) as scorer, warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                found[name] = (references, hypotheses, *scorer(hypotheses))
+        close()
+    return found
+
+
+@pytest.mark.parametrize("name", METEOR)
+def test_scores_equal_pycocoevalcap_by_hand(results, name):
+    references, hypotheses, scores, by_image = results[name]
+    assert list(scores) == NAMES
+    assert all(isinstance(score, float) for score in scores.values())
+    assert all(list(values) == list(references) for values in by_image.values())
+    gts, hand = by_hand(references, hypotheses, meteor=False)
+    assert tokenize(references) == gts
+    assert max(largest_difference(scores, by_image, hand).values()) <= 1e-9
+    assert scores["METEOR"] == pytest.approx(METEOR[name], abs=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", METEOR)
+def test_recorded_meteor_equals_a_run_by_hand(results, name):
+    references, hypotheses, scores, by_image = results[name]
+    _, hand = by_hand(references, hypotheses, meteor=True)
+    assert hand["METEOR"][0] == pytest.approx(METEOR[name], abs=1e-12)
+    assert largest_difference(scores, by_image, hand)["METEOR"] <= 1e-9
+
+
+@pytest.mark.slow
+def test_all_images_equal_pycocoevalcap_by_hand():
+    references, hypotheses = held_out()
+    assert len(references) == 5000
+    with CaptionScorer(references) as scorer:
+        scores, by_image = scorer(hypotheses)
+    _, hand = by_hand(references, hypotheses, meteor=True)
+    differences = largest_difference(scores, by_image, hand)
+    print({name: (round(scores[name], 6), differences[name]) for name in NAMES})
+    assert sorted(hand) == sorted(NAMES)
+    assert max(differences.values()) <= 1e-9
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not spice_available(), reason="SPICE's models (Stanford CoreNLP 3.6.0) are not installed")
+def test_spice_equals_pycocoevalcap_by_hand():
+    references, hypotheses = held_out(50)
+    with CaptionScorer(references, ("SPICE",)) as scorer:
+        scores, by_image = scorer(hypotheses)
+    in_order_of_ids = {i: by_image["SPICE"][i] for i in sorted(by_image["SPICE"])}  # as pycocoevalcap returns them
+    _, hand = by_hand(references, hypotheses, meteor=False, spice=True)
+    assert largest_difference(scores, {"SPICE": in_order_of_ids}, {"SPICE": hand["SPICE"]})["SPICE"] <= 1e-9

@@ -1,0 +1,109 @@
+"""Two evaluations of the same rows: paired differences, refused where the protocols differ."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+
+from etils import epath
+
+from vlax.errors import VlaxError
+from vlax.evaluation import predictions, scoring
+from vlax.evaluation.protocol import Suite, from_dict
+from vlax.evaluation.statistics import Interval, paired_interval
+
+
+@dataclasses.dataclass(frozen=True)
+class Kept:
+    """An evaluation as it lies on disk: what scores.json holds, and its predictions by set."""
+
+    title: str
+    directory: epath.Path
+    scores: Mapping
+    lines: Mapping[str, list[dict]]
+
+
+def load(directory: str | epath.Path) -> Kept:
+    """The evaluation in a directory that eval.py wrote; VlaxError where there is none."""
+    directory = epath.Path(directory)
+    path = directory / "scores.json"
+    if not path.exists():
+        raise VlaxError(f"{directory} holds no evaluation: there is no scores.json. Give a directory that eval.py wrote, e.g. "
+                        "runs/embedded/stage3/eval, or run eval.py first")  # fmt: skip
+    scores = json.loads(path.read_text())
+    runs = scores.get("runs")
+    if not runs:
+        raise VlaxError(f"{path} is from an older vlax; run eval.py again")
+    found = predictions.read(directory / "predictions.jsonl")
+    lines = {name: [line for (run, _), line in found.items() if run == key and line["set"] == name]
+             for name, key in runs.items()}  # fmt: skip
+    return Kept(scores.get("title", str(directory)), directory, scores, lines)
+
+
+def find(workdir: epath.Path, against: str, below: str = "") -> Kept:
+    """`--against`: a stage of the workdir by name, or an evaluation's directory."""
+    stage = workdir / against / "eval" / below
+    if (workdir / against).exists() and "/" not in against:
+        if not (stage / "scores.json").exists():
+            raise VlaxError(f"{against} was not evaluated: there is no {stage}/scores.json. Run eval.py with its config first")
+        return load(stage)
+    return load(against)
+
+
+def suite_of(kept: Kept, name: str) -> Suite:
+    """The suite of a set, as far as its scores depend on it, from scores.json."""
+    proto = kept.scores["protocol"]["sets"][name]
+    task = kept.lines[name][0]["task"]
+    return from_dict(name, {"task": task, "metrics": proto["metrics"], "data": kept.scores["where"]["sets"][name]})
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """Two predictions of the same rows, scored alike; differences: first minus second, {metric: paired 95 % interval}."""
+
+    ours: scoring.Scored
+    theirs: scoring.Scored
+    differences: dict[str, Interval]
+
+
+def paired(a: Kept, b: Kept, different_protocols: bool = False) -> dict[str, Pair]:
+    """{set: a beside b} over the sets that both have.
+
+    VlaxError where no set is shared, and where protocols differ unless `different_protocols` is true; then the rows that both
+    have are compared.
+    """
+    shared = [name for name in a.lines if a.lines[name] and b.lines.get(name)]
+    if not shared:
+        raise VlaxError(f"{a.directory} ({', '.join(a.lines)}) and {b.directory} ({', '.join(b.lines)}) have no set in common")
+    out = {}
+    for name in shared:
+        protos = [kept.scores["protocol"]["sets"][name] for kept in (a, b)]
+        if protos[0]["hash"] != protos[1]["hash"] and not different_protocols:
+            fields = [k for k in sorted(protos[0].keys() | protos[1].keys())
+                      if k != "hash" and protos[0].get(k) != protos[1].get(k)]  # fmt: skip
+            told = "; ".join(f"{k}: {json.dumps(protos[0].get(k))} and {json.dumps(protos[1].get(k))}" for k in fields)
+            raise VlaxError(f"{name} was evaluated under two protocols ({protos[0]['hash']} and {protos[1]['hash']}), which "
+                            f"differ in {told}. Evaluate both alike, or insist with --different_protocols")  # fmt: skip
+        ids = {line["id"] for line in b.lines[name]}
+        mine = [line for line in a.lines[name] if line["id"] in ids]
+        by_id = {line["id"]: line for line in b.lines[name]}
+        if not mine:
+            raise VlaxError(f"{name}: the two evaluations have no row in common")
+        theirs = [{**line, "prediction": by_id[line["id"]]["prediction"]} for line in mine]
+        with scoring.scorer(suite_of(a, name), mine) as score:
+            ours, others = score(mine), score(theirs)
+        clusters = {line["id"]: line["image_id"] or line["id"] for line in mine}
+        out[name] = Pair(ours, others, {
+            metric: paired_interval(ours.values[metric], others.values[metric], clusters=clusters) for metric in ours.scores
+        })  # fmt: skip
+    return out
+
+
+def text(a: Kept, b: Kept, found: Mapping[str, Pair]) -> str:
+    """The comparison as lines for the terminal."""
+    lines = [f"{a.title} - {b.title}, paired over rows, 95 % intervals:"]
+    for name, pair in found.items():
+        width = max(len(metric) for metric in pair.differences)
+        for metric, d in pair.differences.items():
+            sign = "" if d.low <= 0 <= d.high else "  *"
+            lines.append(f"  {name} {metric:<{width}}  {d.mean:+.3f} [{d.low:+.3f}, {d.high:+.3f}]{sign}")
+    return "\n".join([*lines, "  * the interval excludes 0"])

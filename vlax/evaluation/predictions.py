@@ -1,0 +1,104 @@
+"""predictions.jsonl: append-only, flushed batch by batch, continued by id. Nothing that was decoded is ever thrown away.
+
+    {"run": "0f3a...", "set": "questions", "id": "12?0", "image_id": "12", "question": "is it red?", "prediction": "no",
+     "references": ["no", ...], "answer_type": "yes/no", "task": "question", "image": "scene 12"}
+
+`run` identifies the protocol and the weights: lines of other runs stay in the file and are not counted.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from etils import epath
+
+from vlax.data.rows import Row
+from vlax.errors import VlaxError
+
+ID_FIELDS = ("id", "question_id", "image_id")
+TEXT_FIELDS = ("prediction", "answer", "caption", "text")
+
+
+def line(run: str, name: str, row: Row, text: str) -> dict:
+    """One line of the file."""
+    return {
+        "run": run, "set": name, "id": row.id, "image_id": row.image_id, "task": row.task, "question": row.turns[0].question,
+        "prediction": text, "references": list(row.references), "answer_type": row.answer_type, "image": row.image_name,
+    }  # fmt: skip
+
+
+def append(path: epath.Path, lines: Iterable[Mapping]) -> None:
+    """Adds lines and closes the file, so that they are there whatever happens next."""
+    text = "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in lines)
+    if "://" in str(path):  # objects in a bucket cannot be appended to: one numbered file a batch
+        number = sum(1 for _ in path.parent.glob("predictions-*.jsonl"))
+        (path.parent / f"predictions-{number:06d}.jsonl").write_text(text)
+        return
+    with path.open("a") as file:
+        file.write(text)
+
+
+def read(path: epath.Path, runs: Iterable[str] | None = None) -> dict[tuple[str, str], dict]:
+    """{(run, id): line} of the file and of the numbered files beside it, of the runs asked for (None: all).
+
+    A half-written last line, which a killed process leaves, is cut off the file.
+    """
+    wanted = None if runs is None else set(runs)
+    found = {}
+    for part in (path, *sorted(path.parent.glob("predictions-*.jsonl"))):
+        if not part.exists():
+            continue
+        text = part.read_text()
+        if text and not text.endswith("\n"):
+            text = text[: text.rfind("\n") + 1]
+            part.write_text(text)
+        for number, row in enumerate(text.splitlines(), 1):
+            try:
+                entry = json.loads(row)
+                if wanted is None or entry["run"] in wanted:
+                    found[entry["run"], entry["id"]] = entry
+            except (ValueError, KeyError, TypeError):
+                raise VlaxError(f"{part}:{number} is no prediction of vlax; move the file away or mend the line") from None
+    return found
+
+
+def external(path: str, rows: Sequence[Row], name: str) -> list[dict]:
+    """Lines for `rows` from another system's file: JSON lines or a JSON list, one object a row with an id (`ID_FIELDS`) and a
+    text (`TEXT_FIELDS`), which the result files of COCO captions and VQA are.
+
+    VlaxError: a file that is no such thing, an id twice, ids missing or unknown, each with counts and the first few.
+    """
+    entries = _entries(path)
+    given: dict[str, str] = {}
+    for number, entry in enumerate(entries, 1):
+        key = next((k for k in ID_FIELDS if k in entry), "")
+        text = next((k for k in TEXT_FIELDS if k in entry), "")
+        if not key or not text or not isinstance(entry[text], str):
+            raise VlaxError(
+                f"{path}: entry {number} has the fields {', '.join(entry)}; it needs one of {', '.join(ID_FIELDS)} and one of "
+                f"{', '.join(TEXT_FIELDS)} (a string)"
+            )
+        if str(entry[key]) in given:
+            raise VlaxError(f"{path}: entry {number}: {key} {entry[key]} occurs twice; give one prediction a row")
+        given[str(entry[key])] = entry[text]
+    missing = [row.id for row in rows if row.id not in given]
+    extra = sorted(set(given) - {row.id for row in rows})
+    if missing or extra:
+        parts = [f"{len(ids)} ids {what} ({', '.join(ids[:3])}{', ...' if len(ids) > 3 else ''})"
+                 for ids, what in ((missing, f"of {name} are missing"), (extra, f"are not in {name}")) if ids]  # fmt: skip
+        raise VlaxError(f"{path}: {'; '.join(parts)}; every row of the suite needs exactly one prediction")
+    return [line("", name, row, given[row.id]) for row in rows]
+
+
+def _entries(path: str) -> list[dict]:
+    try:
+        text = Path(path).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise VlaxError(f"--predictions={path} cannot be read ({error})") from None
+    try:
+        entries = json.loads(text) if text.lstrip().startswith("[") else [json.loads(row) for row in text.splitlines() if row]
+    except ValueError as error:
+        raise VlaxError(f"--predictions={path} is neither a JSON list nor JSON lines ({error})") from None
+    if not entries or not all(isinstance(entry, dict) for entry in entries):
+        raise VlaxError(f"--predictions={path} holds no predictions: one object a row is needed")
+    return entries
