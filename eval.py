@@ -18,9 +18,7 @@ SUITE = flags.DEFINE_list("suite", [], "Suites in place of the stage's own: name
 DATA = flags.DEFINE_string("data", "", "--suite=custom: CAPTIONS.json, QUESTIONS.json,ANNOTATIONS.json or any known format")
 IMAGES = flags.DEFINE_string("images", "", "--suite=custom: the folder of the pictures")
 ANSWERS = flags.DEFINE_list("answers", [], "Closed questions: the only answers there are, e.g. yes,no; or @FILE, one a line")
-ANSWERS_BY = flags.DEFINE_enum(
-    "answers_by", "trie", ["trie", "likelihood"], "--answers: token by token, or the likeliest"
-)
+ANSWERS_BY = flags.DEFINE_enum("answers_by", "trie", ["trie", "likelihood"], "--answers: token by token, or the likeliest")
 PREDICTIONS = flags.DEFINE_string("predictions", "", "Score this file (JSON lines or list) instead of running a model")
 COMPARE = flags.DEFINE_list("compare", [], "Two directories that eval.py wrote: paired differences, no model runs")
 AGAINST = flags.DEFINE_string("against", "", "Compare with another stage of the workdir, e.g. stage2, or an eval directory")

@@ -4,11 +4,12 @@ opened only when a row's `open_image` is called."""
 import functools
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from PIL import Image
 
+from vlax.data import leaks
 from vlax.data.reading import join, open_picture
 from vlax.data.rows import Row, Turn
 from vlax.errors import VlaxError
@@ -31,23 +32,25 @@ class FileSource:
     """The half of the file sources that does not know the format (the Source protocol of `rows.py`).
 
     `base` is prefixed to the relative paths and stays out of the fingerprint: the same data elsewhere is the same data.
-    Rows about a picture in `drop_image_ids` are left out and counted in `dropped`; then `limit` keeps the first rows.
+    Rows about a picture in `drop_image_ids` (ids, or keys of `leaks.py`) are left out and counted in `dropped`; then `limit`
+    keeps the first rows.
     """
 
     def __init__(self, name: str, task: str, images: str, base: str, settings: dict, files: list[bytes], items, drop, limit):
         if limit is not None and limit < 1:
             raise VlaxError(f"{name}: limit is {limit}; give at least 1, or None for all rows")
         drop = frozenset(str(i) for i in drop)
-        kept = [item for item in items if item.image_id not in drop]
         self.name, self.task = name, task
+        self._images = join(base, images)
+        gone = {item.id for item in items if self._keys(item) & drop} if drop else set()
+        kept = [item for item in items if item.id not in gone]
         self.dropped = len(items) - len(kept)
         self._items = kept[:limit]
         if not self._items:
             raise VlaxError(
                 f"{name}: no rows are left ({len(items)} read, {self.dropped} dropped by the leak filter); mend the file"
             )
-        self._images = join(base, images)
-        settings = {**settings, "task": task, "images": images, "limit": limit, "drop": sorted(drop)}
+        settings = {**settings, "task": task, "images": images, "limit": limit, "drop": sorted(gone)}
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         for content in files:
             digest.update(hashlib.sha256(content).digest())
@@ -55,6 +58,19 @@ class FileSource:
 
     def __len__(self) -> int:
         return len(self._items)
+
+    def _keys(self, item: Item) -> set[str]:
+        return {item.image_id, *leaks.keys(self._path(item), item.image_id)}
+
+    def _path(self, item: Item) -> str:
+        """The picture's file; "" without one. Strings: a path object a row would take longer than reading the file."""
+        own = item.file_name.startswith("/") or "://" in item.file_name
+        return item.file_name if own or not item.file_name else f"{self._images}/{item.file_name}"
+
+    def pictures(self) -> Iterator[tuple[str, str]]:
+        """(path or "", image id) of every row: what the leak filter goes by."""
+        for item in self._items:
+            yield self._path(item), item.image_id
 
     def __getitem__(self, index: int) -> Row:
         if not 0 <= index < len(self):
@@ -76,5 +92,5 @@ class FileSource:
         """(what an error calls the picture, what decodes it): a file below `images`. Containers say otherwise."""
         if not item.file_name:
             return "", None
-        path = str(self._images / item.file_name)
+        path = self._path(item)
         return path, functools.partial(open_picture, path, item.id)

@@ -16,9 +16,9 @@ differs from the official score only where all human answers are the same string
 takes "1,,2" for a number with a comma.)
 
 "vqav2@lmms-2024": the same task before its pull request 760 (July 2025). The prediction goes through EvalAI's processor
-(`evalai_answer`) whatever people say, then step 2 applies to both. So the prediction alone loses its commas and has 's parted from
-its word: "what's up" scores 0 against "what's up", and "the cat" scores 0 against ten times "the cat". Between the two pull
-requests, the task computed the official score.
+(`evalai_answer`) whatever people say, then step 2 applies to both. So the prediction alone loses its commas and has 's parted
+from its word: "what's up" scores 0 against "what's up", and "the cat" scores 0 against ten times "the cat". Between the two
+pull requests, the task computed the official score.
 
 "textvqa": TextVQA's accuracy, as MMF and lmms-eval compute it (Singh et al. 2019): EvalAI's processor on the prediction and on
 every human answer, always; then step 3. It differs from the official score where people agree, for commas and for 's.
@@ -32,8 +32,8 @@ script).
 
 "pathvqa": six scores, of the closed questions, of the open ones and of all: see `formulas("pathvqa")` and
 `vlax/evaluation/pathvqa.py`. LLaVA-Med's script, which published numbers come from, differs: a closed question counts as right
-where the prediction has the reference anywhere, even "no" in "know", and leaves the mean where it has the other of "yes" and "no"
-only; recall and F1 count a token that both have as often as the prediction repeats it.
+where the prediction has the reference anywhere, even "no" in "know", and leaves the mean where it has the other of "yes" and
+"no" only; recall and F1 count a token that both have as often as the prediction repeats it.
 """
 
 from collections.abc import Callable, Sequence

@@ -5,6 +5,7 @@ VqaQuestions("questions.json", "annotations.json", "images", train=True)[0]   Ro
 
 import collections
 
+from vlax.data.faults import STRICT, RowFault
 from vlax.data.files import FileSource, Item
 from vlax.data.reading import field, file_names, join, parse, read_file, rows, text
 from vlax.errors import VlaxError
@@ -20,33 +21,39 @@ class VqaQuestions(FileSource):
     file says; without one it is COCO_<data_subtype>_<12 digits>.jpg for MS COCO (VQAv2 itself), <image_id>.jpg for others.
     """
 
-    def __init__(self, questions, annotations, images, train: bool, *, base="", drop_image_ids=(), limit=None):
+    def __init__(self, questions, annotations, images, train: bool, *, base="", drop_image_ids=(), limit=None,
+                 faults=STRICT):  # fmt: skip
         asked_path, path = join(base, questions), join(base, annotations)
+        name = f"vqa-{asked_path.stem}"
         asked_content, content = read_file(asked_path), read_file(path)
         asked, answered = parse(asked_path, asked_content, QUESTIONS_SHAPE), parse(path, content, ANSWERS_SHAPE)
-        names = file_names(asked_path, asked, QUESTIONS_SHAPE) if "images" in asked else None
+        names = file_names(asked_path, asked, QUESTIONS_SHAPE, name, faults) if "images" in asked else None
         by_question = {}
         for at, row in enumerate(rows(path, answered, "annotations", ANSWERS_SHAPE)):
             where = f"{path}: annotations[{at}]"
-            by_question[str(field(where, row, "question_id", ANSWERS_SHAPE))] = (where, row)
+            with faults.row(name, where):
+                by_question[str(field(where, row, "question_id", ANSWERS_SHAPE))] = (where, row)
         items, seen = [], set()
         for at, row in enumerate(rows(asked_path, asked, "questions", QUESTIONS_SHAPE)):
             where = f"{asked_path}: questions[{at}]"
-            key = str(field(where, row, "question_id", QUESTIONS_SHAPE))
-            image_id = str(field(where, row, "image_id", QUESTIONS_SHAPE))
-            if key in seen:
-                raise VlaxError(f"{where}: question_id {key} occurs twice; give every question an id of its own")
-            if key not in by_question:
-                raise VlaxError(f"{where}: question {key} has no annotation in {path}; the two files must belong together")
-            if names is not None and image_id not in names:
-                raise VlaxError(f"{where} names image {image_id}, which `images` does not list; add it there or remove the row")
-            seen.add(key)
-            file_name = names[image_id] if names is not None else _usual_name(asked, answered, image_id)
-            answer, references, answer_type = _answers(*by_question[key])
-            asks = text(where, row, "question", QUESTIONS_SHAPE)
-            items.append(Item(key, image_id, file_name, asks, answer, references, answer_type))
+            with faults.row(name, where):
+                key = str(field(where, row, "question_id", QUESTIONS_SHAPE))
+                image_id = str(field(where, row, "image_id", QUESTIONS_SHAPE))
+                if key in seen:
+                    reason = f"{where}: question_id {key} occurs twice; give every question an id of its own"
+                    raise RowFault(reason, "duplicate id")
+                seen.add(key)
+                if key not in by_question:
+                    reason = f"{where}: question {key} has no annotation in {path}; the two files must belong together"
+                    raise RowFault(reason, "no annotation")
+                if names is not None and image_id not in names:
+                    way_out = "add it there or remove the row"
+                    raise RowFault(f"{where} names image {image_id}, which `images` does not list; {way_out}", "unlisted image")
+                file_name = names[image_id] if names is not None else _usual_name(asked, answered, image_id)
+                answer, references, answer_type = _answers(*by_question[key])
+                asks = text(where, row, "question", QUESTIONS_SHAPE)
+                items.append(Item(key, image_id, file_name, asks, answer, references, answer_type))
         files, settings = [asked_content, content], {"kind": "vqa", "train": train}
-        name = f"vqa-{asked_path.stem}"
         super().__init__(name, "question", str(images), base, settings, files, items, drop_image_ids, limit)
 
 
@@ -68,5 +75,5 @@ def _answers(where: str, row: dict) -> tuple[str, tuple[str, ...], str]:
     said = collections.Counter(r for r in references if r.strip())
     answer = str(row.get("multiple_choice_answer") or "").strip() or (said.most_common(1)[0][0] if said else "")
     if not answer:
-        raise VlaxError(f"{where} has no answer; give it one or remove its question")
+        raise RowFault(f"{where} has no answer; give it one or remove its question", "empty text")
     return answer, references, str(row.get("answer_type", "other"))
