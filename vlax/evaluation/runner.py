@@ -17,6 +17,7 @@ from etils import epath
 from tqdm import tqdm
 
 from vlax.api import Model
+from vlax.data import stored
 from vlax.data.rows import Row, Source
 from vlax.data.sources import open_source
 from vlax.errors import VlaxError
@@ -92,7 +93,7 @@ def requests(model: Model, test: TestSet, rows: Sequence[Row], pool: ThreadPoolE
     suite, number = test.suite, test.numbers
     preprocess = model.config.preprocess
     openers = {row.image_name: row.open_image for row in rows if row.open_image is not None} if preprocess else {}
-    pixels = dict(zip(openers, pool.map(lambda opener: preprocess.apply(opener()), openers.values()), strict=True))
+    pixels = dict(zip(openers, pool.map(lambda opener: stored.pixels(opener, preprocess), openers.values()), strict=True))
     prompts = [suite.prompt_ids(row.turns[0].question, model.encoder) for row in rows]
     pictures = [pixels.get(row.image_name) if row.open_image else None for row in rows]
     return [Request(*parts, number[row.id]) for *parts, row in zip(prompts, pictures, rows, strict=True)]
