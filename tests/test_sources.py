@@ -5,6 +5,7 @@ import pickle
 from pathlib import Path
 
 import pytest
+from ml_collections import ConfigDict
 from PIL import Image
 
 from vlax.data.formats.coco import CocoCaptions
@@ -147,11 +148,17 @@ def test_bad_pictures_are_named(root):
 @pytest.mark.parametrize(
     ("spec", "text"),
     [
-        ({"kind": "tar"}, "no kind 'tar'; the kinds are scenes, cells, coco, llava, vqa"),
+        ({"kind": "tar"}, "no kind 'tar'; the kinds are scenes, cells, coco, karpathy, llava, sharegpt, vqa, gqa"),
         ({"split": "val"}, "no kind None"),
         ({"kind": "scenes", "split": "val"}, "style is missing; scenes has the fields split, style and, if wanted, seed, size"),
         ({"kind": "scenes", "split": "val", "style": "ai", "sice": 3}, "no field 'sice'"),
         ({"kind": "scenes", "split": "val", "style": "ai", "size": "3"}, "size is '3'; it should be of type int"),
+        ({"kind": "table", "path": "t.csv", "columns": "text"}, "columns is 'text'; it should be of type dict"),
+        (
+            {"kind": "vqa", "questions": "v2_OpenEnded_mscoco_test-dev2015_questions.json", "images": "i"},
+            r"vqa: annotations is missing; questions without answers \(test, test-dev\) are nothing to learn from",
+        ),
+        ({"path": "mine.csv"}, "reads mine.csv from the data root.*--config.run.data_root=DIR"),
         ({"kind": "scenes", "split": "dev", "style": "ai"}, "the splits are train, val, test"),
         ({"kind": "scenes", "split": "val", "style": "x"}, "the styles are ai, human, questions, dialogue, text"),
         (
@@ -163,6 +170,25 @@ def test_bad_pictures_are_named(root):
 def test_spec_errors(spec, text):
     with pytest.raises(VlaxError, match=text):
         open_source(spec)
+
+
+def test_a_spec_with_a_path_and_no_kind_is_recognised(root):
+    """... its own fields stay, and the rows are those of the spec that names everything: the data may move."""
+    source = open_source({"path": "coco.json", "limit": 2}, str(root))
+    assert source.fingerprint == coco(root, limit=2).fingerprint and ids(source) == ["17#0", "17#1"]
+    assert open_source({"path": str(root / "a.json")}, train=False)[0].id == "4"
+    images = [{"filename": "a.png", "split": name, "sentences": [{"raw": name}]} for name in ("train", "val")]
+    write(root / "k.json", {"images": images})
+    answers = [open_source({"path": "k.json", **own}, str(root))[0].turns[0].answer for own in ({}, {"split": "val"})]
+    assert answers == ["train", "val"]
+    with pytest.raises(VlaxError, match="coco: there is no field 'split'"):
+        open_source({"path": "coco.json", "split": "val"}, str(root))
+
+
+def test_specs_as_ml_collections_holds_them(root):
+    (root / "rows.csv").write_text("image,says\na.png,a dog\n")
+    spec = ConfigDict({"kind": "table", "path": "rows.csv", "columns": {"text": "says"}, "limit": None})
+    assert open_source(spec, str(root))[0].turns[0].answer == "a dog"
 
 
 def replaced(data, key, **fields):

@@ -42,6 +42,8 @@ class StagePlan:
         """The settings that make this stage what it is, as plain JSON: what a resumed run must agree with."""
         run = {k: v for k, v in json.loads(self.run.to_json()).items() if k not in FREE_RUN}
         stage = {k: v for k, v in json.loads(self.stage.to_json()).items() if k not in FREE_STAGE}
+        if not stage.get("buckets") and not stage.get("packing"):
+            stage.pop("plan_window", None)  # of no effect
         return {"run": run, "stage": stage}
 
 
@@ -87,6 +89,15 @@ def differences(have: dict, want: dict, prefix: str = "") -> list[str]:
     return out
 
 
+def without_news(have: dict, want: dict) -> dict:
+    """`want` without the fields that came into being after `have` was written and are switched off ("", 0, (), False)."""
+    return {
+        key: without_news(have[key], value) if isinstance(value, dict) and isinstance(have.get(key), dict) else value
+        for key, value in want.items()
+        if key in have or value
+    }
+
+
 def check_identity(plan: StagePlan) -> None:
     """Compares with the settings that the stage's directory was started with; records them on a first start.
 
@@ -96,7 +107,8 @@ def check_identity(plan: StagePlan) -> None:
     checkpoints = plan.directory / "checkpoints"
     if not path.exists() or not (plan.finished or (checkpoints.exists() and any(checkpoints.iterdir()))):
         return  # nothing was kept yet that the config could disagree with
-    diffs = differences(json.loads(path.read_text()), plan.identity)
+    have = json.loads(path.read_text())
+    diffs = differences(have, without_news(have, plan.identity))
     if diffs:
         shown = "; ".join(diffs[:6]) + (f"; and {len(diffs) - 6} more" if len(diffs) > 6 else "")
         raise VlaxError(

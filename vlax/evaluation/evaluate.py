@@ -103,8 +103,7 @@ class Evaluation:
 def _about(sets, data_root: str, model: dict) -> dict:
     """What scores.json says beside scores and protocol."""
     where = {"data_root": data_root, "sets": {test.name: dict(test.suite.data) for test in sets}}
-    formulas = {test.name: scoring.formulas(test.suite) for test in sets}
-    return {"model": model, "where": where, "formulas": formulas}
+    return {"model": model, "where": where}
 
 
 def _predicted(title: str, model, sets, directory, options: Options, seed: int | None) -> Evaluation:
@@ -151,7 +150,8 @@ def _write(mine: Evaluation, twin: Evaluation | None, options: Options, other: c
         by_set[test.name], scored[test.name] = scoring.score_set(
             test.suite, lines, twin.lines[test.name] if twin else None, prior
         )
-    about = {"title": mine.title, **mine.about}
+    formulas = {test.name: scoring.formulas(test.suite, by_set[test.name]) for test in mine.sets}
+    about = {"title": mine.title, "formulas": formulas, **mine.about}
     mine.scores = scoring.write_scores(mine.directory, by_set, mine.protocols, about)
     hashed = ", ".join(f"{t.name} ({len(t.rows):,} rows, protocol {mine.protocols[t.name]['hash']})" for t in mine.sets)
     print(f"\n{mine.title}: {hashed}")

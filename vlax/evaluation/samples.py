@@ -60,7 +60,7 @@ def write(mine, twin, scored: Mapping[str, Mapping], count: int, other=None, pai
     notes = [f"The samples of {t.name} are {count:,} of {len(t.rows):,} rows: a quarter the worst, a quarter the best, "
              "the others spread over what lies between." for t in mine.sets if len(t.rows) > count]  # fmt: skip
     write_report(mine.directory / "report.html", title=mine.title, subtitle=subtitle, sets=mine.scores["sets"],
-                 formulas=mine.about["formulas"], protocol=mine.scores["protocol"], samples=rows, other=against,
+                 formulas=mine.scores["formulas"], protocol=mine.scores["protocol"], samples=rows, other=against,
                  notes=notes)  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from etils import epath
 
@@ -63,13 +63,15 @@ def headline(suite: Suite) -> str:
     return suite.metrics[0] if suite.is_caption else vqa.HEADLINE[suite.metrics[0]]
 
 
-def formulas(suite: Suite) -> dict[str, str]:
-    """{metric: how it is computed, and whose rule that is}."""
+def formulas(suite: Suite, metrics: Iterable[str]) -> dict[str, str]:
+    """{metric: how it is computed, and whose rule that is} of a suite's scores."""
     if suite.is_caption:
-        return {name: text for name, text in CAPTION_FORMULAS.items() if name.split("_")[0] in
-                {metric.split("_")[0] for metric in suite.metrics}}  # fmt: skip
+        return {metric: CAPTION_FORMULAS[metric] for metric in metrics if metric in CAPTION_FORMULAS}
     first, *others = suite.metrics
-    return vqa.formulas(first) | {f"{f}: {name}": text for f in others for name, text in vqa.formulas(f).items()}
+    known = vqa.formulas(first) | {f"{f}: {name}": text for f in others for name, text in vqa.formulas(f).items()}
+    parts = {m: m.partition("[") for m in metrics}
+    return {m: known[m] if m in known else f"{base} over the questions of type {kind[:-1]}: {known[base]}"
+            for m, (base, _, kind) in parts.items() if base in known}  # fmt: skip
 
 
 def prior_lines(lines: Sequence[Mapping], suite: Suite, data_root: str) -> list[dict] | None:

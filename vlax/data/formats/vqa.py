@@ -49,7 +49,7 @@ class VqaQuestions(FileSource):
                 if names is not None and image_id not in names:
                     way_out = "add it there or remove the row"
                     raise RowFault(f"{where} names image {image_id}, which `images` does not list; {way_out}", "unlisted image")
-                file_name = names[image_id] if names is not None else _usual_name(asked, answered, image_id)
+                file_name = names[image_id] if names is not None else usual_name(asked, answered, image_id)
                 answer, references, answer_type = _answers(*by_question[key])
                 asks = text(where, row, "question", QUESTIONS_SHAPE)
                 items.append(Item(key, image_id, file_name, asks, answer, references, answer_type))
@@ -57,7 +57,7 @@ class VqaQuestions(FileSource):
         super().__init__(name, "question", str(images), base, settings, files, items, drop_image_ids, limit)
 
 
-def _usual_name(asked: dict, answered: dict, image_id: str) -> str:
+def usual_name(asked: dict, answered: dict, image_id: str) -> str:
     """`"COCO_train2014_000000000042.jpg"` for picture 42 of VQAv2, `"0a1b.jpg"` for picture 0a1b of another set."""
     header = {**answered, **asked}
     subtype = str(header.get("data_subtype") or "").replace("test-dev", "test")  # test-dev asks about the test pictures
