@@ -86,8 +86,8 @@ def stage(name: str) -> ConfigDict:
     # low-rank adapters on the decoder, as one more trainable group (trainable.lora = "/lora_[ab]$"); rank 0: none.
     s.lora = ConfigDict({"rank": 0, "alpha": 16.0, "targets": ("q", "v")})
     s.mask = ""  # mask kind of this stage; "": run.mask
-    s.mixture = ConfigDict()  # training sources by name: {kind, ..., weight}
-    s.epoch_of = ""  # the source whose pass is an epoch; "": the only one
+    s.mixture = ConfigDict()  # training sources by name: {kind, ..., and one of weight, epochs, tokens: vlax/data/mixture.py}
+    s.epoch_of = ""  # the source whose pass is an epoch, to which weights refer; "": the only one
     s.epochs = 1.0  # length in epochs, used when steps is 0
     s.steps = 0  # length in optimizer updates
     s.batch_size = 64  # rows an update, over all devices and micro-batches
@@ -95,6 +95,9 @@ def stage(name: str) -> ConfigDict:
     s.accumulation = "multisteps"  # optax.MultiSteps, or scan: one compiled step over all micro-batches
     s.text_length = 40  # T: prompt and answer tokens; longer rows follow overlong
     s.overlong = "drop"  # drop: leave the row out and count it; cut: cut the answer's end
+    s.buckets = ()  # static text lengths, such as (32, 64, 128), the last one text_length: rows of like length share a batch
+    s.packing = 0  # rows that may share a batch row of text_length tokens, each with its image; 0: one a batch row
+    s.plan_window = 32  # batches within which buckets and packing arrange rows
     s.augment = ()  # of training pictures: flip (never where the text says left or right), shift
     s.warmup = 0.03  # share of the updates
     s.final_learning_rate = 0.0  # at the cosine's end, as a share of the peak

@@ -5,9 +5,10 @@ from vlax.evaluation import protocol
 
 def on(s, name: str, suite: dict):
     """Adds a suite to a stage: eval.py runs it on its test set; its validation set gives the held-out loss, and the small
-    generative evaluation while training."""
+    generative evaluation while training. A suite without one (VQAv2's validation is its test) is not looked at in training."""
     s.suites[name] = suite
-    s.validation[name] = suite["data"].get("validation", suite["data"]["test"])
+    if "validation" in suite["data"]:
+        s.validation[name] = suite["data"]["validation"]
     return s
 
 

@@ -14,8 +14,8 @@ from vlax import api
 from vlax.data.rows import Row, Turn
 from vlax.decoding import DecodeConfig
 from vlax.errors import VlaxError
-from vlax.evaluation import compare, evaluate, protocol, runner
-from vlax.evaluation.evaluate import Options
+from vlax.evaluation import compare, evaluate, predictions, protocol, runner, terminal
+from vlax.evaluation.options import Options, export_directory
 
 
 def row(number: int, image_id: str) -> Row:
@@ -112,18 +112,82 @@ def test_rows_asked_for_at_once_do_not_change_answers(model, tests_of_stage4, tm
 def test_the_protocol_covers_what_a_score_depends_on(model, tests_of_stage4):
     test = tests_of_stage4[1]
 
-    def digest(blind=None, rows=None, **changes):
+    def settings(blind=None, rows=None, **changes):
         other = dataclasses.replace(test, suite=dataclasses.replace(test.suite, **changes), rows=rows or test.rows)
-        return runner.settings(model, other, blind)["hash"]
+        return runner.settings(model, other, blind)
 
-    others = [digest(blind=0), digest(blind=1), digest(rows=test.rows[:3]), digest(decoding=DecodeConfig(num_beams=2)),
-              digest(metrics=("gqa",)), digest(prompt="{question}?"), digest(post_processing=("first_line",)),
-              digest(answers=("yes", "no")), digest(answers=("yes", "no"), answers_by="likelihood"),
-              digest(physical_batch=8)]  # fmt: skip
-    assert len({digest(), *others}) == 1 + len(others) and digest() == runner.settings(model, test, None)["hash"]
-    assert runner.run_key(model, {"hash": "x"}) != runner.run_key(model, {"hash": "y"})
+    decoded = [settings(blind=0), settings(blind=1), settings(rows=test.rows[:3]), settings(decoding=DecodeConfig(num_beams=2)),
+               settings(prompt="{question}?"), settings(answers=("yes", "no")), settings(physical_batch=8),
+               settings(answers=("yes", "no"), answers_by="likelihood")]  # fmt: skip
+    scored = [settings(metrics=("gqa",)), settings(post_processing=("first_line",))]
+    assert len({p["hash"] for p in (settings(), *decoded, *scored)}) == 1 + len(decoded) + len(scored)
+    # Other metrics need no other predictions: they are filed under what was decoded.
+    assert len({runner.run_key(model, p) for p in (settings(), *decoded)}) == 1 + len(decoded)
+    assert {runner.run_key(model, p) for p in scored} == {runner.run_key(model, settings())}
+    # A suite's name and what only makes decoding faster are no part of it.
+    chunked = dataclasses.replace(test.suite.decoding, chunk=3, seed=5)
+    assert settings(name="other", decoding=chunked)["hash"] == settings()["hash"]
     retrained = dataclasses.replace(model, manifest={**model.manifest, "checksums": {"decoder": "other"}})
-    assert runner.run_key(retrained, {"hash": "x"}) != runner.run_key(model, {"hash": "x"})
+    assert runner.run_key(retrained, settings()) != runner.run_key(model, settings())
+
+
+def test_any_text_can_be_kept_and_read_back(tmp_path):
+    """Line separators of Unicode, half a surrogate pair, and a line that was cut inside a character."""
+    path = epath.Path(tmp_path / "predictions.jsonl")
+    texts = ["a\u2028b", "c\x85d", "e\u2029", "\ud83d", "plain"]
+    lines = [{"run": "r", "set": "s", "id": str(i), "prediction": text} for i, text in enumerate(texts)]
+    predictions.append(path, lines)
+    assert list(predictions.read(path, ["r"]).values()) == lines
+    whole = (tmp_path / "predictions.jsonl").read_bytes()
+    (tmp_path / "predictions.jsonl").write_bytes(whole + '{"run": "r", "prediction": "\u00e9'.encode()[:-1])
+    assert list(predictions.read(path, ["r"]).values()) == lines  # passed over by one who only reads
+    predictions.mend(path)
+    assert (tmp_path / "predictions.jsonl").read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    (
+        ({"data": "x.json"}, "--data, --images and --like belong to --suite=custom"),
+        ({"answers_by": "likelihood"}, "--answers_by says how --answers binds; there are none"),
+        ({"predictions": "p", "answers": ("yes",)}, "--predictions is scored as it is"),
+        ({"predictions": "p", "blind": True}, "--predictions has no blind twin"),
+        ({"different_protocols": True}, "--different_protocols belongs to --against or --compare"),
+        ({"blind": True, "twin": False}, "--blind scores the twin that --notwin leaves out"),
+    ),
+)
+def test_a_flag_without_effect_is_refused(flags, text):
+    with pytest.raises(VlaxError, match=text):
+        Options(**flags)
+
+
+def test_every_choice_that_changes_results_has_its_own_folder():
+    some = [Options(), Options(limit=3), Options(checkpoint="best"), Options(answers=("yes",)), Options(answers=("no",)),
+            Options(suites=("gqa_testdev",)), Options(suites=("custom",), data="a.json"), Options(checkpoint="runs/a/export"),
+            Options(suites=("custom",), data="b/a.json")]  # fmt: skip
+    assert len({options.folder() for options in some}) == len(some) and Options().folder() == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    (
+        ({"metrics": ["vqa"]}, r"metrics=\['vqa'\]; a question has vqav2@official"),
+        ({"metrics": "gqa"}, r"metrics is a list: write metrics = \['gqa'\]"),
+        ({"task": "chat"}, "task='chat' is not one of caption, describe, question"),
+        ({"prompt": "what?"}, "leaves the question out; write {question} where it belongs"),
+        ({"decoding": {"max_new_tokens": "8"}}, "decoding.max_new_tokens='8' should be of type int"),
+        ({"decoding": {"beams": 8}}, "decoding has max_new_tokens, .*, not beams"),
+        ({"answers": ["yes"], "decoding": {"num_beams": 3}}, "answers are chosen greedily"),
+        ({"post_processing": ["lower"]}, r"post_processing has no step \['lower'\]; there are first_line, lowercase"),
+        ({"data": {"train": {}}}, "it names no data.test"),
+        ({"physical_batch": 1.5}, "physical_batch=1.5 must be a whole number"),
+        ({"metric": 1}, "there is no field 'metric'; a suite has"),
+    ),
+)
+def test_a_protocol_is_checked(change, text):
+    content = {"task": "question", "metrics": ["gqa"], "data": {"test": {"kind": "cells", "split": "test"}}}
+    with pytest.raises(VlaxError, match=f"suite mine: .*{text}"):
+        protocol.from_dict("mine", content | change)
 
 
 def test_a_prompt_and_post_processing_of_the_suite(model, tests_of_stage4):
@@ -157,17 +221,20 @@ def evaluated(trained, quick_captions):
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         twin = evaluate.run(config, str(workdir), Options(blind=True, limit=8))
-        before = (workdir / "stage4" / "eval-blind" / "predictions.jsonl").stat().st_mtime_ns
+        kept = workdir / "stage4" / "eval-blind" / "limit=8" / "predictions.jsonl"
+        before = kept.stat().st_mtime_ns
         full = evaluate.run(config, str(workdir), Options(limit=8))
-    assert (workdir / "stage4" / "eval-blind" / "predictions.jsonl").stat().st_mtime_ns == before  # read, not made again
+    assert (
+        workdir / "stage4" / "eval-blind" / "limit=8" / "predictions.jsonl"
+    ).stat().st_mtime_ns == before  # read, not made again
     return twin, full, out.getvalue()
 
 
 def test_scores_json(evaluated, trained):
     twin, full, _ = evaluated
     directory = trained[1] / "stage4"
-    assert json.loads((directory / "eval" / "scores.json").read_text()) == json.loads(json.dumps(full))
-    assert json.loads((directory / "eval-blind" / "scores.json").read_text()) == json.loads(json.dumps(twin))
+    assert json.loads((directory / "eval" / "limit=8" / "scores.json").read_text()) == json.loads(json.dumps(full))
+    assert json.loads((directory / "eval-blind" / "limit=8" / "scores.json").read_text()) == json.loads(json.dumps(twin))
     assert {"CIDEr", "Bleu_4", "ROUGE_L", "accuracy"} <= set(full) and len(full["protocol"]["hash"]) == 16
     protocols = full["protocol"]["sets"]
     assert protocols["captions"]["blind"] is None and protocols["questions"]["metrics"] == ["vqav2@official", "exact_match"]
@@ -193,9 +260,9 @@ def test_table_sheet_and_report(evaluated, trained):
     assert "stage4 blind twin: " in printed and "score - twin" in printed and "captions CIDEr" in printed
     assert f"{full['CIDEr']:.3f}" in printed and "questions accuracy" in printed
     for folder in ("eval", "eval-blind"):
-        with Image.open(directory / folder / "samples.png") as sheet:
+        with Image.open(directory / folder / "limit=8" / "samples.png") as sheet:
             assert sheet.format == "PNG" and min(sheet.size) > 200
-    page = (directory / "eval" / "report.html").read_text()
+    page = (directory / "eval" / "limit=8" / "report.html").read_text()
     assert page.count("<script") >= 2 and full["protocol"]["hash"] in page and "is there" in page
 
 
@@ -203,15 +270,19 @@ def test_predictions_of_another_system(evaluated, trained, tmp_path, quick_capti
     """Our own predictions, brought back as if they were another's, get the same score without a model."""
     _, full, _ = evaluated
     config, workdir = trained
-    lines = [json.loads(line) for line in (workdir / "stage4" / "eval" / "predictions.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line) for line in (workdir / "stage4" / "eval" / "limit=8" / "predictions.jsonl").read_text().splitlines()
+    ]
     answers = [{"question_id": line["id"], "answer": line["prediction"]} for line in lines if line["set"] == "questions"]
     path = tmp_path / "theirs.json"
     path.write_text(json.dumps(answers))
     options = Options(predictions=str(path), suites=("questions",), limit=8)
     scores = evaluate.run(config, str(workdir), options)
     assert scores["sets"]["questions"]["accuracy"]["score"] == full["sets"]["questions"]["accuracy"]["score"]
-    assert scores["sets"]["questions"]["accuracy"]["twin"] is None and (workdir / "external/theirs/report.html").exists()
-    assert f"are in {workdir}/external/theirs" in capsys.readouterr().out
+    assert scores["sets"]["questions"]["accuracy"]["twin"] is None and list(
+        workdir.glob("external/theirs-questions-*/report.html")
+    )
+    assert f"are in {workdir}/external/theirs-questions-" in capsys.readouterr().out
     path.write_text("\n".join(json.dumps(answer) for answer in answers[1:]))
     with pytest.raises(VlaxError, match=r"theirs.json: 1 ids of questions are missing \(.*\); every row of the suite needs"):
         evaluate.run(config, str(workdir), options)
@@ -224,13 +295,13 @@ def test_predictions_of_another_system(evaluated, trained, tmp_path, quick_capti
 
 def test_comparisons_refuse_different_protocols(evaluated, trained, quick_captions, capsys):
     config, workdir = trained
-    mine = compare.load(workdir / "stage4" / "eval")
+    mine = compare.load(workdir / "stage4" / "eval" / "limit=8")
     pairs = compare.paired(mine, mine)
     assert {name: set(pair.differences) for name, pair in pairs.items()} == {
         name: set(metrics) - {"rows"} for name, metrics in mine.scores["sets"].items()
     }
     assert all(d == (0.0, 0.0, 0.0) for pair in pairs.values() for d in pair.differences.values())
-    blind = compare.load(workdir / "stage4" / "eval-blind")
+    blind = compare.load(workdir / "stage4" / "eval-blind" / "limit=8")
     with pytest.raises(
         VlaxError, match=r"captions was evaluated under two protocols \(.*which differ in blind: null and .*--diff"
     ):
@@ -242,9 +313,14 @@ def test_comparisons_refuse_different_protocols(evaluated, trained, quick_captio
     evaluate.run(config, str(workdir), Options(limit=8, against="stage4"))
     printed = capsys.readouterr().out
     assert "stage4 - stage4, paired over rows" in printed and "questions accuracy" in printed
+    assert "captions: 0 of 8 predictions differ" in printed
+    directories = [str(workdir / "stage4" / folder / "limit=8") for folder in ("eval", "eval-blind")]
+    terminal.compare(directories, True, 4)
+    assert "compare.html is in" in capsys.readouterr().out
+    assert "blind twin" in (workdir / "stage4" / "eval" / "limit=8" / "compare.html").read_text()
     with pytest.raises(VlaxError, match=r"stage3 was not evaluated: there is no .*Run eval.py with its config first"):
         compare.find(workdir, "stage3")
-    with pytest.raises(VlaxError, match="nowhere holds no evaluation: there is no scores.json"):
+    with pytest.raises(VlaxError, match=r"nowhere holds no evaluation: there is no scores.json"):
         compare.load("/nowhere")
 
 
@@ -252,7 +328,7 @@ def test_closed_questions(trained, tmp_path, quick_captions):
     config, workdir = trained
     options = Options(suites=("embedded_cells",), answers=("yes", "no"), limit=6, twin=False, report_samples=0)
     scores = evaluate.run(config, str(workdir), options)
-    path = workdir / "stage4" / "eval" / "embedded_cells" / "predictions.jsonl"
+    path = workdir / "stage4" / "eval" / options.folder() / "predictions.jsonl"
     assert {json.loads(line)["prediction"] for line in path.read_text().splitlines()} <= {"yes", "no"}
     assert scores["protocol"]["sets"]["embedded_cells"]["answers"] == ["yes", "no"]
     with pytest.raises(VlaxError, match="--answers is for questions; none of the suites asks any"):
@@ -264,8 +340,8 @@ def test_which_export_is_scored(trained, tmp_path):
     from vlax import stages
 
     plan = stages.chain(config, workdir)[-1]
-    assert evaluate.export_directory(plan, "") == evaluate.export_directory(plan, "last") == plan.export
-    assert evaluate.export_directory(plan, "best") == plan.export  # the last state was the best: there is one export
-    assert str(evaluate.export_directory(plan, "/some/where")) == "/some/where"
+    assert export_directory(plan, "") == export_directory(plan, "last") == plan.export
+    assert export_directory(plan, "best") == plan.export  # the last state was the best: there is one export
+    assert str(export_directory(plan, "/some/where")) == "/some/where"
     with pytest.raises(VlaxError, match=r"stage4 has no finished export in .*train it first: python train.py"):
-        evaluate.export_directory(stages.chain(config, tmp_path)[-1], "")
+        export_directory(stages.chain(config, tmp_path)[-1], "")

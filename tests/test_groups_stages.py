@@ -63,6 +63,23 @@ def test_another_config_is_refused_with_the_list_of_differences(tmp_path):
     )
 
 
+def test_a_field_that_is_newer_than_the_run_counts_when_it_is_used(tmp_path):
+    """A run of an older vlax goes on; with the new feature switched on it is another run."""
+    plan = stages.chain(tiny("stage1"), tmp_path)[0]
+    stages.record_identity(plan)
+    path = plan.directory / "config.json"
+    recorded = json.loads(path.read_text())
+    del recorded["stage"]["buckets"], recorded["stage"]["lora"]["rank"]
+    path.write_text(json.dumps(recorded))
+    (plan.directory / "checkpoints" / "4").mkdir(parents=True)
+    stages.check_identity(plan)
+    config = tiny("stage1")
+    for stage in (config.stage, *config.parents.values()):
+        stage.buckets = (20, 40)
+    with pytest.raises(VlaxError, match=r"made with another config \(stage.buckets: null -> \[20, 40\]; stage.plan_window"):
+        stages.check_identity(stages.chain(config, tmp_path)[0])
+
+
 def test_identity_survives_json():
     (plan,) = stages.chain(tiny("stage0"), "/nowhere")
     assert json.loads(json.dumps(plan.identity)) == plan.identity

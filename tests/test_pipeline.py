@@ -3,12 +3,15 @@
 import collections
 import dataclasses
 import functools
+import re
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from vlax.data.pipeline import Collator, HostBatches, ImageCache, Mixture, iterate
+from vlax.data.mixture import Mixture
+from vlax.data.pipeline import Collator, HostBatches, ImageCache, iterate
+from vlax.data.plan import Plan
 from vlax.data.prompts import Encoder
 from vlax.data.rows import Row, Turn
 from vlax.data.tokenizer import train_bpe
@@ -54,7 +57,7 @@ def make(encoder):
     def build(sizes=(10, 7), weights=(1.0, 0.5), seed=0, shuffle=True, steps=12, overlong="drop", capacity=1 << 20, **host):
         mixture = Mixture([Words(f"s{i}", size) for i, size in enumerate(sizes)], weights[: len(sizes)], seed, shuffle)
         collate = Collator(mixture, encoder, LENGTH, SQUARE, ImageCache(capacity), overlong)
-        return HostBatches(collate, BATCH, steps, **host)
+        return HostBatches(collate, Plan(mixture, BATCH, LENGTH), steps, **host)
 
     return build
 
@@ -147,12 +150,14 @@ def test_dropped_rows_are_counted_and_named_once(make):
     for step in range(5):  # four epochs
         batches[step]
     left_out = batches.collate.left_out
-    assert sum(left_out.counts.values()) == 1 and left_out.first[0].startswith("s0:r4 (")
-    assert f"limit {LENGTH}" in left_out.first[0]
+    assert left_out.counts == {"dropped": 1}
+    assert re.fullmatch(rf"s0:r4 \(\d+ tokens, limit {LENGTH}\)", left_out.first["dropped"][0])
 
 
 def test_cut_loses_the_answers_end_and_never_the_image(make, encoder):
-    batch = make(sizes=(10,), shuffle=False, overlong="cut")[0]
+    batches = make(sizes=(10,), shuffle=False, overlong="cut")
+    batch = batches[0]
+    assert batches.collate.left_out.counts == {"cut": 1}
     tokens, segments = encoder.encode(Words("s0", 10)[4])
     assert len(tokens) > LENGTH and batch["row"][4] == 4 and batch["has_image"][4]
     assert batch["tokens"][4].tolist() == tokens[:LENGTH] and batch["segment"][4].tolist() == segments[:LENGTH]
@@ -217,7 +222,7 @@ def test_errors_of_rows_come_through_grains_threads(encoder):
 
     collate = Collator(Mixture([Broken("s", 4)], [1.0], 0), encoder, LENGTH, SQUARE, ImageCache(0))
     with pytest.raises(VlaxError, match="row r0: pictures/0"):
-        next(iterate(HostBatches(collate, 2, 2)))
+        next(iterate(HostBatches(collate, Plan(collate.mixture, 2, LENGTH), 2)))
 
 
 @pytest.mark.parametrize("mode", ("RGB", "L", "RGBA", "P"))
@@ -232,10 +237,11 @@ def test_resize_is_pillows_bicubic_of_rgb(mode):
 def test_augmentation_follows_the_position(make):
     """The same pictures for any number of hosts and any micro-batch, and others in the next epoch."""
     collate = dataclasses.replace(make().collate, augment=("shift",))
-    whole = HostBatches(collate, BATCH, 12)[3]["image"]
-    parts = [HostBatches(collate, BATCH, 12, host, 2)[3]["image"] for host in range(2)]
+    plan, half = (Plan(collate.mixture, rows, LENGTH) for rows in (BATCH, BATCH // 2))
+    whole = HostBatches(collate, plan, 12)[3]["image"]
+    parts = [HostBatches(collate, plan, 12, host, 2)[3]["image"] for host in range(2)]
     np.testing.assert_array_equal(whole, np.concatenate(parts))
-    micro = [HostBatches(collate, BATCH // 2, 24)[6 + i]["image"] for i in range(2)]
+    micro = [HostBatches(collate, half, 24)[6 + i]["image"] for i in range(2)]
     np.testing.assert_array_equal(whole, np.concatenate(micro))
-    plain = HostBatches(dataclasses.replace(collate, augment=()), BATCH, 12)[3]["image"]
+    plain = HostBatches(dataclasses.replace(collate, augment=()), plan, 12)[3]["image"]
     assert (whole != plain).any()

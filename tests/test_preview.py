@@ -68,7 +68,7 @@ row 3 of 3: 18#0 (caption)
   picture     images/b.png, missing
   text        caption:« a cat<eos>»
 
-as a source in a config (stage.mixture, validation or test):
+as a source in a config (stage.mixture, or a suite's data):
 {{
     "kind": "coco",
     "annotations": "{folder}/coco.json",

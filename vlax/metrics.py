@@ -18,15 +18,15 @@ class Window:
 
     def reset(self) -> None:
         self.sums: dict[str, float] = {}
-        self.steps = self.rows = 0
+        self.steps = self.images = 0
         self.waited = 0.0
         self.started = time.monotonic()
 
-    def add(self, metrics: Mapping[str, float], rows: int) -> None:
+    def add(self, metrics: Mapping[str, float], images: int) -> None:
         for name, value in metrics.items():
             self.sums[name] = self.sums.get(name, 0.0) + float(value)
         self.steps += 1
-        self.rows += rows
+        self.images += images
 
     def summary(self) -> dict[str, float]:
         """loss (per answer token), perplexity, accuracy, rates, share of the time that waited for data, mean gradient norms."""
@@ -36,7 +36,7 @@ class Window:
             "loss": loss,
             "perplexity": math.exp(min(loss, 50.0)),
             "token_accuracy": self.sums.get("correct", 0.0) / tokens,
-            "images_per_s": self.rows / seconds,
+            "images_per_s": self.images / seconds,
             "tokens_per_s": tokens / seconds,
             "data_wait": self.waited / seconds,
         }

@@ -1,6 +1,7 @@
 """What a person sees while a stage trains: header, progress bar, validation lines, footer."""
 
 import json
+import logging
 import sys
 from collections.abc import Mapping
 
@@ -8,6 +9,9 @@ import jax
 from tqdm import tqdm
 
 from vlax import groups
+from vlax.data import lengths
+
+MANY_OVERLONG = 0.01  # share of overlong rows from which on the header warns
 
 
 def print_header(s, begin: int) -> None:
@@ -32,7 +36,8 @@ def print_header(s, begin: int) -> None:
         dropped = getattr(source, "dropped", 0)
         note = f", {dropped} dropped as evaluation images" if dropped else ""
         print(f"data      {source.name}: {len(source):,} rows, {count:,} an epoch{note}")
-    epochs = s.updates * stage.batch_size / mixture.epoch_size
+    print_lengths(s)
+    epochs = s.batches.plan.positions(len(s.batches)) / mixture.epoch_size
     split = f" in {stage.accumulate} micro-batches ({stage.accumulation})" if stage.accumulate > 1 else ""
     print(
         f"steps     {s.updates:,} updates of {stage.batch_size} rows{split} "
@@ -41,6 +46,25 @@ def print_header(s, begin: int) -> None:
     if begin:
         print(f"resuming  at micro-step {begin:,} of {s.micro_steps:,}")
     sys.stdout.flush()
+
+
+def print_lengths(s) -> None:
+    """How long the first rows are, loudly where many of them don't fit, and how batches are laid out."""
+    stage, collate = s.plan.stage, s.batches.collate
+    found = lengths.survey(lengths.Lengths(s.encoder), collate.mixture, stage.text_length)
+    done = "dropped" if stage.overlong == "drop" else "cut"
+    print(
+        f"lengths   median {found.median}, 99 % up to {found.most}, longest {found.longest} tokens of {found.rows:,} rows; "
+        f"{found.overlong:.1%} over {stage.text_length}, which are {done}"
+    )
+    if found.overlong > MANY_OVERLONG:
+        logging.warning(
+            "WARNING: %.1f %% of the rows are longer than stage.text_length=%d and are %s (stage.overlong); "
+            "99 %% of all rows fit in --config.stage.text_length=%d",
+            100 * found.overlong, stage.text_length, done, found.most,
+        )  # fmt: skip
+    if layout := s.batches.plan.describe():
+        print(layout)
 
 
 def progress_bar(s, begin: int, enabled: bool) -> tqdm:
@@ -77,8 +101,12 @@ def print_footer(s) -> None:
     manifest = json.loads((s.plan.export / "manifest.json").read_text())
     which = "" if manifest["validation_loss"] is None else f" (best on validation: loss {manifest['validation_loss']:.4f})"
     left_out = s.batches.collate.left_out
-    if left_out.counts:
-        print(f"left out  {sum(left_out.counts.values())} rows: {'; '.join(left_out.first[:3])}")
+    for kind, title in (("dropped", "left out"), ("cut", "cut")):
+        if left_out.counts[kind]:
+            print(f"{title:<9} {left_out.counts[kind]:,} rows: {'; '.join(left_out.first[kind][:3])}")
+    programs = getattr(s.train_step, "_cache_size", None)
+    if programs and len(s.batches.plan.lengths_used) > 1:
+        print(f"programs  {programs()} of the train step, for {len(s.batches.plan.lengths_used)} text lengths")
     print(
         f"export {s.plan.export}{which} | logs {directory / 'metrics.jsonl'} | plots {directory.parent / 'curves.png'}",
         flush=True,

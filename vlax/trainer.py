@@ -63,7 +63,7 @@ class Loop:
         if latest is None:
             return 0, state, frozen
         data = self.checkpoints.data(latest)
-        plan_hash = self.s.batches.collate.mixture.plan_hash
+        plan_hash = self.s.batches.plan.hash
         if data["plan"] != plan_hash:
             raise VlaxError(
                 f"{self.s.plan.directory}: the training data changed since the checkpoint at step {latest} (row plan "
@@ -73,7 +73,7 @@ class Loop:
         return data["step"], self.checkpoints.restore(latest, state), frozen
 
     def save(self, micro: int, state: Mapping, validation: Mapping[str, float] | None = None) -> None:
-        data = {"step": micro, "plan": self.s.batches.collate.mixture.plan_hash, "first_losses": self.first_losses}
+        data = {"step": micro, "plan": self.s.batches.plan.hash, "first_losses": self.first_losses}
         self.checkpoints.save(micro, state, data, validation)
         if jax.process_index() == 0:
             (self.s.plan.directory / "first_losses.json").write_text(json.dumps(self.first_losses))
@@ -81,7 +81,7 @@ class Loop:
     def settle(self, keep: int) -> None:
         """Looks at the metrics of all but the last `keep` dispatched steps, and stops the run where one went wrong."""
         while len(self.pending) > keep:
-            micro, device_metrics, rows = self.pending.popleft()
+            micro, device_metrics, rows, images = self.pending.popleft()
             values = {name: float(value) for name, value in jax.device_get(device_metrics).items()}
             if values["tokens"] == 0:
                 raise VlaxError(
@@ -92,7 +92,7 @@ class Loop:
                 self.fail(micro, values, rows)
             if micro < FIRST_LOSSES:
                 self.first_losses.append(values["loss_sum"])
-            self.window.add(values, int((rows >= 0).sum()))
+            self.window.add(values, images)
 
     def names(self, rows: np.ndarray) -> str:
         mixture = self.s.batches.collate.mixture
@@ -146,7 +146,7 @@ def train(s: session.Session, *, sample: Callable | None = None) -> None:
                 batch, s.mesh, leading=int(plan.stage.accumulation == "scan" and plan.stage.accumulate > 1)
             )
             state, values = s.train_step(state, frozen, placed)
-            loop.pending.append((micro, values, batch["row"]))
+            loop.pending.append((micro, values, batch["row"], int(batch["has_image"].sum()) * jax.process_count()))
             loop.settle(IN_FLIGHT)
             done = micro + 1
             if done % s.per_update == 0:

@@ -50,7 +50,8 @@ class FileSource:
             raise VlaxError(
                 f"{name}: no rows are left ({len(items)} read, {self.dropped} dropped by the leak filter); mend the file"
             )
-        settings = {**settings, "task": task, "images": images, "limit": limit, "drop": sorted(gone)}
+        place = images.rstrip("/").split("/")[-1] if images.startswith("/") or "://" in images else images
+        settings = {**settings, "task": task, "images": place, "limit": limit, "drop": sorted(gone)}
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         for content in files:
             digest.update(hashlib.sha256(content).digest())

@@ -1,29 +1,74 @@
-"""The order in which the rows of weighted sources are met: a pure function of the seed, made before hosts take their slices."""
+"""The order in which the rows of mixed sources are met: a pure function of the seed, made before hosts take their slices.
+
+How much a source brings to an epoch is said in its spec by one of
+
+    "weight": 0.5         half as many rows as the source named by stage.epoch_of (1.0 where nothing is said)
+    "epochs": 2.0         two passes over the source, in one epoch of the mixture
+    "tokens": 3_000_000   as many rows as have about so many tokens, prompts and answers, by the mean of a sample of its rows
+
+`epochs` and `tokens` fix a number of rows. Weights are relative: to that of the epoch_of source, which brings one pass unless
+it has `epochs` or `tokens` itself; then its own number of rows is what a weight of 1 means.
+"""
 
 import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from vlax.data.rows import Row, Source
 from vlax.errors import VlaxError
 
+SHARES = ("weight", "epochs", "tokens")
+
+
+def share(name: str, spec: Mapping) -> tuple[str, float]:
+    """share("ai", {"kind": "coco", "epochs": 2.0}) == ("epochs", 2.0); ("weight", 1.0) where nothing is said.
+
+    VlaxError for more than one of SHARES and for what is no positive number.
+    """
+    given = {key: spec[key] for key in SHARES if spec.get(key) is not None}
+    if len(given) > 1:
+        raise VlaxError(f"mixture source {name} has {' and '.join(given)}; give one of {', '.join(SHARES)}")
+    for key, value in given.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not (0 < value < math.inf):
+            raise VlaxError(f"mixture source {name}: {key} is {value!r}; it is a positive number")
+        return key, float(value)
+    return "weight", 1.0
+
+
+def fixed_rows(name: str, kind: str, value: float, source: Source, mean_tokens: Callable[[Source], float]) -> int:
+    """Rows an epoch of a source that says `epochs` or `tokens`; 0 of one that has a weight."""
+    if kind == "weight":
+        return 0
+    if kind == "epochs":
+        return max(1, round(value * len(source)))
+    mean = mean_tokens(source)
+    if mean <= 0:
+        raise VlaxError(
+            f"mixture source {name}: no row fits in stage.text_length, so no number of rows has {value:,.0f} tokens"
+        )
+    return max(1, round(value / mean))
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Mixture:
-    """Sources with weights, and the order in which their rows are met.
+    """Sources, how much each brings, and the order in which their rows are met.
 
-    One epoch is one pass over the first source; the others contribute rows in proportion to their weights, each walking
-    through its own reshuffled passes. `shuffle=False` keeps the file order (evaluation; a single source then).
+    Each source walks through its own reshuffled passes; an epoch has `counts` rows of them, shuffled. The first source is the
+    one that weights refer to. `shuffle=False` keeps the file order (evaluation; a single source then).
+
+    fixed   rows an epoch by source, 0 where the weight decides; () when it decides everywhere
     """
 
     sources: Sequence[Source]
     weights: Sequence[float]
     seed: int
     shuffle: bool = True
+    fixed: Sequence[int] = ()
 
     def __post_init__(self):
         for source, weight in zip(self.sources, self.weights, strict=True):
@@ -40,8 +85,9 @@ class Mixture:
     @functools.cached_property
     def counts(self) -> np.ndarray:
         """Rows that each source contributes to one epoch."""
-        first = len(self.sources[0])
-        counts = [max(1, round(first * weight / self.weights[0])) for weight in self.weights]
+        fixed = self.fixed or [0] * len(self.sources)
+        first = fixed[0] or len(self.sources[0])
+        counts = [n or max(1, round(first * w / self.weights[0])) for n, w in zip(fixed, self.weights, strict=True)]
         return np.array([first, *counts[1:]], np.int64)
 
     @property
@@ -50,9 +96,10 @@ class Mixture:
 
     @functools.cached_property
     def plan_hash(self) -> str:
-        """Identifies the row order: it changes with the rows, their weights, the seed and the shuffling."""
+        """Identifies the row order: it changes with the rows, their shares, the seed and the shuffling."""
         parts = [[s.name, s.fingerprint, len(s)] for s in self.sources]
-        text = json.dumps([parts, list(map(float, self.weights)), self.seed, self.shuffle])
+        values = [parts, list(map(float, self.weights)), self.seed, self.shuffle]
+        text = json.dumps([*values, list(map(int, self.fixed))] if any(self.fixed) else values)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def _pass(self, source: int, number: int) -> np.ndarray:

@@ -9,20 +9,23 @@ A batch is a dict of arrays (B rows of this host, N image slots, T text tokens; 
     example    int32[B,T]         1..N, 0 pad; image slot n belongs to example n + 1
     row        int32[B,N]         global row id, -1 filler
 
-Which rows a batch holds is a pure function of (seed, step): the plan is global, hosts take slices of it afterwards.
-A row that does not fit becomes filler and never shifts the order.
+Which rows a batch holds is a pure function of (seed, step): the plan (`plan.py`) is global, hosts take slices of it
+afterwards. A row that does not fit becomes filler and never shifts the order. In a packed row the text of example n + 1
+follows that of example n; an example without a picture has its slot all the same.
 """
 
 import collections
 import dataclasses
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import grain
 import numpy as np
 
-from vlax.data import augment
+from vlax.data import augment, stored
+from vlax.data.formats.prepared import PreparedSource
 from vlax.data.mixture import Mixture
+from vlax.data.plan import Plan
 from vlax.data.prompts import Encoder
 from vlax.data.rows import Row
 from vlax.errors import VlaxError
@@ -41,7 +44,7 @@ class ImageCache:
         key = (row.image_name, row.image_id)  # ids alone recur: in train and validation files, in sources of one name
         if key in self._images:
             return self._images[key]
-        image = preprocess.apply(row.open_image())
+        image = stored.pixels(row.open_image, preprocess)
         with self._lock:
             if key not in self._images and self.size + image.nbytes <= self.capacity:
                 self._images[key] = image
@@ -49,35 +52,36 @@ class ImageCache:
         return image
 
 
-def filler(rows: int, length: int, preprocess: Preprocess | None, encoder: Encoder) -> dict[str, np.ndarray]:
+def filler(rows: int, length: int, preprocess: Preprocess | None, encoder: Encoder, slots: int = 1) -> dict[str, np.ndarray]:
     """A batch of nothing but filler, to be filled in: pads, hidden images (one pixel for a text-only model), row ids -1."""
     pixels = preprocess.size if preprocess else 1
     return {
-        "image": np.zeros((rows, 1, pixels, pixels, 3), np.uint8),
-        "has_image": np.zeros((rows, 1), bool),
+        "image": np.zeros((rows, slots, pixels, pixels, 3), np.uint8),
+        "has_image": np.zeros((rows, slots), bool),
         "tokens": np.full((rows, length), encoder.tokenizer.pad_token_id, np.int32),
         "segment": np.zeros((rows, length), np.int32),
         "example": np.zeros((rows, length), np.int32),
-        "row": np.full((rows, 1), -1, np.int32),
+        "row": np.full((rows, slots), -1, np.int32),
     }
 
 
 class RowCounter:
-    """What was left out, and the first names of it."""
+    """Rows that were dropped or cut, each counted once in a run, and the first names of either kind."""
 
     def __init__(self):
         self.counts: collections.Counter[str] = collections.Counter()
-        self.first: list[str] = []
+        self.first: dict[str, list[str]] = collections.defaultdict(list)
         self._seen: set[int] = set()
         self._lock = threading.Lock()
 
-    def add(self, row_id: int, reason: str, name: str) -> None:
+    def add(self, kind: str, row_id: int, reason: str, name: Callable[[], str]) -> None:
+        """kind: "dropped" or "cut"; name: asked only where it is kept."""
         with self._lock:  # a row of several epochs counts once
             if row_id not in self._seen:
                 self._seen.add(row_id)
-                self.counts[reason] += 1
-                if len(self.first) < 10:
-                    self.first.append(f"{name} ({reason})")
+                self.counts[kind] += 1
+                if len(self.first[kind]) < 10:
+                    self.first[kind].append(f"{name()} ({reason})")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -96,64 +100,95 @@ class Collator:
     def __post_init__(self):
         if self.overlong not in ("drop", "cut"):
             raise VlaxError(f"stage.overlong={self.overlong!r} is not one of drop, cut")
+        for source in self.mixture.sources if self.preprocess else ():
+            if isinstance(source, PreparedSource):
+                source.check(self.preprocess)  # here, and not at its first picture, when the model is compiled
 
-    def __call__(self, ids: np.ndarray, draws: np.ndarray | None = None) -> dict[str, np.ndarray]:
-        """The batch of some global row ids; draws: f64[rows,3], the random numbers of their augmentation."""
-        batch = filler(len(ids), self.text_length, self.preprocess, self.encoder)
-        for i, row_id in enumerate(ids):
-            if row_id >= 0:
-                self._fill(batch, i, int(row_id), None if draws is None else draws[i])
+    def __call__(self, ids: np.ndarray, length: int, draws: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """The batch of some global row ids.
+
+        ids: int64[rows,N], -1 filler; length: T; draws: f64[rows,N,DRAWS], the random numbers of each row's augmentation.
+        """
+        batch = filler(len(ids), length, self.preprocess, self.encoder, ids.shape[1])
+        for i, examples in enumerate(ids):
+            at = 0
+            for n in np.flatnonzero(examples >= 0):
+                at = self._fill(batch, (i, int(n)), at, int(examples[n]), None if draws is None else draws[i, n])
         return batch
 
-    def _fill(self, batch: Mapping[str, np.ndarray], i: int, row_id: int, draw: np.ndarray | None) -> None:
+    def _fill(self, batch: Mapping, slot: tuple[int, int], at: int, row_id: int, draw: np.ndarray | None) -> int:
+        """Writes a row into an example's slot, its text from `at` on; returns where the text ends."""
+        accepted = self._accept(row_id)
+        if accepted is None:
+            return at
+        row, tokens, segments, image = accepted
+        i, end = slot[0], at + len(tokens)
+        if end > batch["tokens"].shape[1]:  # lengths are known before batching, so the row is another one than it was then
+            raise VlaxError(f"{self.mixture.name(row_id)} has other tokens than when it was measured; did its file change?")
+        if image is not None:
+            batch["image"][slot] = image if draw is None else augment.apply(image, row, self.augment, draw)
+            batch["has_image"][slot] = True
+        batch["tokens"][i, at:end] = tokens
+        batch["segment"][i, at:end] = segments
+        batch["example"][i, at:end] = slot[1] + 1
+        batch["row"][slot] = row_id
+        return end
+
+    def _accept(self, row_id: int) -> tuple[Row, list[int], list[int], np.ndarray | None] | None:
+        """(row, token ids, segments, picture), or None for a row that becomes filler: the one place where rows are refused."""
         source, index = self.mixture.locate(row_id)
         row = source[index]
         tokens, segments = self.encoder.encode(row)
         if len(tokens) > self.text_length:
-            self.left_out.add(row_id, f"{len(tokens)} tokens, limit {self.text_length}", f"{source.name}:{row.id}")
+            self.count_overlong(row_id, len(tokens))
             if self.overlong == "drop":
-                return
+                return None
             tokens, segments = tokens[: self.text_length], segments[: self.text_length]
-        if row.open_image is not None and self.preprocess:
-            image = self.cache.get(row, self.preprocess)
-            batch["image"][i, 0] = image if draw is None else augment.apply(image, row, self.augment, draw)
-            batch["has_image"][i, 0] = True
-        batch["tokens"][i, : len(tokens)] = tokens
-        batch["segment"][i, : len(tokens)] = segments
-        batch["example"][i, : len(tokens)] = 1
-        batch["row"][i, 0] = row_id
+        seen = row.open_image is not None and self.preprocess
+        return row, tokens, segments, self.cache.get(row, self.preprocess) if seen else None
+
+    def count_overlong(self, row_id: int, tokens: int) -> None:
+        """Counts a row that is dropped or cut for its length: here, or by a plan that gives it no place."""
+        kind = "dropped" if self.overlong == "drop" else "cut"
+        reason = f"{tokens} tokens, limit {self.text_length}"
+        self.left_out.add(kind, row_id, reason, lambda: self.mixture.name(row_id))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class HostBatches:
-    """Random access by micro-step to this host's slice of the global batch (grain's RandomAccessDataSource)."""
+    """Random access by step to this host's slice of the global batch (grain's RandomAccessDataSource)."""
 
     collate: Collator
-    global_batch: int
+    plan: Plan
     steps: int
     host: int = 0
     hosts: int = 1
     micro_batches: int = 1  # > 1: arrays come as [micro_batches, rows, ...], for a step that scans over them
 
     def __post_init__(self):
-        if self.global_batch % (self.hosts * self.micro_batches):
-            raise VlaxError(
-                f"a batch of {self.global_batch} rows does not divide over {self.hosts} hosts x {self.micro_batches}"
-            )
+        if self.plan.rows % (self.hosts * self.micro_batches):
+            raise VlaxError(f"a batch of {self.plan.rows} rows does not divide over {self.hosts} hosts x {self.micro_batches}")
 
     def __len__(self) -> int:
         return self.steps
 
     def __getitem__(self, step: int) -> dict[str, np.ndarray]:
-        positions = step * self.global_batch + np.arange(self.global_batch)
-        mine = positions.reshape(self.micro_batches, self.hosts, -1)[:, self.host].reshape(-1)
-        mixture, draws = self.collate.mixture, None
-        if self.collate.augment:  # by position in the global order: the same whatever the batch, the hosts and the workers
-            draws = np.stack([np.random.default_rng([mixture.seed, 3, int(p)]).random(3) for p in mine])
-        batch = self.collate(mixture.ids(int(positions[0]), int(positions[-1]) + 1)[mine - positions[0]], draws)
+        planned = self.plan.batch(step)
+        mine = np.arange(self.plan.rows).reshape(self.micro_batches, self.hosts, -1)[:, self.host].reshape(-1)
+        draws = None
+        if self.collate.augment:  # by place in the order: the same whatever the layout, the hosts and the workers
+            draws = self._draws(planned.positions[mine])
+        batch = self.collate(planned.ids[mine], planned.length, draws)
         if self.micro_batches == 1:
             return batch
         return {key: value.reshape(self.micro_batches, -1, *value.shape[1:]) for key, value in batch.items()}
+
+    def _draws(self, positions: np.ndarray) -> np.ndarray:
+        """f64[rows,N,DRAWS]; zeros for filler."""
+        draws, seed = np.zeros((*positions.shape, augment.DRAWS)), self.collate.mixture.seed
+        for at in np.argwhere(positions >= 0):
+            draws[*at] = np.random.default_rng([seed, 3, int(positions[*at])]).random(augment.DRAWS)
+        return draws
 
 
 def iterate(batches: HostBatches, start: int = 0, threads: int = 2, prefetch: int = 8):

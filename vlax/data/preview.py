@@ -175,7 +175,7 @@ def cut(text: str) -> str:
 def closing(args: argparse.Namespace, spec: dict) -> list[str]:
     """The spec as Python, and the commands to go on with."""
     whole = {key: _absolute(value) if key in PATHS else value for key, value in spec.items()}
-    lines = ["as a source in a config (stage.mixture, validation or test):", "{"]
+    lines = ["as a source in a config (stage.mixture, or a suite's data):", "{"]
     lines += [f'    "{key}": {json.dumps(value, ensure_ascii=False)},' for key, value in whole.items()]
     given = [f"--{name}={getattr(args, name)}" for name in ("images", "kind", "split") if getattr(args, name)]
     doctor = shlex.join(["python", "-m", "vlax.data", "doctor", args.path, *given])

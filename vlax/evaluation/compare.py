@@ -19,7 +19,7 @@ class Kept:
     title: str
     directory: epath.Path
     scores: Mapping
-    lines: Mapping[str, list[dict]]
+    lines: dict[str, list[dict]]
 
 
 def load(directory: str | epath.Path) -> Kept:
@@ -29,14 +29,21 @@ def load(directory: str | epath.Path) -> Kept:
     if not path.exists():
         raise VlaxError(f"{directory} holds no evaluation: there is no scores.json. Give a directory that eval.py wrote, e.g. "
                         "runs/embedded/stage3/eval, or run eval.py first")  # fmt: skip
-    scores = json.loads(path.read_text())
-    runs = scores.get("runs")
-    if not runs:
-        raise VlaxError(f"{path} is from an older vlax; run eval.py again")
-    found = predictions.read(directory / "predictions.jsonl")
-    lines = {name: [line for (run, _), line in found.items() if run == key and line["set"] == name]
-             for name, key in runs.items()}  # fmt: skip
-    return Kept(scores.get("title", str(directory)), directory, scores, lines)
+    try:
+        scores = json.loads(path.read_text())
+        runs = scores["runs"]
+    except (ValueError, KeyError) as error:
+        raise VlaxError(f"{path} cannot be read ({error!r}); run eval.py again") from None
+    found = predictions.read(directory / "predictions.jsonl", runs.values())
+    kept = Kept(scores["title"], directory, scores, {})
+    for name, key in runs.items():
+        raw = [line for (run, _), line in found.items() if run == key and line["set"] == name]
+        if len(raw) != scores["sets"][name]["rows"]:
+            raise VlaxError(f"{directory}/predictions.jsonl has {len(raw)} of the {scores['sets'][name]['rows']} rows of "
+                            f"{name} that were scored; run eval.py again, which makes what is missing")  # fmt: skip
+        kept.lines[name] = raw
+        kept.lines[name] = predictions.finished(raw, suite_of(kept, name))
+    return kept
 
 
 def find(workdir: epath.Path, against: str, below: str = "") -> Kept:
@@ -53,16 +60,28 @@ def suite_of(kept: Kept, name: str) -> Suite:
     """The suite of a set, as far as its scores depend on it, from scores.json."""
     proto = kept.scores["protocol"]["sets"][name]
     task = kept.lines[name][0]["task"]
-    return from_dict(name, {"task": task, "metrics": proto["metrics"], "data": kept.scores["where"]["sets"][name]})
+    return from_dict(name, {"task": task, "metrics": proto["metrics"], "data": kept.scores["where"]["sets"][name],
+                            "post_processing": proto["post_processing"][1:], "answers": proto.get("answers", ())})  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """Two predictions of the same rows, scored alike; differences: first minus second, {metric: paired 95 % interval}."""
+    """Two predictions of the same rows, scored alike. differences: first minus second, {metric: paired 95 % interval}; of
+    `rows` predictions `differ` are not the same text; the second calls the set `its_name`."""
 
+    its_name: str
     ours: scoring.Scored
     theirs: scoring.Scored
     differences: dict[str, Interval]
+    rows: int
+    differ: int
+
+
+def _matched(a: Kept, b: Kept) -> dict[str, str]:
+    """{set of a: set of b} by name, else by protocol: a stage's own set and a suite of the same protocol are one set."""
+    hashes = {b.scores["protocol"]["sets"][name]["hash"]: name for name in b.lines}
+    found = {name: name if name in b.lines else hashes.get(a.scores["protocol"]["sets"][name]["hash"]) for name in a.lines}
+    return {name: other for name, other in found.items() if other}
 
 
 def paired(a: Kept, b: Kept, different_protocols: bool = False) -> dict[str, Pair]:
@@ -71,30 +90,30 @@ def paired(a: Kept, b: Kept, different_protocols: bool = False) -> dict[str, Pai
     VlaxError where no set is shared, and where protocols differ unless `different_protocols` is true; then the rows that both
     have are compared.
     """
-    shared = [name for name in a.lines if a.lines[name] and b.lines.get(name)]
-    if not shared:
+    names = _matched(a, b)
+    if not names:
         raise VlaxError(f"{a.directory} ({', '.join(a.lines)}) and {b.directory} ({', '.join(b.lines)}) have no set in common")
     out = {}
-    for name in shared:
-        protos = [kept.scores["protocol"]["sets"][name] for kept in (a, b)]
+    for name, its_name in names.items():
+        protos = [a.scores["protocol"]["sets"][name], b.scores["protocol"]["sets"][its_name]]
         if protos[0]["hash"] != protos[1]["hash"] and not different_protocols:
             fields = [k for k in sorted(protos[0].keys() | protos[1].keys())
-                      if k != "hash" and protos[0].get(k) != protos[1].get(k)]  # fmt: skip
+                      if k not in ("hash", "decoded") and protos[0].get(k) != protos[1].get(k)]  # fmt: skip
             told = "; ".join(f"{k}: {json.dumps(protos[0].get(k))} and {json.dumps(protos[1].get(k))}" for k in fields)
             raise VlaxError(f"{name} was evaluated under two protocols ({protos[0]['hash']} and {protos[1]['hash']}), which "
                             f"differ in {told}. Evaluate both alike, or insist with --different_protocols")  # fmt: skip
-        ids = {line["id"] for line in b.lines[name]}
-        mine = [line for line in a.lines[name] if line["id"] in ids]
-        by_id = {line["id"]: line for line in b.lines[name]}
+        by_id = {line["id"]: line for line in b.lines[its_name]}
+        mine = [line for line in a.lines[name] if line["id"] in by_id]
         if not mine:
             raise VlaxError(f"{name}: the two evaluations have no row in common")
         theirs = [{**line, "prediction": by_id[line["id"]]["prediction"]} for line in mine]
         with scoring.scorer(suite_of(a, name), mine) as score:
             ours, others = score(mine), score(theirs)
         clusters = {line["id"]: line["image_id"] or line["id"] for line in mine}
-        out[name] = Pair(ours, others, {
+        differ = sum(line["prediction"] != other["prediction"] for line, other in zip(mine, theirs, strict=True))
+        out[name] = Pair(its_name, ours, others, {
             metric: paired_interval(ours.values[metric], others.values[metric], clusters=clusters) for metric in ours.scores
-        })  # fmt: skip
+        }, len(mine), differ)  # fmt: skip
     return out
 
 
@@ -102,6 +121,7 @@ def text(a: Kept, b: Kept, found: Mapping[str, Pair]) -> str:
     """The comparison as lines for the terminal."""
     lines = [f"{a.title} - {b.title}, paired over rows, 95 % intervals:"]
     for name, pair in found.items():
+        lines.append(f"  {name}: {pair.differ:,} of {pair.rows:,} predictions differ")
         width = max(len(metric) for metric in pair.differences)
         for metric, d in pair.differences.items():
             sign = "" if d.low <= 0 <= d.high else "  *"

@@ -3,19 +3,19 @@
     {"run": "0f3a...", "set": "questions", "id": "12?0", "image_id": "12", "question": "is it red?", "prediction": "no",
      "references": ["no", ...], "answer_type": "yes/no", "task": "question", "image": "scene 12"}
 
-`run` identifies the protocol and the weights: lines of other runs stay in the file and are not counted.
+`run` identifies what was asked, how it was decoded and the weights: lines of other runs stay in the file and are not counted.
+`prediction` is the text as decoded; what the protocol's post-processing makes of it is done when it is scored.
 """
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 
 from etils import epath
 
 from vlax.data.rows import Row
 from vlax.errors import VlaxError
 
-ID_FIELDS = ("id", "question_id", "image_id")
+ID_FIELDS = ("id", "question_id", "questionId", "image_id")
 TEXT_FIELDS = ("prediction", "answer", "caption", "text")
 
 
@@ -28,31 +28,50 @@ def line(run: str, name: str, row: Row, text: str) -> dict:
 
 
 def append(path: epath.Path, lines: Iterable[Mapping]) -> None:
-    """Adds lines and closes the file, so that they are there whatever happens next."""
-    text = "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in lines)
+    """Adds lines and closes the file, so that they are there whatever happens next. ASCII: a text may hold any line separator
+    of Unicode, or half a surrogate pair."""
+    text = "".join(json.dumps(entry) + "\n" for entry in lines)
     if "://" in str(path):  # objects in a bucket cannot be appended to: one numbered file a batch
-        number = sum(1 for _ in path.parent.glob("predictions-*.jsonl"))
+        number = _next_chunk(path)
         (path.parent / f"predictions-{number:06d}.jsonl").write_text(text)
+        _chunks[str(path)] = number + 1
         return
     with path.open("a") as file:
         file.write(text)
 
 
-def read(path: epath.Path, runs: Iterable[str] | None = None) -> dict[tuple[str, str], dict]:
-    """{(run, id): line} of the file and of the numbered files beside it, of the runs asked for (None: all).
+_chunks: dict[str, int] = {}  # path: the next chunk's number; listing a bucket once a batch would take longer than decoding
 
-    A half-written last line, which a killed process leaves, is cut off the file.
-    """
+
+def _next_chunk(path: epath.Path) -> int:
+    numbers = [int(part.stem.split("-")[1]) for part in _parts(path)[1:]] if str(path) not in _chunks else []
+    return _chunks.get(str(path), max(numbers, default=-1) + 1)
+
+
+def _parts(path: epath.Path) -> list[epath.Path]:
+    """The file, and the numbered ones beside it where it lies in a bucket."""
+    return [path, *(sorted(path.parent.glob("predictions-*.jsonl")) if "://" in str(path) else ())]
+
+
+def mend(path: epath.Path) -> None:
+    """Cuts off the half-written last line that a killed process leaves. For the one process that goes on writing."""
+    if "://" not in str(path) and path.exists():
+        with open(path, "rb+") as file:
+            content = file.read()
+            if not content.endswith(b"\n"):
+                file.truncate(content.rfind(b"\n") + 1)
+
+
+def read(path: epath.Path, runs: Iterable[str] | None = None) -> dict[tuple[str, str], dict]:
+    """{(run, id): line} of the file and of the numbered files beside it, of the runs asked for (None: all). A half-written last
+    line is passed over."""
     wanted = None if runs is None else set(runs)
     found = {}
-    for part in (path, *sorted(path.parent.glob("predictions-*.jsonl"))):
+    for part in _parts(path):
         if not part.exists():
             continue
-        text = part.read_text()
-        if text and not text.endswith("\n"):
-            text = text[: text.rfind("\n") + 1]
-            part.write_text(text)
-        for number, row in enumerate(text.splitlines(), 1):
+        content = part.read_bytes()
+        for number, row in enumerate(content[: content.rfind(b"\n") + 1].split(b"\n")[:-1], 1):
             try:
                 entry = json.loads(row)
                 if wanted is None or entry["run"] in wanted:
@@ -62,13 +81,18 @@ def read(path: epath.Path, runs: Iterable[str] | None = None) -> dict[tuple[str,
     return found
 
 
+def finished(lines: Sequence[Mapping], suite) -> list[dict]:
+    """The lines with the text that is scored in place of the one that was decoded."""
+    return [{**entry, "prediction": suite.finish(entry["prediction"])} for entry in lines]
+
+
 def external(path: str, rows: Sequence[Row], name: str) -> list[dict]:
     """Lines for `rows` from another system's file: JSON lines or a JSON list, one object a row with an id (`ID_FIELDS`) and a
     text (`TEXT_FIELDS`), which the result files of COCO captions and VQA are.
 
     VlaxError: a file that is no such thing, an id twice, ids missing or unknown, each with counts and the first few.
     """
-    entries = _entries(path)
+    entries = _of_set(_entries(path), path, name)
     given: dict[str, str] = {}
     for number, entry in enumerate(entries, 1):
         key = next((k for k in ID_FIELDS if k in entry), "")
@@ -90,13 +114,29 @@ def external(path: str, rows: Sequence[Row], name: str) -> list[dict]:
     return [line("", name, row, given[row.id]) for row in rows]
 
 
+def _of_set(entries: list[dict], path: str, name: str) -> list[dict]:
+    """Of a predictions.jsonl of vlax, the lines of one set; VlaxError where they are of several runs."""
+    if not all("run" in entry and "set" in entry for entry in entries):
+        return entries
+    mine = [entry for entry in entries if entry["set"] == name]
+    runs = sorted({entry["run"] for entry in mine})
+    if len(runs) != 1:
+        sets = ", ".join(sorted({entry["set"] for entry in entries}))
+        raise VlaxError(
+            f"{path} holds {len(runs)} runs of {name} (sets: {sets}); keep the lines of one of them ({', '.join(runs)})"
+        )
+    return mine
+
+
 def _entries(path: str) -> list[dict]:
     try:
-        text = Path(path).read_text()
+        text = epath.Path(path).read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise VlaxError(f"--predictions={path} cannot be read ({error})") from None
     try:
-        entries = json.loads(text) if text.lstrip().startswith("[") else [json.loads(row) for row in text.splitlines() if row]
+        entries = (
+            json.loads(text) if text.lstrip().startswith("[") else [json.loads(row) for row in text.split("\n") if row.strip()]
+        )
     except ValueError as error:
         raise VlaxError(f"--predictions={path} is neither a JSON list nor JSON lines ({error})") from None
     if not entries or not all(isinstance(entry, dict) for entry in entries):

@@ -17,6 +17,7 @@ with every score.
 
 import dataclasses
 import hashlib
+import importlib.metadata
 import json
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +27,7 @@ from typing import Any
 from vlax.decoding import DecodeConfig
 from vlax.errors import VlaxError
 from vlax.evaluation.captions import METRICS as CAPTION_METRICS
-from vlax.evaluation.vqa import FLAVOURS
+from vlax.evaluation.flavours import FLAVOURS, RULES
 
 FOLDER = Path(__file__).parent / "protocols"
 POST_PROCESSING: dict[str, Callable[[str], str]] = {
@@ -70,20 +71,20 @@ class Suite:
         odd = set(self.data) - {"test", "validation", "train"}
         check(not odd, f"data has test, validation and train, not {', '.join(sorted(odd))}")
         check(self.physical_batch > 0, f"physical_batch={self.physical_batch} must be positive")
+        check(isinstance(self.physical_batch, int), f"physical_batch={self.physical_batch} must be a whole number")
+        asks = self.task != "question" or not self.prompt or "{question}" in self.prompt
+        check(asks, f"prompt={self.prompt!r} leaves the question out; write {{question}} where it belongs")
+        searches = self.answers and (self.decoding.num_beams > 1 or self.decoding.temperature > 0)
+        check(not searches, "answers are chosen greedily: leave num_beams and temperature out of its decoding")
         check(self.answers_by in ("trie", "likelihood"), f"answers_by={self.answers_by!r} is not one of trie, likelihood")
 
     @property
     def is_caption(self) -> bool:
         return self.task != "question"
 
-    @property
-    def in_training(self) -> Mapping:
-        """The source that training may look at: data.validation, or the test set where a suite has no other."""
-        return self.data.get("validation", self.data["test"])
-
     def finish(self, text: str) -> str:
-        """The answer that is scored, of the text that was decoded."""
-        for step in self.post_processing:
+        """The answer that is scored, of the text that was decoded. One of `answers` stays as it is."""
+        for step in () if self.answers else self.post_processing:
             text = POST_PROCESSING[step](text)
         return text
 
@@ -107,12 +108,18 @@ def from_dict(name: str, values: Mapping[str, Any]) -> Suite:
         what = f"there is no field {odd[0]!r}" if odd else f"{missing[0]} is missing"
         raise VlaxError(f"suite {name}: {what}; a suite has {', '.join(sorted(fields))}")
     decoding = dict(values.pop("decoding", {}))
-    try:
-        decode = DecodeConfig(**decoding)
-    except TypeError:
-        names = ", ".join(field.name for field in dataclasses.fields(DecodeConfig))
-        raise VlaxError(f"suite {name}: decoding has {names}, not {', '.join(decoding)}") from None
-    lists = {key: tuple(values.pop(key)) for key in ("metrics", "post_processing", "answers") if key in values}
+    kinds = {field.name: type(field.default) for field in dataclasses.fields(DecodeConfig)}
+    for key, value in decoding.items():
+        if key not in kinds:
+            raise VlaxError(f"suite {name}: decoding has {', '.join(kinds)}, not {key}")
+        if not isinstance(value, (int, float) if kinds[key] is float else kinds[key]):
+            raise VlaxError(f"suite {name}: decoding.{key}={value!r} should be of type {kinds[key].__name__}")
+    decode = DecodeConfig(**decoding)
+    lists = {key: values.pop(key) for key in ("metrics", "post_processing", "answers") if key in values}
+    for key, value in lists.items():
+        if isinstance(value, str):
+            raise VlaxError(f"suite {name}: {key} is a list: write {key} = [{value!r}]")
+    lists = {key: tuple(value) for key, value in lists.items()}
     return Suite(name=name, decoding=decode, **lists, **values)
 
 
@@ -142,37 +149,54 @@ def custom(data: str, images: str, like: Mapping[str, Any] | None = None) -> dic
 
     if not data:
         raise VlaxError("--suite=custom needs --data=CAPTIONS.json or --data=QUESTIONS.json,ANNOTATIONS.json, and --images=DIR")
-    first, _, second = (str(Path(part.strip()).absolute()) if part.strip() else "" for part in data.partition(","))
-    where = str(Path(images).absolute()) if images else ""
+    first, second, where = (_absolute(part.strip()) for part in (*data.partition(",")[::2], images))
     spec = {"kind": "vqa", "questions": first, "annotations": second} if second else {"path": first}
     spec |= {"images": where} if where or second else {}
     row = open_source(spec, train=False)[0]
+    if row.task == "chat":
+        raise VlaxError(f"--data={data} holds conversations, which have no score; captions and questions have")
     question = row.task == "question"
     defaults = {"metrics": ["vqav2@official", "exact_match"] if question else ["CIDEr", "Bleu", "METEOR", "ROUGE_L"],
                 "decoding": {"max_new_tokens": 16 if question else 32}}  # fmt: skip
     return {**defaults, **(like or {}), "task": "question" if question else "caption", "data": {"test": spec}}
 
 
+def _absolute(path: str) -> str:
+    return path if not path or "://" in path else str(Path(path).absolute())
+
+
 def settings(suite: Suite, source, rows: int, encoder, blind_seed: int | None) -> dict[str, Any]:
-    """Everything that a score depends on, the weights apart, with a hash of it: {..., "hash": 16 hex digits}.
+    """Everything that a score depends on, the weights apart, with a hash of it: {..., "hash": 16 hex digits}, and one of what
+    decoding depends on, "decoded": other metrics or post-processing need no other predictions.
 
     The attention mask and what else belongs to a model is not in it, so that models can be compared under one protocol. The
     prompt is, since the same question asked in other words is another protocol.
     """
-    content = {
-        "suite": suite.name,
+    decoding = dataclasses.asdict(suite.decoding)
+    del decoding["chunk"]  # speed
+    if not decoding["temperature"]:
+        del decoding["seed"]
+    decoded = {
         "source": {"name": source.name, "fingerprint": source.fingerprint, "rows": rows},
         "prompt": suite.prompt_text("{question}", encoder),
-        "decoding": dataclasses.asdict(suite.decoding),
+        "decoding": decoding,
         "physical_batch": suite.physical_batch,
         "answers": list(suite.answers),
         "answers_by": suite.answers_by if suite.answers else "",
-        "post_processing": [_ALWAYS, *suite.post_processing],
-        "metrics": list(suite.metrics),
-        "metric_source": "pycocoevalcap 1.2, PTB tokenisation" if suite.is_caption else "vlax.evaluation.vqa",
         "blind": None if blind_seed is None else {"images": "deranged by image id", "seed": blind_seed},
     }
-    return {**content, "hash": digest(content)}
+    content = decoded | scored(suite)
+    return {**content, "suite": suite.name, "hash": digest(content), "decoded": digest(decoded)}
+
+
+def scored(suite: Suite) -> dict[str, Any]:
+    """The part of a protocol that begins when the text is there."""
+    captions = f"pycocoevalcap {importlib.metadata.version('pycocoevalcap')}, PTB tokenisation"
+    return {
+        "post_processing": [_ALWAYS, *suite.post_processing],
+        "metrics": list(suite.metrics),
+        "metric_source": captions if suite.is_caption else f"vlax.evaluation.vqa, rules {RULES}",
+    }
 
 
 def digest(content: Any) -> str:
@@ -190,4 +214,6 @@ def suites(contents: Mapping[str, Mapping], asked: Sequence[str] = (), extra: Ma
             raise VlaxError("this config names no suite: fill in stage.suites, or ask for one with --suite=NAME")
         return [from_dict(name, content) for name, content in contents.items()]
     found = {**contents, **(extra or {})}
+    if len({Path(name).stem for name in asked}) < len(asked):
+        raise VlaxError(f"--suite={','.join(asked)} names a suite twice")
     return [from_dict(Path(name).stem, found[name] if name in found else read(name)) for name in asked]

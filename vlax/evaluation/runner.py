@@ -46,18 +46,19 @@ class TestSet:
         return {row.id: number for number, row in enumerate(self.rows)}
 
 
-def open_sets(suites: Sequence[Suite], data_root: str, limit: int = 0, *, in_training: bool = False) -> list[TestSet]:
-    """The test sets of suites, or the sources that training may look at. `limit` > 0 keeps the first rows of each.
+def open_sets(suites: Sequence[Suite], data_root: str, limit: int = 0, split: str = "test") -> list[TestSet]:
+    """The sets of suites that have the split. `limit` > 0 keeps the first rows of each.
 
     VlaxError says for a missing data set which files go where.
     """
     sets = []
     for suite in suites:
-        spec = suite.in_training if in_training else suite.data["test"]
+        if split not in suite.data:
+            continue
         try:
-            source = open_source(spec, data_root, train=False)
+            source = open_source(suite.data[split], data_root, train=False)
         except VlaxError as error:
-            if "there is no" not in str(error) or not suite.files:
+            if not suite.files:
                 raise
             needed = "; ".join(" ".join(line.split()) for line in suite.files.strip().splitlines())
             raise VlaxError(f"suite {suite.name}: {error}. It needs, below run.data_root: {needed}") from None
@@ -105,9 +106,14 @@ def settings(model: Model, test: TestSet, blind_seed: int | None) -> dict:
 
 
 def run_key(model: Model, proto: Mapping) -> str:
-    """What the lines of a protocol and these weights are filed under."""
+    """What the lines of these weights, decoded so, are filed under."""
     weights = {key: model.manifest.get(key) for key in ("stage", "checksums")}
-    return protocol.digest([proto["hash"], weights, model.config.mask])
+    return protocol.digest([proto["decoded"], weights, model.config.mask, dtype(model)])
+
+
+def dtype(model: Model) -> str:
+    """What the model computes in."""
+    return str(next(iter(model.params.values())).dtype)
 
 
 def predictor(model: Model, suite: Suite) -> Predictor:
@@ -135,14 +141,16 @@ def texts(model: Model, test: TestSet, rows: Sequence[Row], at_once: int = 0) ->
             if number + 2 < len(parts):
                 waiting.append(ahead.submit(requests, model, test, parts[number + 2], pool))
             for batch in decoder.texts(model.params, asked, length):
-                yield part, [suite.finish(text) for text in batch]
+                yield part, batch
 
 
 def predict(model: Model, test: TestSet, path: epath.Path, run: str, at_once: int = 0) -> list[dict]:
-    """All predictions of a set, made or read back from `path`: one dict a row, in order. The first process writes; on the
-    others the list is empty."""
+    """All predictions of a set as decoded, made or read back from `path`: one dict a row, in order. The first process
+    writes; on the others the list is empty."""
     path.parent.mkdir(parents=True, exist_ok=True)
     first = jax.process_index() == 0
+    if first:
+        predictions.mend(path)
     done = predictions.read(path, [run]) if first else {}
     todo = _agree(np.array([(run, row.id) not in done for row in test.rows]))
     wanted = [row for row, open_ in zip(test.rows, todo, strict=True) if open_]

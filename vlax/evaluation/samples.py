@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+import jax
+
 from vlax.evaluation import runner, scoring
 from vlax.evaluation.attention import answer_attention
 from vlax.evaluation.report import ReportSample, write_report
@@ -29,54 +31,63 @@ def telling(lines: Sequence[Mapping], values: Mapping[str, float], count: int) -
     return [line for line in lines if line["id"] in kept]
 
 
-def write(mine, twin, scored: Mapping[str, Mapping], count: int, other=None, pairs: Mapping = {}) -> None:
-    """samples.png, and report.html with up to `count` rows a set (0: none) of an `evaluate.Evaluation`, beside its twin's
-    answers and those of another evaluation (`compare.Kept`)."""
+def sheet(mine, twin, scored: Mapping[str, Mapping]) -> None:
+    """samples.png of an `evaluate.Evaluation`: rows from best to worst, beside the blind twin's answers."""
     cards: list[Sample] = []
-    rows: list[ReportSample] = []
     for test in mine.sets:
-        lines, values = mine.lines[test.name], _values(test, scored[test.name]["model"])
+        values = _values(test, scored[test.name]["model"])
         by_id = {row.id: row for row in test.rows}
         twins = _by_id(twin.lines[test.name]) if twin else {}
-        for line in spread(lines, values, max(1, SHEET // len(mine.sets))):
+        for line in spread(mine.lines[test.name], values, max(1, SHEET // len(mine.sets))):
             image = by_id[line["id"]].open_image
             if image is not None:
                 cards.append(Sample(image(), line["question"], line["prediction"], tuple(line["references"][:2]),
                                     values[line["id"]], twins.get(line["id"])))  # fmt: skip
-        if count:
-            chosen = telling(lines, values, count)
-            rows += _report_samples(mine, test, chosen, scored[test.name], twins, other, pairs.get(test.name))
-    headlines = {t.name: scoring.headline(t.suite) for t in mine.sets}
-    subtitle = ", ".join(f"{name} {m} {mine.scores['sets'][name][m]['score']:.3f}" for name, m in headlines.items())
     if cards:
-        write_sheet(str(mine.directory / "samples.png"), cards, mine.title, f"{subtitle}; rows from best to worst")
-    if not count:
-        return
+        write_sheet(mine.directory / "samples.png", cards, mine.title, f"{_summary(mine)}; rows from best to worst")
+
+
+def report(mine, twin, scored: Mapping[str, Mapping], count: int, other=None, pairs: Mapping = {}, name="report.html") -> None:
+    """The HTML report of an `evaluate.Evaluation` with up to `count` rows a set, beside its twin's answers and those of another
+    evaluation (`compare.Kept`, with its `compare.Pair` by set)."""
+    rows: list[ReportSample] = []
+    for test in mine.sets:
+        lines, values = mine.lines[test.name], _values(test, scored[test.name]["model"])
+        twins = _by_id(twin.lines[test.name]) if twin else {}
+        chosen = telling([line for line in lines if line["id"] in values], values, count)
+        rows += _report_samples(mine, test, chosen, scored[test.name], twins, other, pairs.get(test.name))
     against = None if other is None else {
-        "title": other.title, "sets": {name: other.scores["sets"][name] for name in pairs},
+        "title": other.title, "sets": {name: other.scores["sets"][p.its_name] for name, p in pairs.items()},
         "differences": {name: pair.differences for name, pair in pairs.items()},
         "protocol": other.scores["protocol"],
     }  # fmt: skip
     notes = [f"The samples of {t.name} are {count:,} of {len(t.rows):,} rows: a quarter the worst, a quarter the best, "
              "the others spread over what lies between." for t in mine.sets if len(t.rows) > count]  # fmt: skip
-    write_report(mine.directory / "report.html", title=mine.title, subtitle=subtitle, sets=mine.scores["sets"],
+    if mine.model and jax.process_count() > 1:
+        notes.append("Attention is drawn on one host: run eval.py there, and the predictions are read, not made again.")
+    sets = {test.name: mine.scores["sets"][test.name] for test in mine.sets}
+    write_report(mine.directory / name, title=mine.title, subtitle=_summary(mine), sets=sets,
                  formulas=mine.scores["formulas"], protocol=mine.scores["protocol"], samples=rows, other=against,
                  notes=notes)  # fmt: skip
+
+
+def _summary(mine) -> str:
+    headlines = {t.name: scoring.headline(t.suite) for t in mine.sets}
+    return ", ".join(f"{name} {m} {mine.scores['sets'][name][m]['score']:.3f}" for name, m in headlines.items())
 
 
 def _report_samples(mine, test, lines, scored, twins: Mapping, other, pair) -> list[ReportSample]:
     model_scores, headline = scored["model"], scoring.headline(test.suite)
     by_id = {row.id: row for row in test.rows}
     twin_values = _values(test, scored["twin"]) if "twin" in scored else {}
-    others = _by_id(other.lines[test.name]) if pair else {}
+    others = _by_id(other.lines[pair.its_name]) if pair else {}
     other_values = _values(test, pair.theirs) if pair else {}
     ordered = [headline, *(m for m in model_scores.scores if m != headline)]
-    maps = _attention(mine.model, test, lines) if mine.model else [()] * len(lines)
+    maps = _attention(mine.model, test, lines) if mine.model and jax.process_count() == 1 else [()] * len(lines)
     out = []
     for line, attention in zip(lines, maps, strict=True):
         i, row = line["id"], by_id[line["id"]]
-        values = {m: model_scores.values[m][i] for m in ordered
-                  if isinstance(model_scores.values[m], Mapping) and i in model_scores.values[m]}  # fmt: skip
+        values = {m: model_scores.by_row[m][i] for m in ordered if i in model_scores.by_row[m]}
         out.append(ReportSample(
             test.name, i, _seen(mine.model, row), line["question"], line["prediction"], tuple(line["references"]),
             line["answer_type"], values, twins.get(i), twin_values.get(i), others.get(i), other_values.get(i), tuple(attention),
@@ -102,7 +113,7 @@ def _attention(model, test, lines):
 
 def _values(test, scored: scoring.Scored) -> Mapping[str, float]:
     """The headline's value of every row; rows that it says nothing about count 0."""
-    return scored.values[scoring.headline(test.suite)]
+    return scored.by_row[scoring.headline(test.suite)]
 
 
 def _by_id(lines) -> dict[str, str]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from etils import epath
 
 from vlax.data.sources import open_source
+from vlax.errors import VlaxError
 from vlax.evaluation import vqa
 from vlax.evaluation.captions import CAPTION_FORMULAS, CaptionScorer
 from vlax.evaluation.prior import best_constant_caption, question_majority
@@ -15,19 +16,17 @@ from vlax.evaluation.protocol import Suite
 from vlax.evaluation.statistics import Pooled, bootstrap_interval, paired_interval
 from vlax.evaluation.table import ScoreRow
 
+FEW_PICTURES = 20
 Values = Mapping[str, float] | Pooled  # {row id: value}, or counts by row
 
 
 @dataclasses.dataclass(frozen=True)
 class Scored:
-    """One set of predictions: {metric: score}, and by metric what the score is made of, row by row."""
+    """One set of predictions: {metric: score}; by metric what a bootstrap resamples; and what to show beside a row."""
 
     scores: dict[str, float]
     values: dict[str, Values]
-
-    def row_values(self, metric: str) -> Mapping[str, float]:
-        """{row id: value} of a metric that is a mean over rows."""
-        return self.values[metric]
+    by_row: dict[str, Mapping[str, float]]
 
 
 @contextlib.contextmanager
@@ -43,7 +42,7 @@ def scorer(suite: Suite, lines: Sequence[Mapping]) -> Iterator[Callable[[Sequenc
         def score(lines: Sequence[Mapping]) -> Scored:
             scores, by_image = captions({line["id"]: line["prediction"] for line in lines})
             pooled = captions.pooled()
-            return Scored(scores, {name: pooled.get(name, by_image[name]) for name in scores})
+            return Scored(scores, {name: pooled.get(name, by_image[name]) for name in scores}, by_image)
 
         yield score
 
@@ -55,12 +54,14 @@ def _answers(suite: Suite, references: Mapping, answers: Mapping, types: Mapping
         for name, by_row in vqa.vqa_values(references, answers, flavour, types).items():
             if number == 0 or "[" not in name:
                 values[name if number == 0 else f"{flavour}: {name}"] = by_row
-    return Scored({name: sum(by_row.values()) / len(by_row) for name, by_row in values.items()}, values)
+    return Scored({name: sum(by_row.values()) / len(by_row) for name, by_row in values.items()}, values, values)
 
 
 def headline(suite: Suite) -> str:
-    """The metric that a suite is summed up by: the first."""
-    return suite.metrics[0] if suite.is_caption else vqa.HEADLINE[suite.metrics[0]]
+    """The metric that a suite is summed up by: the first; of BLEU, that of four-grams."""
+    if suite.is_caption:
+        return "Bleu_4" if suite.metrics[0] == "Bleu" else suite.metrics[0]
+    return vqa.HEADLINE[suite.metrics[0]]
 
 
 def formulas(suite: Suite, metrics: Iterable[str]) -> dict[str, str]:
@@ -74,37 +75,51 @@ def formulas(suite: Suite, metrics: Iterable[str]) -> dict[str, str]:
             for m, (base, _, kind) in parts.items() if base in known}  # fmt: skip
 
 
-def prior_lines(lines: Sequence[Mapping], suite: Suite, data_root: str) -> list[dict] | None:
-    """The same lines with the predictions of a prior that sees no image, fitted on the suite's training set; None where the
-    suite names none."""
+Prior = Callable[[Mapping], str]  # line -> what one who sees no picture would answer
+
+
+def fit_prior(suite: Suite, data_root: str) -> Prior | None:
+    """The suite's prior, fitted on its training set; None, with a line that says so, where there is no such set. It is fitted
+    before anything is decoded, so that a missing Java is known by then."""
     if "train" not in suite.data or (suite.is_caption and "validation" not in suite.data):
         return None
-    train = open_source(suite.data["train"], data_root, train=True)
-    if not suite.is_caption:
-        prior = question_majority((t.question, t.answer) for i in range(len(train)) for t in train[i].turns)
-        return [{**line, "prediction": prior.answer(line["question"])} for line in lines]
-    held_out = open_source(suite.data["validation"], data_root, train=False)
+    try:
+        train = open_source(suite.data["train"], data_root, train=True)
+        held_out = open_source(suite.data["validation"], data_root, train=False) if suite.is_caption else None
+    except VlaxError as error:
+        print(f"{suite.name}: no prior, since its training set cannot be read ({error})", flush=True)
+        return None
+    if held_out is None:
+        majority = question_majority((t.question, t.answer) for i in range(len(train)) for t in train[i].turns)
+        return lambda line: majority.answer(line["question"])
     candidates = [turn.answer for i in range(len(train)) for turn in train[i].turns]
-    references = {row.id: row.references for row in map(held_out.__getitem__, range(len(held_out)))}
-    constant = best_constant_caption(candidates, references)
-    return [{**line, "prediction": constant} for line in lines]
+    constant = best_constant_caption(
+        candidates, {row.id: row.references for row in map(held_out.__getitem__, range(len(held_out)))}
+    )
+    return lambda line: constant
 
 
 def score_set(
-    suite: Suite, lines: Sequence[Mapping], twin: Sequence[Mapping] | None, prior: Sequence[Mapping] | None
+    suite: Suite, lines: Sequence[Mapping], twin: Sequence[Mapping] | None, prior: Prior | None
 ) -> tuple[dict, dict[str, Scored]]:
     """(JSON-ready {metric: {score, interval, twin, prior, over_twin, over_prior}, "rows": n}, the Scored of "model", "twin" and
-    "prior" as far as they are there)."""
+    "prior" as far as they are there). Over one picture there are no intervals: nothing could be drawn instead of it."""
+    constant = [{**line, "prediction": prior(line)} for line in lines] if prior else None
     with scorer(suite, lines) as score:
-        scored = {name: score(part) for name, part in (("model", lines), ("twin", twin), ("prior", prior)) if part}
+        scored = {name: score(part) for name, part in (("model", lines), ("twin", twin), ("prior", constant)) if part}
     clusters = {line["id"]: line["image_id"] or line["id"] for line in lines}
+    pictures = len(set(clusters.values()))
+    if pictures < FEW_PICTURES:
+        print(f"{suite.name}: {pictures} pictures are few; intervals over so few are too narrow", flush=True)
     mine, out = scored["model"], {}
     for metric, value in mine.scores.items():
-        row = {"score": value, "interval": bootstrap_interval(mine.values[metric], clusters=clusters)}
+        row = {"score": value, "interval": bootstrap_interval(mine.values[metric], clusters=clusters) if pictures > 1 else None}
         for name, key in (("twin", "over_twin"), ("prior", "over_prior")):
             base = scored.get(name)
-            row[name] = base.scores[metric] if base else None
-            row[key] = paired_interval(mine.values[metric], base.values[metric], clusters=clusters) if base else None
+            compared = base is not None and metric in base.values
+            row[name] = base.scores[metric] if compared else None
+            paired = compared and pictures > 1
+            row[key] = paired_interval(mine.values[metric], base.values[metric], clusters=clusters) if paired else None
         out[metric] = row
     out["rows"] = len(lines)
     return out, scored
@@ -134,5 +149,7 @@ def write_scores(directory: epath.Path, sets: Mapping, protocols: Mapping[str, M
     together = {"hash": digest({name: p["hash"] for name, p in protocols.items()}), "sets": protocols}
     scores = {**flat(sets), "sets": sets, "protocol": together, **about}
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "scores.json").write_text(json.dumps(scores, indent=1, sort_keys=True))
+    whole = directory / "scores.json.part"  # renamed when it is whole, so that a killed process leaves the old one
+    whole.write_text(json.dumps(scores, indent=1, sort_keys=True))
+    whole.replace(directory / "scores.json")
     return scores

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
+from etils import epath
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from vlax.errors import VlaxError
@@ -50,7 +51,7 @@ def write_sheet(
     """Writes the samples as a PNG of cards, in reading order, `columns` to a row.
 
     Args:
-      path: a local file; missing folders are made.
+      path: a file, also on an object store; missing folders are made.
       samples: at least one. A sheet of 24 is about 2,000 x 4,500 pixels.
       title, subtitle: the head of the sheet.
       good_from: scores from here on get the green tick, lower ones the orange cross (per-sample units).
@@ -81,8 +82,10 @@ def write_sheet(
             sheet.paste(card, (x, y))
             draw.rectangle((x - 1, y - 1, x + _CARD, y + tallest), outline=_LINE, width=2)
         y += tallest + _GAP
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path, format="PNG")
+    path = epath.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        sheet.save(file, format="PNG")
 
 
 def _card(sample: Sample, good_from: float) -> Image.Image:

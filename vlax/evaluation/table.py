@@ -5,7 +5,7 @@
     CIDEr   0.612  [0.571, 0.655]       0.208  0.171  +0.404 [0.360, 0.449]  +0.441 [0.398, 0.486]
     Bleu_4  0.201               -       0.112      -                      -                      -
 
-"-" stands where there is no number: corpus scores such as BLEU have no interval.
+"-" stands where there is no number.
 """
 
 import dataclasses

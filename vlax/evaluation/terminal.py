@@ -1,11 +1,13 @@
 """What eval.py does without a model: the list of suites, a comparison, answers from a file."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
 from vlax.errors import VlaxError
 from vlax.evaluation import compare as comparison
-from vlax.evaluation import protocol
+from vlax.evaluation import protocol, runner, samples
+from vlax.evaluation.evaluate import Evaluation
 
 
 def list_suites() -> None:
@@ -18,12 +20,22 @@ def list_suites() -> None:
     print(f"{'FILE.toml':<24} your own protocol; {protocol.FOLDER} has files to start from")
 
 
-def compare(directories: Sequence[str], different_protocols: bool) -> None:
-    """Prints the paired differences of two evaluations."""
+def compare(directories: Sequence[str], different_protocols: bool, report_samples: int) -> None:
+    """Prints the paired differences of two evaluations, and writes compare.html with both side by side into the first."""
     if len(directories) != 2:
         raise VlaxError(f"--compare takes two directories that eval.py wrote, not {len(directories)}: --compare A B")
     first, second = (comparison.load(directory) for directory in directories)
-    print(comparison.text(first, second, comparison.paired(first, second, different_protocols)))
+    pairs = comparison.paired(first, second, different_protocols)
+    print(comparison.text(first, second, pairs))
+    if report_samples:
+        root = first.scores["where"]["data_root"]
+        sets = runner.open_sets([comparison.suite_of(first, name) for name in pairs], root)
+        kept = {test.name: {line["id"] for line in first.lines[test.name]} for test in sets}
+        sets = [dataclasses.replace(test, rows=[row for row in test.rows if row.id in kept[test.name]]) for test in sets]
+        mine = Evaluation(first.title, first.directory, sets, first.lines, {}, {}, scores=dict(first.scores))
+        scored = {name: {"model": pair.ours} for name, pair in pairs.items()}
+        samples.report(mine, None, scored, report_samples, second, pairs, "compare.html")
+        print(f"compare.html is in {first.directory}")
 
 
 def answer_list(given: Sequence[str]) -> tuple[str, ...]:

@@ -1,0 +1,188 @@
+"""A batch taken apart again, for `train.py --inspect`: its examples, their tokens as text, and what must hold of every batch.
+
+Everything is read from the batch's arrays and from `masks.py`, as the train step does: nothing is derived a second time from
+the rows, so what is shown is what is trained on. The rows are asked only for names and for why something is missing.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+
+from vlax import masks
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Example:
+    """One example of a batch row: n text tokens side by side, and its picture."""
+
+    at: int  # the batch row
+    number: int  # 1..N, its example id; its image slot is number - 1
+    row: int  # global row id
+    begin: int  # of its first token in the text
+    tokens: np.ndarray  # int32[n]
+    answer: np.ndarray  # bool[n]: segment 2
+    loss: np.ndarray  # bool[n]: a loss falls here, its target is the next token
+    learned: np.ndarray  # bool[n]: is the target of the position before it
+    image: np.ndarray | None  # uint8[H,W,3] as the model sees it
+
+    @property
+    def end(self) -> int:
+        return self.begin + len(self.tokens)
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """A sentence about the batch, and where it does not hold."""
+
+    holds: str
+    faults: tuple[str, ...] = ()
+
+
+def flat(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays as [B,...], whether or not a step scans over micro-batches of them ([k,B/k,...])."""
+    extra = batch["tokens"].ndim - 2
+    return {key: value.reshape(-1, *value.shape[1 + extra :]) for key, value in batch.items()}
+
+
+def examples(batch: dict[str, np.ndarray]) -> list[list[Example]]:
+    """The examples of each batch row; an empty list for filler."""
+    loss = np.asarray(masks.loss_mask(batch["segment"], batch["example"]))
+    learned = np.pad(loss, ((0, 0), (1, 0)))[:, :-1]
+    out = []
+    for at, ids in enumerate(batch["example"]):
+        found = []
+        for number in (int(n) for n in np.unique(ids[ids > 0])):
+            mine = np.flatnonzero(ids == number)
+            span = slice(int(mine[0]), int(mine[-1]) + 1)
+            image = batch["image"][at, number - 1] if batch["has_image"][at, number - 1] else None
+            answer = batch["segment"][at, span] == masks.ANSWER
+            found.append(Example(at, number, int(batch["row"][at, number - 1]), span.start, batch["tokens"][at, span], answer,
+                                 loss[at, span], learned[at, span], image))  # fmt: skip
+        out.append(sorted(found, key=lambda example: example.begin))
+    return out
+
+
+def pieces(tokenizer, ids) -> list[str]:
+    """The text of each token, spaces and special tokens included. A character of several tokens is shown with its last one.
+
+    pieces(tokenizer, [257, 300, 2])  ->  ["caption", " dog", "<eos>"]
+    """
+    ids, out, before, begin = [int(i) for i in ids], [], 0, 0
+
+    def decode(low: int, high: int) -> str:
+        return tokenizer.decode(ids[low:high], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+    for end in range(1, len(ids) + 1):
+        # With the token before it: some tokenizers drop the space of whatever comes first.
+        text = decode(before, end)[len(decode(before, begin)) :]
+        if text.endswith("\ufffd") and end - begin < 4 and end < len(ids):
+            out.append("")
+            continue
+        out.append(text)
+        before, begin = begin, end
+    return out
+
+
+def checks(batch: dict[str, np.ndarray], rows: list[list[Example]], s) -> list[Check]:
+    """What must hold of a batch before it is trained on, with the faults found. s: the stage's Session."""
+    every = [example for row in rows for example in row]
+    text = [
+        Check("every answer ends with a supervised EOS", _faults(_eos_fault, every, s)),
+        Check("every example has a supervised token", _faults(_nothing_learned, every, s)),
+        Check("the answers are supervised, prompts and pads are not", _faults(_span_fault, every, s)),
+        Check("every picture is shown to the model", _faults(_picture_fault, every, s)),
+    ]
+    found: dict[str, list[str]] = {
+        "image tokens come first, and all text of their example sees them": [],
+        "no position sees a pad or another example": [],
+        "no position sees the token that it is to predict": [],
+    }
+    for at, row in enumerate(rows):
+        told = _mask_faults(row, *attention(batch, at, s.config.tokens_per_image, s.config.mask), batch["tokens"].shape[1])
+        for sentence, fault in zip(found, told, strict=True):
+            found[sentence] += [f"row {at}: {fault}"] if fault else []
+    return text + [Check(sentence, tuple(faults)) for sentence, faults in found.items()]
+
+
+def attention(batch, at: int, tokens_per_image: int, kind: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(bool[S,S] who sees whom, int32[S] example ids, int32[S] positions) of one batch row, from masks.py."""
+    one = [batch[key][at : at + 1] for key in ("segment", "example", "has_image")]
+    return tuple(np.asarray(array[0]) for array in _attention(*one, tokens_per_image, kind))
+
+
+@functools.partial(jax.jit, static_argnums=(3, 4))
+def _attention(segment, example, has_image, tokens_per_image: int, kind: str):
+    return (
+        masks.attention_mask(segment, example, has_image, tokens_per_image, kind),
+        masks.sequence_examples(example, has_image, tokens_per_image),
+        masks.positions(example, has_image, tokens_per_image),
+    )
+
+
+def _faults(fault, every: list[Example], s) -> tuple[str, ...]:
+    told = ((example, fault(example, s)) for example in every)
+    return tuple(f"row {e.at}, {s.batches.collate.mixture.name(e.row)}: {text}" for e, text in told if text)
+
+
+def answer_ends(example: Example) -> list[int]:
+    """The last token of each answer: answers T T F T -> [1, 3]."""
+    following = np.append(example.answer[1:], False)
+    return np.flatnonzero(example.answer & ~following).tolist()
+
+
+def _eos_fault(example: Example, s) -> str:
+    eos = s.encoder.tokenizer.eos_token_id
+    for end in answer_ends(example):
+        if example.tokens[end] != eos:
+            last = pieces(s.encoder.tokenizer, example.tokens[: end + 1])[-1]
+            return f"an answer ends with {last!r} and has no EOS{was_cut(example, s)}: the model would not learn to stop there"
+        if not example.learned[end]:
+            return "the EOS of an answer is not supervised"
+    return ""
+
+
+def _nothing_learned(example: Example, s) -> str:
+    return "" if example.learned.any() else f"all of its {len(example.tokens)} tokens are prompt{was_cut(example, s)}"
+
+
+def _span_fault(example: Example, s) -> str:
+    odd = np.flatnonzero(example.answer != example.learned)
+    if not odd.size:
+        return ""
+    what = "an answer token without loss" if example.answer[odd[0]] else "a supervised prompt token"
+    return f"{what}, {pieces(s.encoder.tokenizer, example.tokens)[odd[0]]!r} at {example.begin + odd[0]}"
+
+
+def _picture_fault(example: Example, s) -> str:
+    wanted = s.config.vision is not None and s.batches.collate.mixture.row(example.row).open_image is not None
+    return "its picture is not in the batch" if wanted and example.image is None else ""
+
+
+def was_cut(example: Example, s) -> str:
+    """ " (cut from 57 to 40 tokens: stage.overlong=cut)", or nothing."""
+    whole = len(s.encoder.encode(s.batches.collate.mixture.row(example.row))[0])
+    if whole == len(example.tokens):
+        return ""
+    return f" (cut from {whole} to {len(example.tokens)} tokens: stage.overlong={s.plan.stage.overlong})"
+
+
+def _mask_faults(row: list[Example], mask, ids, positions, text_length: int) -> tuple[str, str, str]:
+    """What is wrong with one batch row under the three sentences about masks; "" where nothing is."""
+    first = stranger = ahead = ""
+    before = len(ids) - text_length  # image tokens of the row
+    for e in row:
+        text, images = slice(before + e.begin, before + e.end), np.flatnonzero(ids[:before] == e.number)
+        if not mask[text][:, images].all() or (positions[text] != len(images) + np.arange(len(e.tokens))).any():
+            first = first or f"the text of example {e.number} does not follow its {len(images)} image tokens"
+        if (positions[images] != np.arange(len(images))).any():
+            first = first or f"the image tokens of example {e.number} are not at positions 0..{len(images) - 1}"
+        queries = before + e.begin + np.flatnonzero(e.loss)
+        if mask[queries, queries + 1].any():
+            ahead = ahead or f"a token of example {e.number} sees the next one, which it is to predict"
+    others = mask & ((ids[:, None] != ids[None, :]) | (ids == 0)[None, :]) & ~np.eye(len(ids), dtype=bool)
+    if others.any():
+        query, key = np.argwhere(others)[0]
+        stranger = f"position {query} (example {ids[query]}) sees position {key} (example {ids[key]}; 0 is a pad)"
+    return first, stranger, ahead
