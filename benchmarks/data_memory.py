@@ -18,11 +18,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from vlax.data import prepare
 from vlax.data.lengths import Lengths
 from vlax.data.mixture import Mixture
 from vlax.data.packing import PackedPlan
 from vlax.data.pipeline import Collator, HostBatches, ImageCache, iterate
 from vlax.data.plan import BucketPlan, Plan
+from vlax.data.preparing import Encoding
 from vlax.data.prompts import Encoder
 from vlax.data.scenes import SceneSource
 from vlax.data.sources import open_source
@@ -55,8 +57,12 @@ def files(folder: Path) -> None:
 
 def batches(folder: Path, args: argparse.Namespace) -> HostBatches:
     """The pipeline as a stage builds it."""
+    captions = open_source({"kind": "coco", "annotations": "captions.json", "images": "images"}, str(folder))
+    if args.prepared:
+        prepare.prepare(captions, folder / "prepared", Encoding(Preprocess(args.size), "jpeg", 95), train=True, progress=False)
+        captions = open_source({"kind": "prepared", "path": "prepared"}, str(folder))
     sources = [
-        open_source({"kind": "coco", "annotations": "captions.json", "images": "images"}, str(folder)),
+        captions,
         open_source({"kind": "scenes", "split": "train", "style": "text", "size": SCENES}),
         open_source({"kind": "table", "path": "questions.jsonl", "images": "images"}, str(folder)),
     ]
@@ -88,6 +94,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=64, help="pixels a side (default: %(default)s)")
     parser.add_argument("--cache-mb", type=int, default=4, help="of pictures kept decoded (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="that build batches (default: %(default)s)")
+    parser.add_argument("--prepared", action="store_true", help="read the captioned pictures as `prepare` stores them")
     parser.add_argument("--plan", choices=("plain", "buckets", "packed"), default="plain", help="layout of the batches")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:

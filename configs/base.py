@@ -21,6 +21,8 @@ def run(variant: str = "embedded") -> ConfigDict:
     """What all stages of a chain share."""
     r = ConfigDict()
     r.data_root = ""  # where relative paths of data sources start: a directory or gs://bucket/path
+    r.quarantine = ""  # the doctor's lists of rows to leave out, several parted by commas (python -m vlax.data doctor)
+    r.exclude = ()  # suites whose pictures are kept out of training, beside those that a stage is scored on
     r.seed = 0  # initial parameters, data order, twins
     r.mask = "image_bidirectional"  # attention mask kind: causal, image_bidirectional, prefix_lm, image_sees_prompt
     r.templates = "plain"  # prompt templates: see vlax/data/prompts.py
@@ -47,6 +49,7 @@ def run(variant: str = "embedded") -> ConfigDict:
         r.dtype, r.templates = "bfloat16", "instruct"
         r.vision, r.decoder = "google/siglip-so400m-patch14-224", "Qwen/Qwen2.5-0.5B"
         r.threads, r.prefetch = 16, 16
+        r.exclude = ("coco_karpathy_test", "flickr30k_karpathy_test", "vqav2_val")
     return r
 
 
@@ -98,7 +101,8 @@ def stage(name: str) -> ConfigDict:
     s.buckets = ()  # static text lengths, such as (32, 64, 128), the last one text_length: rows of like length share a batch
     s.packing = 0  # rows that may share a batch row of text_length tokens, each with its image; 0: one a batch row
     s.plan_window = 32  # batches within which buckets and packing arrange rows
-    s.augment = ()  # of training pictures: flip (never where the text says left or right), shift
+    s.drop_budget = 0.001  # share of the rows that may turn out bad (besides quarantined ones) before the run stops
+    s.augment = ()  # of training pictures: flip, shift, crop, colour; vlax/data/augment.py says where each is left out
     s.warmup = 0.03  # share of the updates
     s.final_learning_rate = 0.0  # at the cosine's end, as a share of the peak
     s.clip = 1.0  # global gradient norm; 0: off

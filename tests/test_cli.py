@@ -64,7 +64,7 @@ CASES = {
     "no data_root": ([FLICKR], "pass --config.run.data_root=DIR"),
     "wrong data_root": ([FLICKR, "--config.run.data_root={dir}/nothing"], "no file {dir}/nothing/flickr8k_dev/annotations"),
     "not JSON": ([FLICKR, "--config.run.data_root={dir}/notjson"], "captions_train.json is not JSON"),
-    "picture": (["--config={dir}/files.py", "--config.run.data_root={dir}/broken"], "img1.png: the picture does not decode"),
+    "picture": (["--config={dir}/files.py", "--config.run.data_root={dir}/broken"], "train0.png: the picture does not decode"),
     "other config": ([TINY, "--config.stage.batch_size=4"], "made with another config (stage.batch_size: 8 -> 4)"),
     "mesh": ([*FRESH, "--config.run.mesh.data=3"], "mesh (data, fsdp, tp) = (3, 1, 1) needs 3 devices"),
     "not trained": (["eval", STAGE3], "stage3 has no finished export in {dir}/w/stage3; train it first"),
@@ -90,17 +90,18 @@ def write_data(root: pathlib.Path, broken: str) -> None:
     folder = root / "flickr8k_dev"
     (folder / "annotations").mkdir(parents=True)
     (folder / "images").mkdir()
-    for split in ("train", "val", "test"):
-        images = [{"id": i, "file_name": f"img{i}.png"} for i in range(3)]
+    for split in ("train", "val", "test"):  # other pictures in each: evaluation pictures are kept out of training
+        images = [{"id": i, "file_name": f"{split}{i}.png"} for i in range(3)]
         captions = [{"image_id": i, "caption": "a dog runs"} for i in range(3)]
         text = "<html>" if broken == "json" else json.dumps({"images": images, "annotations": captions})
         (folder / "annotations" / f"captions_{split}.json").write_text(text)
     from PIL import Image
 
-    for i in range(3):
-        Image.new("RGB", (9, 9)).save(folder / "images" / f"img{i}.png")
+    for name in (f"{split}{i}.png" for split in ("train", "val", "test") for i in range(3)):
+        Image.new("RGB", (9, 9)).save(folder / "images" / name)
     if broken == "picture":
-        (folder / "images" / "img1.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+        for i in range(2):  # one bad row would be within the budget
+            (folder / "images" / f"train{i}.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +142,7 @@ def test_a_mistake_ends_in_a_line_that_names_it(results, case):
 
 def test_the_picture_that_does_not_decode_is_named_with_its_row(results):
     directory, found = results
-    assert f"{directory}/broken/flickr8k_dev/images/img1.png" in found["picture"][2] and "row 1" in found["picture"][2]
+    assert f"{directory}/broken/flickr8k_dev/images/train0.png" in found["picture"][2] and "row 0" in found["picture"][2]
 
 
 def test_help_is_worth_reading(results):

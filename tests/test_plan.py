@@ -12,7 +12,7 @@ from tiny import config as tiny_config
 from varied import BUCKETS, KINDS, LIMIT, OVERHEAD, Varied, batches, encoder, error, make, mixture, words
 
 from configs import base
-from vlax import report, session, stages
+from vlax import report, session, stages, training_data
 from vlax.data import layout, lengths
 from vlax.data.lengths import Lengths
 from vlax.data.mixture import Mixture, fixed_rows, share
@@ -304,7 +304,7 @@ def stage2(**shares):
             del source["weight"]
             source.update(shares.get(name, {}))
     plan = stages.chain(config, "/nowhere")[-1]
-    made = session.open_mixture(plan.stage.mixture, plan, train=True, first=plan.stage.epoch_of, lengths=Lengths(encoder()))
+    made = training_data.open_mixture(plan.stage.mixture, plan, first=plan.stage.epoch_of, lengths=Lengths(encoder()))
     return dict(zip((s.name for s in made.sources), made.counts.tolist(), strict=True)), made
 
 

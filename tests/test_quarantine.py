@@ -2,13 +2,12 @@
 
 import concurrent.futures
 import json
-import logging
 
 import pytest
 
 from vlax.data.faults import STRICT, Fault, Faults, RowFault
 from vlax.data.mixture import Mixture
-from vlax.data.quarantine import DropBudget, Quarantine, budget, place, planned_rows, read_quarantine
+from vlax.data.quarantine import DropBudget, Quarantine, place, planned_rows, read_quarantine
 from vlax.data.rows import Row, Turn
 from vlax.errors import VlaxError
 
@@ -135,7 +134,6 @@ def fill(mixture, ids, quarantine, budget, long=()):
 
 def _fill(mixture, row_id, quarantine, budget, long):
     source, index = mixture.locate(row_id)
-    budget.visit()
     if quarantine.covers(source.name, place(index)):
         budget.quarantined(row_id, source.name)
         return -1
@@ -151,7 +149,7 @@ def _fill(mixture, row_id, quarantine, budget, long):
         budget.bad(row_id, str(fault), name)
         return -1
     if index in long:
-        budget.overlong(row_id, "99 tokens, limit 40", name)
+        budget.overlong(row_id, "dropped", "99 tokens, limit 40", lambda: name)
         return -1
     return row_id
 
@@ -164,7 +162,7 @@ def test_bad_rows_become_filler_within_the_budget():
     for _ in range(3):  # epochs: a row counts once
         assert fill(mixture, ids, Quarantine(), budget) == [-1 if i in (3, 5, 8) else i for i in ids]
     assert budget.counts == {"bad": 3} and budget.summary() == {
-        "left_out/bad": 3, "left_out/quarantined": 0, "left_out/overlong": 0,
+        "left_out/bad": 3, "left_out/quarantined": 0, "left_out/dropped": 0, "left_out/cut": 0,
     }  # fmt: skip
     assert sorted(budget.first)[0] == "a:[5] (a: record 5 is broken)"
     assert budget.lines()[0].startswith("left out  3 bad rows of 3 allowed: a:")
@@ -207,18 +205,25 @@ def test_with_and_without_the_list_the_order_is_the_same():
     assert without == listed
 
 
-def test_overlong_rows_are_counted_apart_and_warned_about_once(caplog):
+def test_overlong_rows_are_counted_apart():
     mixture = Mixture([Rows("a", 1000)], [1.0], seed=0, shuffle=False)
     budget = DropBudget(0, 1000)
-    with caplog.at_level(logging.WARNING):
+    for _ in range(2):
         fill(mixture, mixture.ids(0, 1000), Quarantine(), budget, long=range(0, 1000, 50))
-        assert not caplog.records and budget.counts == {"overlong": 20}
-        fill(mixture, mixture.ids(0, 1000), Quarantine(), budget, long=range(0, 1000, 3))
-    [record] = caplog.records
-    assert "of the first" in record.getMessage() and "--config.stage.text_length" in record.getMessage()
-    assert budget.first[0] == "a:r0 (99 tokens, limit 40)" and budget.lines() == [
-        f"overlong  {budget.counts['overlong']:,} rows"
-    ]
+    assert budget.counts == {"dropped": 20} and len(budget.first) == 10
+    first = "; ".join(f"a:r{i} (99 tokens, limit 40)" for i in (0, 50, 100))
+    line = f"left out  20 rows that are too long: {first}"
+    assert budget.first[0] == "a:r0 (99 tokens, limit 40)" and budget.lines() == [line]
+    budget = DropBudget(0, 10)
+    budget.overlong(3, "cut", "41 tokens, limit 40", lambda: "a:r3")
+    assert budget.lines() == ["cut       1 rows that are too long: a:r3 (41 tokens, limit 40)"]
+
+
+def budget(mixture, positions, share, refused, host=0, hosts=1):
+    """What a host allows itself for a run over so many positions, with its part of the refused rows counted."""
+    out = DropBudget(share, 0)
+    out.expect(planned_rows(mixture, positions) / hosts, refused, host, hosts)
+    return out
 
 
 def test_planned_rows():
@@ -242,7 +247,7 @@ def test_shares_that_are_none(share):
 def test_threads_count_every_row_once():
     budget = DropBudget(0.5, 4000)
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda i: (budget.visit(), budget.bad(i % 1500, "r", f"n{i}")), range(6000)))
+        list(pool.map(lambda i: budget.bad(i % 1500, "r", f"n{i}"), range(6000)))
     assert budget.counts["bad"] == 1500 and len(budget.first) == 10
 
 

@@ -6,6 +6,7 @@ pretrained           run.vision / run.decoder: a vlax export, or a checkpoint in
 a stage's name       WORKDIR/STAGE/hf/PART where that stage wrote the part in Hugging Face layout, else WORKDIR/STAGE/export
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -19,6 +20,7 @@ from flax import nnx
 from transformers import AutoTokenizer
 
 from vlax import checkpoint, groups
+from vlax.data.faults import Faults, RowFault
 from vlax.data.prompts import spans
 from vlax.data.sources import open_source
 from vlax.data.tokenizer import train_bpe
@@ -163,6 +165,12 @@ def load_tokenizer(plan: StagePlan):
 @functools.lru_cache(maxsize=2)
 def _embedded_tokenizer(bpe_text: str, data_root: str, templates: str, vocab: int):
     """The BPE trained on the sources of run.bpe_text (JSON), once a process."""
-    sources = [open_source(spec, data_root, train=True) for spec in json.loads(bpe_text).values()]
-    rows = (source[i] for source in sources for i in range(len(source)))
-    return train_bpe(("".join(text for text, _ in spans(row, templates)) for row in rows), vocab)
+    faults = Faults(collect=True)  # faulty rows are no text to learn from, listed or not: the vocabulary is the same
+    sources = [open_source(spec, data_root, train=True, faults=faults) for spec in json.loads(bpe_text).values()]
+
+    def texts():
+        for row in (source[i] for source in sources for i in range(len(source))):
+            with contextlib.suppress(RowFault):
+                yield "".join(text for text, _ in spans(row, templates))
+
+    return train_bpe(texts(), vocab)

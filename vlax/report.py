@@ -33,9 +33,10 @@ def print_header(s, begin: int) -> None:
     print(groups.table(s.abstract, s.assigned, dict(stage.learning_rate)))
     mixture = s.batches.collate.mixture
     for source, count in zip(mixture.sources, mixture.counts, strict=True):
-        dropped = getattr(source, "dropped", 0)
-        note = f", {dropped} dropped as evaluation images" if dropped else ""
+        note = f", {source.dropped:,} dropped as evaluation pictures" if hasattr(source, "dropped") else ""
         print(f"data      {source.name}: {len(source):,} rows, {count:,} an epoch{note}")
+    if len(quarantine := s.batches.collate.quarantine):
+        print(f"quarantine {quarantine.about(source.name for source in mixture.sources)}")
     print_lengths(s)
     epochs = s.batches.plan.positions(len(s.batches)) / mixture.epoch_size
     split = f" in {stage.accumulate} micro-batches ({stage.accumulation})" if stage.accumulate > 1 else ""
@@ -100,10 +101,8 @@ def print_footer(s) -> None:
     directory = s.plan.directory
     manifest = json.loads((s.plan.export / "manifest.json").read_text())
     which = "" if manifest["validation_loss"] is None else f" (best on validation: loss {manifest['validation_loss']:.4f})"
-    left_out = s.batches.collate.left_out
-    for kind, title in (("dropped", "left out"), ("cut", "cut")):
-        if left_out.counts[kind]:
-            print(f"{title:<9} {left_out.counts[kind]:,} rows: {'; '.join(left_out.first[kind][:3])}")
+    for line in s.batches.collate.left_out.lines():
+        print(line)
     programs = getattr(s.train_step, "_cache_size", None)
     if programs and len(s.batches.plan.lengths_used) > 1:
         print(f"programs  {programs()} of the train step, for {len(s.batches.plan.lengths_used)} text lengths")

@@ -3,21 +3,16 @@ tokenizer -> shapes -> data -> mesh -> parameters (parent stage > pretrained > f
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from vlax import groups, handover, optimizer, origins, sharding, steps
-from vlax.data import augment, layout, mixture
-from vlax.data.lengths import Lengths
-from vlax.data.mixture import Mixture
-from vlax.data.pipeline import Collator, HostBatches, ImageCache
-from vlax.data.plan import Plan
+from vlax import groups, handover, optimizer, origins, sharding, steps, training_data
+from vlax.data import layout
+from vlax.data.pipeline import HostBatches
 from vlax.data.prompts import Encoder
-from vlax.data.sources import open_source
 from vlax.errors import VlaxError
 from vlax.models.vlm import VLM, VLMConfig
 from vlax.pretrained.tokenizer import size as tokenizer_size
@@ -53,33 +48,6 @@ class Session:
     def per_update(self) -> int:
         """Calls of train_step an update."""
         return 1 if self.plan.stage.accumulation == "scan" else self.plan.stage.accumulate
-
-
-def open_mixture(specs, plan: StagePlan, *, train: bool, first: str = "", lengths: Lengths | None = None) -> Mixture:
-    """The sources of a config, mixed as their specs say (`data/mixture.py`).
-
-    first    the source that weights refer to; needed where several sources have weights
-    lengths  measures the sources that say how many tokens they bring
-    """
-    names = list(specs)
-    if not names:
-        raise VlaxError(f"stage {plan.name} has no training data: stage.mixture is empty")
-    if first and first not in names:
-        raise VlaxError(f"stage.epoch_of={first!r} is no source of the mixture ({', '.join(names)})")
-    shares = {name: mixture.share(name, specs[name]) for name in names}
-    if train and len(names) > 1 and not first and any(kind == "weight" for kind, _ in shares.values()):
-        raise VlaxError(
-            f"the mixture has {len(names)} sources: say with stage.epoch_of whose pass is an epoch: {', '.join(names)}"
-        )
-    names.sort(key=lambda name: (name != first, name))
-    plain = [{k: v for k, v in specs[name].items() if k not in mixture.SHARES} for name in names]
-    sources = [open_source(spec, plan.run.data_root, train=train) for spec in plain]
-    weights = [value if kind == "weight" else 1.0 for kind, value in map(shares.get, names)]
-    fixed = ()
-    if train:
-        mean = functools.partial(lengths.mean, limit=plan.stage.text_length, overlong=plan.stage.overlong)
-        fixed = [mixture.fixed_rows(n, *shares[n], source, mean) for n, source in zip(names, sources, strict=True)]
-    return Mixture(sources, weights, plan.run.seed, shuffle=train, fixed=fixed)
 
 
 def abstract_model(config: VLMConfig, dtype) -> tuple[nnx.GraphDef, dict[str, jax.ShapeDtypeStruct]]:
@@ -130,7 +98,7 @@ def build(plan: StagePlan) -> Session:
         raise VlaxError(f"run.model: {error}") from None
     assigned = groups.assign(abstract, stage.trainable)
     layout.check_positions(stage, config)
-    batches, validation, updates = training_data(plan, config, encoder)
+    batches, validation, updates = training_data.build(plan, config, encoder)
 
     tx = optimizer.make(optimizer_config(stage, updates), assigned, dict(stage.learning_rate))
     step_config = steps.StepConfig(run.layers, run.remat, stage.accumulate if scan else 1)
@@ -141,28 +109,6 @@ def build(plan: StagePlan) -> Session:
     train = jax.jit(train, donate_argnums=0, out_shardings=(state_shardings, sharding.replicated(mesh)))
     return Session(plan, config, mesh, encoder, batches, validation, updates, graphdef, abstract, assigned, tx, train,
                    jax.jit(evaluate))  # fmt: skip
-
-
-def training_data(plan: StagePlan, config: VLMConfig, encoder: Encoder) -> tuple[HostBatches, dict[str, HostBatches], int]:
-    """(training batches, held-out batches by source, updates of the stage). Held-out batches have the plain layout."""
-    run, stage = plan.run, plan.stage
-    lengths = Lengths(encoder)
-    collate = functools.partial(Collator, encoder=encoder, text_length=stage.text_length, preprocess=config.preprocess,
-                                cache=ImageCache(run.image_cache_mb << 20), overlong=stage.overlong)  # fmt: skip
-    hosts = {"host": jax.process_index(), "hosts": jax.process_count()}
-    micro_batches = stage.accumulate if stage.accumulation == "scan" else 1
-    per_update = stage.accumulate // micro_batches
-    mixed = open_mixture(stage.mixture, plan, train=True, first=stage.epoch_of, lengths=lengths)
-    training = collate(mixed, augment=augment.check(stage.augment))
-    rows = stage.batch_size // per_update
-    arranged, updates = layout.make(stage, mixed, lengths, rows, per_update, training.count_overlong)
-    batches = HostBatches(training, arranged, updates * per_update, **hosts, micro_batches=micro_batches)
-    validation, rows = {}, stage.batch_size // stage.accumulate
-    for name, spec in stage.validation.items():
-        held_out = open_mixture({name: spec}, plan, train=False)
-        count = min(stage.eval_batches, math.ceil(held_out.epoch_size / rows))
-        validation[name] = HostBatches(collate(held_out), Plan(held_out, rows, stage.text_length), count, **hosts)
-    return batches, validation, updates
 
 
 def train_state_shardings(abstract, assigned, tx, mesh) -> dict:

@@ -12,8 +12,8 @@ from vlax.errors import VlaxError
 
 # Fields that may change between the start and the resumption of a run: they touch neither parameters nor data order.
 FREE_RUN = ("mesh", "log_every", "tensorboard", "compilation_cache", "threads", "prefetch", "image_cache_mb", "layers", "remat",
-            "distributed", "data_root")  # fmt: skip
-FREE_STAGE = ("eval_every", "eval_batches", "generate_samples", "suites", "reference", "validation")  # fmt: skip
+            "distributed", "data_root", "quarantine")  # fmt: skip
+FREE_STAGE = ("drop_budget", "eval_every", "eval_batches", "generate_samples", "suites", "reference", "validation")  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

@@ -140,7 +140,14 @@ def train(s: session.Session, *, sample: Callable | None = None) -> None:
         loop.window.reset()
         for micro in range(begin, s.micro_steps):
             asked = time.monotonic()
-            batch = next(data)
+            try:
+                batch = next(data)
+            except VlaxError:  # over the drop budget: what was learned stays, and goes on with a quarantine list
+                if jax.process_count() == 1 and micro > begin:
+                    loop.settle(0)
+                    loop.save(micro, state)
+                    loop.checkpoints.close()
+                raise
             loop.window.waited += time.monotonic() - asked
             placed = sharding.put_batch(
                 batch, s.mesh, leading=int(plan.stage.accumulation == "scan" and plan.stage.accumulate > 1)
@@ -180,7 +187,7 @@ def _after_update(loop: Loop, done: int, state, frozen, writer: metrics.Writer, 
     loop.bar.update(1)
     if update % loop.run.log_every == 0 or last:
         loop.settle(0)
-        summary = loop.window.summary()
+        summary = {**loop.window.summary(), **loop.s.batches.collate.left_out.summary()}
         writer.write(update, "train", summary)
         report.show_progress(loop.bar, update, s.updates, summary)
         loop.window.reset()

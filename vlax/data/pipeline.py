@@ -14,19 +14,20 @@ afterwards. A row that does not fit becomes filler and never shifts the order. I
 follows that of example n; an example without a picture has its slot all the same.
 """
 
-import collections
 import dataclasses
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import grain
 import numpy as np
 
 from vlax.data import augment, stored
+from vlax.data.faults import RowFault
 from vlax.data.formats.prepared import PreparedSource
 from vlax.data.mixture import Mixture
 from vlax.data.plan import Plan
 from vlax.data.prompts import Encoder
+from vlax.data.quarantine import DropBudget, Quarantine, place
 from vlax.data.rows import Row
 from vlax.errors import VlaxError
 from vlax.images import Preprocess
@@ -65,25 +66,6 @@ def filler(rows: int, length: int, preprocess: Preprocess | None, encoder: Encod
     }
 
 
-class RowCounter:
-    """Rows that were dropped or cut, each counted once in a run, and the first names of either kind."""
-
-    def __init__(self):
-        self.counts: collections.Counter[str] = collections.Counter()
-        self.first: dict[str, list[str]] = collections.defaultdict(list)
-        self._seen: set[int] = set()
-        self._lock = threading.Lock()
-
-    def add(self, kind: str, row_id: int, reason: str, name: Callable[[], str]) -> None:
-        """kind: "dropped" or "cut"; name: asked only where it is kept."""
-        with self._lock:  # a row of several epochs counts once
-            if row_id not in self._seen:
-                self._seen.add(row_id)
-                self.counts[kind] += 1
-                if len(self.first[kind]) < 10:
-                    self.first[kind].append(f"{name()} ({reason})")
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class Collator:
     """Rows to one host's numpy batch."""
@@ -95,7 +77,8 @@ class Collator:
     cache: ImageCache
     overlong: str = "drop"  # or "cut": the answer loses its end (EOS too), never the image
     augment: tuple[str, ...] = ()  # see augment.py
-    left_out: RowCounter = dataclasses.field(default_factory=RowCounter)
+    left_out: DropBudget = dataclasses.field(default_factory=lambda: DropBudget(0, 0))  # by default a bad row is an error
+    quarantine: Quarantine = dataclasses.field(default_factory=Quarantine)
 
     def __post_init__(self):
         if self.overlong not in ("drop", "cut"):
@@ -135,23 +118,32 @@ class Collator:
         return end
 
     def _accept(self, row_id: int) -> tuple[Row, list[int], list[int], np.ndarray | None] | None:
-        """(row, token ids, segments, picture), or None for a row that becomes filler: the one place where rows are refused."""
+        """(row, token ids, segments, picture), or None for a row that becomes filler: quarantined, bad (which counts against
+        the budget) or too long. The one place where rows are refused."""
         source, index = self.mixture.locate(row_id)
-        row = source[index]
-        tokens, segments = self.encoder.encode(row)
-        if len(tokens) > self.text_length:
-            self.count_overlong(row_id, len(tokens))
-            if self.overlong == "drop":
-                return None
-            tokens, segments = tokens[: self.text_length], segments[: self.text_length]
-        seen = row.open_image is not None and self.preprocess
-        return row, tokens, segments, self.cache.get(row, self.preprocess) if seen else None
+        name = f"{source.name}:{place(index)}"
+        try:
+            if self.quarantine.covers(source.name, place(index)):
+                return self.left_out.quarantined(row_id, source.name)
+            row = source[index]
+            name = f"{source.name}:{row.id}"
+            if self.quarantine.covers(source.name, row.id):
+                return self.left_out.quarantined(row_id, source.name)
+            tokens, segments = self.encoder.encode(row)
+            if len(tokens) > self.text_length:
+                self.count_overlong(row_id, len(tokens))
+                if self.overlong == "drop":
+                    return None
+                tokens, segments = tokens[: self.text_length], segments[: self.text_length]
+            seen = row.open_image is not None and self.preprocess
+            return row, tokens, segments, self.cache.get(row, self.preprocess) if seen else None
+        except RowFault as fault:
+            return self.left_out.bad(row_id, str(fault), name)
 
     def count_overlong(self, row_id: int, tokens: int) -> None:
         """Counts a row that is dropped or cut for its length: here, or by a plan that gives it no place."""
         kind = "dropped" if self.overlong == "drop" else "cut"
-        reason = f"{tokens} tokens, limit {self.text_length}"
-        self.left_out.add(kind, row_id, reason, lambda: self.mixture.name(row_id))
+        self.left_out.overlong(row_id, kind, f"{tokens} tokens, limit {self.text_length}", lambda: self.mixture.name(row_id))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -14,8 +14,10 @@ import dataclasses
 import functools
 import hashlib
 import json
+import re
 
 from vlax.data import chat
+from vlax.data.faults import RowFault
 from vlax.data.rows import TASKS, Row
 from vlax.errors import VlaxError
 from vlax.masks import ANSWER, PROMPT
@@ -64,11 +66,14 @@ def prompt_text(task: str, question: str, name: str) -> str:
 
 
 def exchanges(row: Row, name: str) -> list[tuple[str, str]]:
-    """(prompt text, answer) by turn. VlaxError when an answer is empty: its loss would be the EOS alone."""
+    """(prompt text, answer) by turn. RowFault when an answer is empty (its loss would be the EOS alone) or holds half a
+    surrogate pair, which no tokenizer takes."""
     out = []
     for turn in row.turns:
+        if re.search("[\ud800-\udfff]", turn.question + turn.answer):
+            raise RowFault(f"row {row.id}: the text has half a surrogate pair; mend or remove the row", "invalid unicode")
         if not turn.answer.strip():
-            raise VlaxError(f"row {row.id}: the answer is empty; remove the row or fill it in")
+            raise RowFault(f"row {row.id}: the answer is empty; remove the row or fill it in", "empty text")
         out.append((prompt_text(turn.task or row.task, turn.question, name), turn.answer.strip()))
     return out
 

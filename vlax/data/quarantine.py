@@ -6,15 +6,14 @@ The doctor writes a list, one JSON object a line, and `--config.run.quarantine=F
 
 A row that is on the list becomes filler. So does any other row whose text or picture turns out bad, but these count against a
 budget, and one too many ends the run. Rows that are too long for stage.text_length are a matter of policy (stage.overlong), not
-of damage: they have a count of their own, and a warning once they are many.
+of damage: they are counted apart.
 """
 
 import collections
 import json
-import logging
 import math
 import threading
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 
 from etils import epath
 
@@ -24,8 +23,7 @@ from vlax.data.reading import read_file
 from vlax.errors import VlaxError
 
 NAMED, SHOWN = 10, 160  # rows that an error names, and characters of the reason of each
-MANY_OVERLONG = 0.05  # share of overlong rows from which on they are warned about,
-ENOUGH_ROWS = 256  # once so many rows were met
+KINDS = ("bad", "quarantined", "dropped", "cut")
 
 
 class Quarantine:
@@ -116,7 +114,7 @@ class DropBudget:
             its part, and no host is told of the others' rows
     doctor  the command that a stopped run tells its user to type
 
-    Thread-safe. counts: {"bad", "quarantined", "overlong"} -> rows; first: the first names, with reasons.
+    Thread-safe. counts: {one of KINDS: rows}; first: the first names, with reasons.
     """
 
     def __init__(self, share: float, rows: float, doctor: str = "python -m vlax.data doctor SOURCE --out=DIR"):
@@ -129,14 +127,14 @@ class DropBudget:
         self.first: list[str] = []
         self._bad: list[str] = []
         self._seen: set[Hashable] = set()
-        self._visits = self._overlong_visits = 0
-        self._warned = False
+        self._long: list[str] = []
         self._lock = threading.Lock()
 
-    def visit(self) -> None:
-        """One row of the order is about to be filled in."""
-        with self._lock:
-            self._visits += 1
+    def expect(self, rows: float, refused: Sequence[Fault] = (), host: int = 0, hosts: int = 1) -> None:
+        """Says how many distinct rows this host will meet, and counts its part of those that readers refused (`Faults.found`);
+        VlaxError where these alone are too many."""
+        self.rows, self.allowed = rows, math.ceil(self.share * rows)
+        self.all_bad(((f.source, f.row), f.text, f"{f.source}:{f.row}") for f in refused[host::hosts])
 
     def bad(self, row: Hashable, reason: str, name: str) -> None:
         """A row whose text or picture is bad, and not quarantined; VlaxError when it is one too many.
@@ -161,20 +159,14 @@ class DropBudget:
             if self._add("quarantined", row, ""):
                 self.quarantined_by_source[source] += 1
 
-    def overlong(self, row: Hashable, reason: str, name: str) -> None:
-        """A row that stage.overlong cuts or drops: counted, outside the budget; a warning once such rows are many."""
+    def overlong(self, row: Hashable, kind: str, reason: str, name: Callable[[], str]) -> None:
+        """A row that stage.overlong drops or cuts (`kind`: "dropped", "cut"): counted, outside the budget. name: asked only
+        where it is kept."""
         with self._lock:
-            self._add("overlong", row, f"{name} ({reason})")
-            self._overlong_visits += 1
-            share = self._overlong_visits / max(self._visits, 1)
-            if self._visits < ENOUGH_ROWS or share < MANY_OVERLONG or self._warned:
-                return
-            self._warned = True
-            logging.warning(
-                "%.0f %% of the first %d rows are too long (the last: %s: %s); raise --config.stage.text_length, or run "
-                "%s with --tokenizer and --text-length to see how long the rows are",
-                100 * share, self._visits, name, reason, self.doctor,
-            )  # fmt: skip
+            if row not in self._seen:
+                self._add(kind, row, f"{name()} ({reason})" if len(self._long) < NAMED else "")
+                if len(self._long) < NAMED:
+                    self._long.append(f"{name()} ({reason})")
 
     def _add(self, kind: str, row: Hashable, name: str) -> bool:
         """Counts a row unless it was counted before."""
@@ -189,7 +181,7 @@ class DropBudget:
     def summary(self) -> dict[str, int]:
         """For the metrics: distinct rows left out so far, `{"left_out/bad": 2, "left_out/quarantined": 0, ...}`."""
         with self._lock:
-            return {f"left_out/{kind}": self.counts[kind] for kind in ("bad", "quarantined", "overlong")}
+            return {f"left_out/{kind}": self.counts[kind] for kind in KINDS}
 
     def lines(self) -> list[str]:
         """For the end of a run: one line a count that is not zero."""
@@ -198,7 +190,8 @@ class DropBudget:
             shown = {
                 "quarantined": f"quarantined {self.counts['quarantined']:,} rows: {by_source}",
                 "bad": f"left out  {self.counts['bad']:,} bad rows of {self.allowed:,} allowed: {'; '.join(self._bad)}",
-                "overlong": f"overlong  {self.counts['overlong']:,} rows",
+                "dropped": f"left out  {self.counts['dropped']:,} rows that are too long: {'; '.join(self._long[:3])}",
+                "cut": f"cut       {self.counts['cut']:,} rows that are too long: {'; '.join(self._long[:3])}",
             }
             return [line for kind, line in shown.items() if self.counts[kind]]
 
@@ -208,13 +201,3 @@ class DropBudget:
             f"{self.rows:,.0f} rows): {'; '.join(self._bad)}. Run {self.doctor} and pass its list with "
             "--config.run.quarantine=DIR/quarantine.jsonl, or raise --config.stage.drop_budget"
         )
-
-
-def budget(
-    mixture: Mixture, positions: int, share: float, refused: Sequence[Fault], host: int = 0, hosts: int = 1
-) -> DropBudget:
-    """The DropBudget of one of several hosts for a run over so many positions, with its part of the rows that readers
-    refused (`Faults.found`) counted; VlaxError where these alone are too many."""
-    out = DropBudget(share, planned_rows(mixture, positions) / hosts)
-    out.all_bad(((f.source, f.row), f.text, f"{f.source}:{f.row}") for f in refused[host::hosts])
-    return out
