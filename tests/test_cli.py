@@ -69,7 +69,7 @@ CASES = {
     "mesh": ([*FRESH, "--config.run.mesh.data=3"], "mesh (data, fsdp, tp) = (3, 1, 1) needs 3 devices"),
     "not trained": (["eval", STAGE3], "stage3 has no finished export in {dir}/w/stage3; train it first"),
     "suite": (["eval", STAGE3, "--suite=coco"], "there is no suite 'coco'; there are coco_karpathy_test, embedded_captions"),
-    "suite's files": (["eval", STAGE3, "--suite=gqa_testdev", "--config.run.data_root={dir}/nothing"], "It needs, below run.data"),
+    "files": (["eval", STAGE3, "--suite=gqa_testdev", "--config.run.data_root={dir}/nothing"], "It needs, below run.data_root"),
     "custom": (["eval", STAGE3, "--suite=custom"], "--suite=custom needs --data=CAPTIONS.json or --data=QUESTIONS.json,ANN"),
     "no eval config": (["eval"], "--config is missing, e.g. --config=configs/stage3.py"),
     "compare": (["eval", "--compare", "{dir}/a", "{dir}/b"], "{dir}/a holds no evaluation: there is no scores.json"),

@@ -102,6 +102,20 @@ def test_rows_share_an_image_id_where_the_struct_says_so(tmp_path):
     assert ids(HfTable(str(tmp_path / "t.parquet"), drop_image_ids={"a0.jpg"})) == ["t:2", "t:3"]
 
 
+@pytest.mark.parametrize("form", ("parquet", "arrow"))
+def test_questions_about_one_picture_share_its_id_on_evaluation(tmp_path, form):
+    """Without paths, as PathVQA is published, it is the bytes that tell: a blind twin must not be given its own picture."""
+    table, path = vqa_table([5, 5, 7, 5]), tmp_path / f"t.{form}"
+    if form == "parquet":
+        pq.write_table(table, path, row_group_size=2)
+    else:
+        with pa.ipc.new_stream(str(path), table.schema) as writer:
+            writer.write_table(table)
+    a, b, c, d = (row.image_id for row in rows(HfTable(str(path), train=False)))
+    assert a == b == d != c
+    assert len({row.image_id for row in rows(HfTable(str(path)))}) == 4  # training reads no picture before it needs one
+
+
 def test_text_is_read_without_pictures(pathvqa, monkeypatch):
     read, whole = [], pq.ParquetFile.read
     monkeypatch.setattr(pq.ParquetFile, "read", lambda self, columns: read.append(columns) or whole(self, columns=columns))

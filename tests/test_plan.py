@@ -12,7 +12,7 @@ from tiny import config as tiny_config
 from varied import BUCKETS, KINDS, LIMIT, OVERHEAD, Varied, batches, encoder, error, make, mixture, words
 
 from configs import base
-from vlax import report, session, stages, training_data
+from vlax import report, stages, training_data
 from vlax.data import layout, lengths
 from vlax.data.lengths import Lengths
 from vlax.data.mixture import Mixture, fixed_rows, share

@@ -17,7 +17,7 @@ import io
 import itertools
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from etils import epath
 from PIL import Image
@@ -75,7 +75,8 @@ class HfTable(FileSource):
     split    picks the files by their names; needed where a folder holds several splits
     columns  {part: column} where a column is not called as in `records.NAMES`, e.g. {"text": "caption_0"}
 
-    Rows share an image id where an `image_id` column or the path inside the image struct says so. The fingerprint covers the
+    Rows share an image id where an `image_id` column or the path inside the image struct says so; to evaluate on, else by the
+    picture's bytes, for which all pictures are read once (the published PathVQA has no paths). The fingerprint covers the
     names, sizes, schema and text of the files, not the bytes of the pictures.
     """
 
@@ -106,12 +107,13 @@ class HfTable(FileSource):
         """The Items of one file, and a digest of all its text."""
         items, digest, row, file = [], hashlib.sha256(), 0, self._files[at]
         top = file.removesuffix(called).rstrip("/")
+        same = None if train or not self._embedded else _digests(file, fields.image)
         for batch in _text_columns(file, fields.texts, fields.image, self._embedded):
             rows = batch.to_pylist()
             digest.update(json.dumps(rows, default=str).encode())
             for values in rows:
                 name, picture = f"{called.rpartition('.')[0]}:{row}", (values.get(fields.image) or "") if fields.image else ""
-                image_id = picture or (name if self._embedded else "")
+                image_id = picture or (next(same) if same else "") or (name if self._embedded else "")
                 file_name = f"{at}:{row}" if self._embedded else picture
                 where = f"{top}: {called} row {row}"
                 with guard(where):
@@ -147,6 +149,20 @@ def open_embedded(file: str, column: str, row: int, root: str, row_id: str) -> I
         text = f"row {row_id}: {file}: row {row} has no picture; remove the row, or name another image column"
         raise RowFault(text, "missing picture")
     return decode_picture(io.BytesIO(value["bytes"]), f"{file}: row {row}", row_id)
+
+
+def _digests(file: str, column: str) -> Iterator[str]:
+    """Of each row that has no path, what its picture's bytes say; asked for only where there is none."""
+    if _is_parquet(file):
+        batches = (batch.column(column) for batch in _open(file).iter_batches(64, columns=[column]))
+    else:
+        batches = _arrow(file).column(column).chunks
+    for batch in batches:
+        for value in batch:
+            value = value.as_py()
+            content, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
+            if not path:
+                yield hashlib.sha256(content).hexdigest()[:20] if content else ""
 
 
 @functools.lru_cache(maxsize=4096)
