@@ -12,7 +12,7 @@ import pytest
 from conftest import REPO, tiny
 from PIL import Image
 
-from vlax import inspection, inspection_batch, inspection_mask, inspection_picture, inspection_text, masks, stages
+from vlax import inspection_batch, inspection_mask, inspection_picture, inspection_text, masks, stages
 from vlax.data.mixture import Mixture
 from vlax.data.pipeline import Collator, HostBatches, ImageCache
 from vlax.data.plan import Plan, Planned
@@ -262,12 +262,12 @@ def test_a_sheet_of_filler_only_is_drawn(make):
 
 def test_parents_that_are_not_trained_stand_for_what_they_start_from(tmp_path):
     plans = stages.chain(tiny("stage3"), tmp_path)
-    plan, waiting = inspection.resolved(plans)
+    plan, waiting = stages.resolved(plans)
     assert dict(plan.stage.init) == {"vision": "fresh", "projector": "fresh", "decoder": "fresh"} and plan.parents == {}
     assert waiting == ["stage2", "stage1", "stage0_decoder", "stage0_vision"]
     (tmp_path / "stage1" / "export").mkdir(parents=True)
     (tmp_path / "stage1" / "export" / "manifest.json").write_text("{}")
-    plan, waiting = inspection.resolved(plans)
+    plan, waiting = stages.resolved(plans)
     assert set(plan.stage.init.values()) == {"stage1"} and set(plan.parents.values()) == {tmp_path / "stage1"}
     assert waiting == ["stage2"] and dict(plans[-1].stage.init)["vision"] == "stage2"  # the plan itself is as it was
 

@@ -12,8 +12,8 @@ def run(config: ConfigDict, workdir: str) -> None:
     workdir = epath.Path(workdir)
     plans = stages.chain(config, workdir)
     pending = stages.todo(plans)
-    for plan in pending[1:]:
-        session.build(plan)  # compiles nothing: a mistake in the last stage should not wait for the first to be trained
+    for plan in pending[1:]:  # compiles nothing: a mistake in the last stage should not wait for the first to be trained
+        session.build(stages.resolved(plans[: plans.index(plan) + 1])[0])
     for plan in pending:
         built = session.build(plan)
         stages.record_identity(plan)

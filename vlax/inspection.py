@@ -11,7 +11,6 @@ is the next token. Below the rows: how full the batch is, and what was checked o
 and the attention mask. `python -m vlax.data preview` does the like for a file, without a config.
 """
 
-import dataclasses
 import os
 import shutil
 import sys
@@ -29,7 +28,7 @@ def run(config: ConfigDict, workdir: str, batches: int = 1) -> None:
     A batch is what one call of the train step takes. Works before and after training, and before that of the parent stages.
     VlaxError for whatever the config has wrong, as in training; what is wrong with a batch is printed.
     """
-    plan, waiting = resolved(stages.chain(config, epath.Path(workdir)))
+    plan, waiting = stages.resolved(stages.chain(config, epath.Path(workdir)))
     s = session.build(plan)
     if jax.process_index() != 0:
         return
@@ -47,25 +46,3 @@ def run(config: ConfigDict, workdir: str, batches: int = 1) -> None:
             with path.open("wb") as file:
                 inspection_picture.draw(s, batch, rows).save(file, format="PNG", optimize=True)
     print(f"\npictures and attention mask: {path}", flush=True)
-
-
-def resolved(plans: list[stages.StagePlan]) -> tuple[stages.StagePlan, list[str]]:
-    """(the last plan, the parents that are not trained yet).
-
-    What such a parent would hand over has the tokenizer, the shapes and the picture size of where it has them from itself: a
-    trained stage before it, pretrained weights or run.model. The plan names that origin in the parent's place.
-    """
-    by_name, last = {plan.name: plan for plan in plans}, plans[-1]
-    init, parents, waiting = dict(last.stage.init), dict(last.parents), []
-    for part, origin in init.items():
-        while origin in by_name and not by_name[origin].finished:
-            waiting.append(origin)
-            origin = by_name[origin].stage.init[part]
-        init[part] = origin
-        parents.pop(part, None)
-        if origin in by_name:
-            parents[part] = by_name[origin].directory
-    stage = last.stage.copy_and_resolve_references()
-    with stage.unlocked():
-        stage.init = ConfigDict(init)
-    return dataclasses.replace(last, stage=stage, parents=parents), list(dict.fromkeys(waiting))

@@ -76,6 +76,28 @@ def chain(config: ConfigDict, workdir) -> list[StagePlan]:
     return order
 
 
+def resolved(plans: list[StagePlan]) -> tuple[StagePlan, list[str]]:
+    """(the last plan, the parents that are not trained yet).
+
+    What such a parent would hand over has the tokenizer, the shapes and the picture size of where it has them from itself: a
+    trained stage before it, pretrained weights or run.model. The plan names that origin in the parent's place.
+    """
+    by_name, last = {plan.name: plan for plan in plans}, plans[-1]
+    init, parents, waiting = dict(last.stage.init), dict(last.parents), []
+    for part, origin in init.items():
+        while origin in by_name and not by_name[origin].finished:
+            waiting.append(origin)
+            origin = by_name[origin].stage.init[part]
+        init[part] = origin
+        parents.pop(part, None)
+        if origin in by_name:
+            parents[part] = by_name[origin].directory
+    stage = last.stage.copy_and_resolve_references()
+    with stage.unlocked():
+        stage.init = ConfigDict(init)
+    return dataclasses.replace(last, stage=stage, parents=parents), list(dict.fromkeys(waiting))
+
+
 def differences(have: dict, want: dict, prefix: str = "") -> list[str]:
     """Flat list of "field: old -> new" between two JSON trees."""
     out = []
