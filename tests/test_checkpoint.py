@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from etils import epath
+from test_containers import bucket  # noqa: F401  (a fixture)
 from tiny import config, prompts, weights
 
 from vlax import checkpoint, groups
@@ -149,3 +151,13 @@ def test_relative_directories(tmp_path, monkeypatch):
     again = checkpoint.Checkpoints("runs/a/checkpoints")
     np.testing.assert_array_equal(again.restore(1, {"params": {"a": jnp.zeros(3)}})["params"]["a"], np.ones(3))
     again.close()
+
+
+def test_a_tokenizer_goes_to_an_object_store_and_back(bucket, tmp_path, monkeypatch):  # noqa: F811
+    """transformers would make a folder called "gs:" here."""
+    monkeypatch.chdir(tmp_path)
+    tokenizer = train_bpe(["a dog runs"], 300)
+    checkpoint.write_tokenizer(tokenizer, epath.Path(f"{bucket}/export/tokenizer"))
+    back = checkpoint.read_tokenizer(f"{bucket}/export")
+    assert back("a dog")["input_ids"] == tokenizer("a dog")["input_ids"] and back.eos_token_id == tokenizer.eos_token_id
+    assert list(tmp_path.glob("gs*")) == []

@@ -9,6 +9,7 @@ import json
 import pytest
 from etils import epath
 from PIL import Image
+from test_containers import bucket  # noqa: F401  (a fixture)
 
 from vlax import api
 from vlax.data.rows import Row, Turn
@@ -143,6 +144,18 @@ def test_any_text_can_be_kept_and_read_back(tmp_path):
     assert list(predictions.read(path, ["r"]).values()) == lines  # passed over by one who only reads
     predictions.mend(path)
     assert (tmp_path / "predictions.jsonl").read_bytes() == whole
+
+
+def test_predictions_in_an_object_store_are_numbered_files(bucket):  # noqa: F811
+    path = epath.Path(f"{bucket}/eval/predictions.jsonl")
+    lines = [{"run": "r", "set": "s", "id": str(i), "prediction": "x"} for i in range(5)]
+    predictions.append(path, lines[:2])
+    predictions.append(path, lines[2:3])
+    predictions._chunks.clear()  # another process goes on, after somebody removed the first file
+    epath.Path(f"{bucket}/eval/predictions-000000.jsonl").unlink()
+    predictions.append(path, lines[3:])
+    assert sorted(part.name for part in path.parent.iterdir()) == ["predictions-000001.jsonl", "predictions-000002.jsonl"]
+    assert list(predictions.read(path, ["r"]).values()) == lines[2:]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from PIL import Image, UnidentifiedImageError
-from transformers import AutoTokenizer
 
 from vlax import checkpoint, constrain, groups, sharding
 from vlax.data.prompts import Encoder
@@ -138,5 +137,5 @@ def load(directory: str, *, dtype: str = "float32", mesh=None) -> Model:
     params = checkpoint.load_params(directory, sharding.parameter_shardings(abstract, mesh))
     groups.check_same_structure(params, abstract, str(directory))
     params = {path: jnp.asarray(value, DTYPES[dtype]) for path, value in params.items()}
-    tokenizer = AutoTokenizer.from_pretrained(f"{directory}/tokenizer")
+    tokenizer = checkpoint.read_tokenizer(directory)
     return Model(config, params, Encoder(tokenizer, manifest["template_name"]), graphdef, mesh, manifest)

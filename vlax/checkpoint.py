@@ -8,6 +8,7 @@
 
 import json
 import os
+import tempfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
+from transformers import AutoTokenizer
 
 from vlax import groups
 from vlax.errors import VlaxError
@@ -99,7 +101,7 @@ def export(directory, params: Mapping[str, jax.Array], config: VLMConfig, tokeni
     if jax.process_index() != 0:
         return dict(manifest)
     (directory / "config.json").write_text(json.dumps(config.to_dict(), indent=1, sort_keys=True))
-    tokenizer.save_pretrained(str(directory / "tokenizer"))
+    write_tokenizer(tokenizer, directory / "tokenizer")
     full = {
         **manifest,
         "format": FORMAT,
@@ -109,6 +111,26 @@ def export(directory, params: Mapping[str, jax.Array], config: VLMConfig, tokeni
     }
     (directory / "manifest.json").write_text(json.dumps(full, indent=1, sort_keys=True))
     return full
+
+
+def write_tokenizer(tokenizer, directory: epath.Path) -> None:
+    """transformers writes local folders only; the files go on to wherever `directory` is."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as local:
+        tokenizer.save_pretrained(local)
+        for file in sorted(epath.Path(local).iterdir()):
+            (directory / file.name).write_bytes(file.read_bytes())
+
+
+def read_tokenizer(directory):
+    """The tokenizer of an export, which may lie on an object store."""
+    source = epath.Path(directory) / "tokenizer"
+    if "://" not in str(directory):
+        return AutoTokenizer.from_pretrained(str(source))
+    with tempfile.TemporaryDirectory() as local:
+        for file in source.iterdir():
+            (epath.Path(local) / file.name).write_bytes(file.read_bytes())
+        return AutoTokenizer.from_pretrained(local)
 
 
 def module_checksums(params: Mapping[str, np.ndarray]) -> dict[str, str]:

@@ -28,7 +28,7 @@ class Preprocess:
         return dataclasses.replace(self, size=size, edge=round(self.edge * size / self.size))
 
     def apply(self, image: Image.Image) -> np.ndarray:
-        image = image.convert("RGB")
+        image = image if image.mode == "RGB" else image.convert("RGB")
         if self.mode == "squash":
             return np.asarray(image.resize((self.size, self.size), self.resample))
         if self.mode == "pad":

@@ -17,7 +17,6 @@ import jax
 import numpy as np
 from etils import epath
 from flax import nnx
-from transformers import AutoTokenizer
 
 from vlax import checkpoint, groups
 from vlax.data.faults import Faults, RowFault
@@ -151,10 +150,10 @@ def load_tokenizer(plan: StagePlan):
     run = plan.run
     for parent in plan.parents.values():
         if (parent / "export" / "manifest.json").exists():
-            return AutoTokenizer.from_pretrained(str(parent / "export" / "tokenizer"))
+            return checkpoint.read_tokenizer(parent / "export")
     origin = find(plan, "decoder")
     if origin.kind == "export":
-        return AutoTokenizer.from_pretrained(f"{origin.where}/tokenizer")
+        return checkpoint.read_tokenizer(origin.where)
     if run.tokenizer or origin.kind == "hf":
         rows = _decoder(plan, 0).vocab_size if origin.kind == "hf" else run.model.decoder.vocab_size or 1 << 30
         flag = "--config.run.tokenizer=DIR" if run.tokenizer else tokenizer.FLAG

@@ -22,6 +22,8 @@ from vlax.data.rows import TASKS, Row
 from vlax.errors import VlaxError
 from vlax.masks import ANSWER, PROMPT
 
+RECURRING = 80  # characters of a span that is worth remembering
+
 # name -> task -> prompt. An answer follows its prompt after one space.
 TEMPLATES: dict[str, dict[str, str]] = {
     "plain": {
@@ -103,13 +105,15 @@ class Encoder:
 
     @functools.cached_property
     def _cached(self):
-        return functools.lru_cache(maxsize=1 << 16)(
-            lambda text: tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-        )
+        return functools.lru_cache(maxsize=1 << 16)(self._tokenize)
+
+    def _tokenize(self, text: str) -> tuple[int, ...]:
+        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def ids(self, text: str) -> list[int]:
-        """Token ids of a span. The last 65,536 distinct spans are remembered: prompts and short answers recur."""
-        return list(self._cached(text))
+        """Token ids of a span. The last 65,536 distinct short spans are remembered: prompts and short answers recur, long ones
+        would only take memory."""
+        return list(self._cached(text) if len(text) <= RECURRING else self._tokenize(text))
 
     def prompt_text(self, task: str, question: str) -> str:
         """The prompt of a task under this template set."""

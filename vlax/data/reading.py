@@ -32,7 +32,8 @@ def decode_picture(file: BinaryIO, name: str, row_id: str) -> Image.Image:
         image.load()  # the whole file: a truncated one fails here, where its row is known
         if image.mode.startswith("I;16"):  # Pillow would take all above 255 for white
             image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-        return ImageOps.exif_transpose(image).convert("RGB")
+        ImageOps.exif_transpose(image, in_place=True)
+        return image if image.mode == "RGB" else image.convert("RGB")
     except MemoryError:
         raise
     except Exception as error:  # of broken files Pillow's decoders raise anything: struct.error, IndexError, RuntimeError
