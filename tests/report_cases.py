@@ -2,7 +2,7 @@
 
     with Browser(chromium, tmp_path) as browser:
         browser.screen(390, 844)
-        browser.open("file:///tmp/report.html#q=dog")
+        browser.open("file:///report.html#q=dog")
         browser.eval("document.title")
 
 Chromium's own protocol over a pipe (https://chromedevtools.github.io/devtools-protocol): a window is never narrower than 500
