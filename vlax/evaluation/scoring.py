@@ -150,6 +150,6 @@ def write_scores(directory: epath.Path, sets: Mapping, protocols: Mapping[str, M
     scores = {**flat(sets), "sets": sets, "protocol": together, **about}
     directory.mkdir(parents=True, exist_ok=True)
     whole = directory / "scores.json.part"  # renamed when it is whole, so that a killed process leaves the old one
-    whole.write_text(json.dumps(scores, indent=1, sort_keys=True))
+    whole.write_text(json.dumps(scores, indent=1))
     whole.replace(directory / "scores.json")
     return scores
