@@ -1,11 +1,17 @@
 """Pictures that a score is computed on are found in training sources, whatever release or list names them."""
 
+import argparse
+import io
 import json
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
-from vlax.data import leaks
+from vlax.data import leaks, prepare
 from vlax.data.sources import open_source
+from vlax.errors import VlaxError
 
 
 @pytest.mark.parametrize(
@@ -17,6 +23,7 @@ from vlax.data.sources import open_source
         ("flickr30k/images/1000092795.jpg", "1000092795"),
         ("1000268201_693b08cb0e.jpg", ""),  # Flickr8k's own names carry a second number: its path tells
         ("open/0A1b2c3d4e5f6789.JPG", "0a1b2c3d4e5f6789"),
+        ("00000/00000000012.jpg", ""), ("2354786.jpg", ""),  # counters
         ("mine/a.jpg", ""), ("img0001.png", ""), ("", ""),
     ),
 )  # fmt: skip
@@ -61,3 +68,46 @@ def test_what_was_dropped_is_part_of_the_fingerprint_and_the_place_is_not(tmp_pa
 
 def test_embedded_sources_have_nothing_to_drop():
     assert leaks.evaluation_pictures([open_source({"kind": "scenes", "split": "test", "style": "human", "size": 2})]) == set()
+
+
+def parquet(path, numbers, name=None):
+    pictures = []
+    for number in numbers:
+        buffer = io.BytesIO()
+        Image.new("RGB", (4, 4), (number, 0, 0)).save(buffer, "PNG")
+        pictures.append({"bytes": buffer.getvalue(), "path": name and name.format(number)})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table({"image": pictures, "text": ["a dog"] * len(pictures)}), path)
+    return {"kind": "hf", "path": str(path)}
+
+
+def dropped(train, test) -> int:
+    held_out = open_source(test, train=False)
+    return open_source(train, drop_image_ids=leaks.evaluation_pictures([held_out])).dropped
+
+
+def test_rows_of_other_containers_stay(tmp_path):
+    """A picture in a container has a place in it and no name: row 3 of one file is not row 3 of another."""
+    train, test = parquet(tmp_path / "train.parquet", range(6)), parquet(tmp_path / "test.parquet", range(10, 14))
+    assert dropped(train, test) == 0
+    with pytest.raises(VlaxError, match=r"no rows are left .* dropped by the leak filter"):
+        dropped(train, train)  # the very same rows
+
+
+def test_names_within_containers_are_known_across_formats(tmp_path):
+    """COCO's number in a parquet file keeps the picture out of JSON, parquet and prepared training sets alike."""
+    test = parquet(tmp_path / "test.parquet", (7,), "COCO_val2014_{:012d}.jpg")
+    assert dropped(parquet(tmp_path / "train.parquet", (6, 7, 8), "{:012d}.jpg"), test) == 1
+    (tmp_path / "images").mkdir()
+    for number in (7, 8):
+        Image.new("RGB", (9, 9), (number, 0, 0)).save(tmp_path / "images" / f"{number:012d}.jpg")
+    write(tmp_path, "train.json", ["000000000007.jpg", "000000000008.jpg"])
+    raw = {"kind": "coco", "annotations": str(tmp_path / "train.json"), "images": str(tmp_path / "images")}
+    assert dropped(raw, test) == 1
+    parser = argparse.ArgumentParser()
+    prepare.add_arguments(parser)
+    prepare.main(parser.parse_args([json.dumps(raw), str(tmp_path / "prepared"), "--image-size=8"]))
+    prepared = {"kind": "prepared", "path": str(tmp_path / "prepared")}
+    assert dropped(prepared, test) == 1
+    kept = open_source(prepared)
+    assert leaks.evaluation_pictures([kept]) >= {"coco/7", "coco/8"}

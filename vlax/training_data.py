@@ -15,6 +15,7 @@ from vlax.data.pipeline import Collator, HostBatches, ImageCache
 from vlax.data.plan import Plan
 from vlax.data.prompts import Encoder
 from vlax.data.quarantine import DropBudget, planned_rows, read_quarantine
+from vlax.data.rows import Source
 from vlax.data.sources import open_source
 from vlax.errors import VlaxError
 from vlax.evaluation import protocol
@@ -46,7 +47,10 @@ def build(plan: StagePlan, config: VLMConfig, encoder: Encoder) -> tuple[HostBat
     training = collate(mixed, augment=augment.check(stage.augment), left_out=counter)
     rows = stage.batch_size // per_update
     arranged, updates = layout.make(stage, mixed, lengths, rows, per_update, training.count_overlong)
-    counter.expect(planned_rows(mixed, arranged.positions(updates * per_update)) / jax.process_count(), faults.found, **hosts)
+    planned = planned_rows(mixed, arranged.positions(updates * per_update))
+    # Of the rows that readers refused, the part that a run of this length would have met; the same on every host.
+    met = math.ceil(len(faults.found) * planned / sum(map(len, mixed.sources)))
+    counter.expect(planned, faults.found[:met])
     batches = HostBatches(training, arranged, updates * per_update, **hosts, micro_batches=micro_batches)
     validation, rows = {}, stage.batch_size // stage.accumulate
     for name, spec in stage.validation.items():
@@ -84,7 +88,7 @@ def open_mixture(
     names.sort(key=lambda name: (name != first, name))
     plain = [{k: v for k, v in specs[name].items() if k not in mixture.SHARES} for name in names]
     drop = evaluation_pictures(plan, plain) if train else frozenset()
-    sources = [open_source(spec, plan.run.data_root, train=train, drop_image_ids=drop, faults=faults) for spec in plain]
+    sources = [_open(spec, plan, train, drop, faults) for spec in plain]
     weights = [value if kind == "weight" else 1.0 for kind, value in map(shares.get, names)]
     fixed = ()
     if train:
@@ -93,12 +97,23 @@ def open_mixture(
     return Mixture(sources, weights, plan.run.seed, shuffle=train, fixed=fixed)
 
 
+def _open(spec: dict, plan: StagePlan, train: bool, drop: frozenset[str], faults: Faults) -> Source:
+    begin = len(faults.found)
+    try:
+        return open_source(spec, plan.run.data_root, train=train, drop_image_ids=drop, faults=faults)
+    except VlaxError as error:
+        if len(faults.found) > begin:  # where no row is left, the reason lies in the rows
+            raise VlaxError(f"{error}. The first row that was refused: {faults.found[begin].text}") from None
+        raise
+
+
 def evaluation_pictures(plan: StagePlan, specs: Sequence[dict]) -> frozenset[str]:
     """Keys (`data/leaks.py`) of the pictures that the stage is validated and scored on, and of the suites in run.exclude."""
     if all(spec.get("kind") in DRAWN for spec in specs):
         return frozenset()
     contents = {name: content.to_dict() for name, content in plan.stage.suites.items()}
     contents |= {name: protocol.read(name) for name in plan.run.exclude}
+    contents |= {f"stage.validation.{n}": {"data": {"validation": s.to_dict()}} for n, s in plan.stage.validation.items()}
     found: set[str] = set()
     for name, content in contents.items():
         for split in ("test", "validation"):

@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--data-root", default=".", metavar="DIR", help="what relative paths are relative to (default: here)")
     add("--against", nargs="+", default=[], metavar="EVAL", help="evaluation sets whose pictures must not be in SOURCE")
     add("--against-images", default="", metavar="DIR", help="folder of their pictures; otherwise that of --images")
+    add("--against-split", default="", help="of an evaluation set that holds several; otherwise --split")
     add("--out", default="doctor", metavar="DIR", help="where doctor.json and quarantine.jsonl go (default: doctor)")
     add("--workers", type=int, default=min(16, os.cpu_count() or 1), help="threads that decode pictures")
     add("--max-words", type=int, default=DEFAULTS.max_words, help="words in the texts of a row (default: %(default)s)")
@@ -62,7 +63,7 @@ def main(args: argparse.Namespace) -> int:
     images = args.against_images or args.images
     evaluation = []
     for text in args.against:  # its own faults are no matter here: doctor it as a SOURCE
-        asked = spec(text, args, images, args.kind)
+        asked = spec(text, args, images, args.kind, args.against_split or args.split)
         source = open_source(asked, args.data_root, train=False, faults=Faults(collect=True))
         evaluation.append(scan(source, limits, args.workers, progress))
     for at, result in enumerate(scans):
@@ -77,7 +78,7 @@ def main(args: argparse.Namespace) -> int:
     return int(any(finding.severity == ERROR for result in scans for finding in result.findings))
 
 
-def spec(text: str, args: argparse.Namespace, images: str, kind: str) -> dict:
+def spec(text: str, args: argparse.Namespace, images: str, kind: str, split: str) -> dict:
     """What `open_source` takes for one SOURCE."""
     if text.lstrip().startswith("{"):
         try:
@@ -86,14 +87,14 @@ def spec(text: str, args: argparse.Namespace, images: str, kind: str) -> dict:
             raise VlaxError(f"SOURCE {text} is not JSON ({error}); give a path, or the JSON of a data source") from None
     found = recognise(text, images, base=args.data_root, kind=kind)
     print(f"{text}: {found.what}")
-    return found.spec | ({"split": args.split} if args.split else {})
+    return found.spec | ({"split": split} if split else {})
 
 
 def _examine(text: str, args: argparse.Namespace, faults: Faults, limits: Limits, progress: bool) -> Scan:
     """The Scan of one SOURCE, with what its reader refused or noted; one of a single finding where it cannot be read."""
     begin, noted = len(faults.found), len(faults.notes)
     try:
-        asked = spec(text, args, args.images, args.kind)
+        asked = spec(text, args, args.images, args.kind, args.split)
         source = open_source(asked, args.data_root, train=True, faults=faults)
         result = scan(source, limits, args.workers, progress)
     except VlaxError as error:

@@ -61,17 +61,21 @@ class FileSource:
         return len(self._items)
 
     def _keys(self, item: Item) -> set[str]:
-        return {item.image_id, *leaks.keys(self._path(item), item.image_id)}
+        return {item.image_id, *leaks.keys(*self._picture(item))}
+
+    def _picture(self, item: Item) -> tuple[str, str, str]:
+        """(file or "", image id, place) of an item, as `leaks.keys` takes them. In a container `file_name` is no file."""
+        path, place = self._path(item), self.picture(item)[0]
+        return (path if place == path else "", item.image_id, place)
 
     def _path(self, item: Item) -> str:
         """The picture's file; "" without one. Strings: a path object a row would take longer than reading the file."""
         own = item.file_name.startswith("/") or "://" in item.file_name
         return item.file_name if own or not item.file_name else f"{self._images}/{item.file_name}"
 
-    def pictures(self) -> Iterator[tuple[str, str]]:
-        """(path or "", image id) of every row: what the leak filter goes by."""
-        for item in self._items:
-            yield self._path(item), item.image_id
+    def pictures(self) -> Iterator[tuple[str, str, str]]:
+        """(file or "", image id, place) of every row: what the leak filter goes by."""
+        return map(self._picture, self._items)
 
     def __getitem__(self, index: int) -> Row:
         if not 0 <= index < len(self):

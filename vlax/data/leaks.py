@@ -15,7 +15,8 @@ from collections.abc import Iterable
 from vlax.data.rows import Source
 
 _COCO = re.compile(r"(?:COCO_[a-z]+\d{4}_)?(\d{12})")
-_DISTINCTIVE = re.compile(r"\d{8,}|[0-9a-f]{12,}")  # Flickr and Open Images ids; a counter or a word is neither
+# Flickr and Open Images ids; a counter (with its leading zeros) or a word is neither.
+_DISTINCTIVE = re.compile(r"[1-9]\d{7,}|(?=.*[a-f])[0-9a-f]{12,}")
 
 
 def picture_key(name: str) -> str:
@@ -27,9 +28,12 @@ def picture_key(name: str) -> str:
     return stem.lower() if _DISTINCTIVE.fullmatch(stem.lower()) else ""
 
 
-def keys(path: str, image_id: str = "") -> set[str]:
-    """The keys of one picture: its own and its path; without a path, that of its id."""
-    return {key for key in (picture_key(path or image_id), path) if key}
+def keys(path: str, image_id: str = "", place: str = "") -> set[str]:
+    """The keys of one picture: what its file's name says (its id's, where it is no file of its own), and where it lies.
+
+    path: its file, "" within a container; place: where a container has it, e.g. "/data/a.parquet: row 7".
+    """
+    return {key for key in (picture_key(path or image_id), path, place) if key}
 
 
 def evaluation_pictures(sources: Iterable[Source]) -> frozenset[str]:
@@ -37,6 +41,6 @@ def evaluation_pictures(sources: Iterable[Source]) -> frozenset[str]:
     found: set[str] = set()
     for source in sources:
         listed = getattr(source, "pictures", None)
-        for path, image_id in listed() if listed else ():
-            found |= keys(path, image_id)
+        for picture in listed() if listed else ():
+            found |= keys(*picture)
     return frozenset(found)

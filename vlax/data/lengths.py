@@ -10,6 +10,7 @@ and once a process: 4 bytes a row are kept, by tokenizer, templates and source, 
 import dataclasses
 import functools
 import hashlib
+import json
 
 import numpy as np
 
@@ -32,7 +33,9 @@ class Lengths:
     def key(self) -> str:
         """Digest of what lengths depend on besides the rows: tokenizer and templates."""
         tokenizer = self._encoder.tokenizer
-        parts = (tokenizer.backend_tokenizer.to_str(), str(tokenizer.chat_template), template_hash(self._encoder.templates))
+        # Truncation and padding are switched off at the first encoding, and would make another key of the same tokenizer.
+        rules = json.loads(tokenizer.backend_tokenizer.to_str()) | {"truncation": None, "padding": None}
+        parts = (json.dumps(rules, sort_keys=True), str(tokenizer.chat_template), template_hash(self._encoder.templates))
         return hashlib.sha256("\0".join((*parts, self._encoder.templates)).encode()).hexdigest()[:16]
 
     def of_source(self, source: Source, indices: np.ndarray) -> np.ndarray:

@@ -31,6 +31,7 @@ from vlax.data.quarantine import DropBudget, Quarantine, place
 from vlax.data.rows import Row
 from vlax.errors import VlaxError
 from vlax.images import Preprocess
+from vlax.masks import ANSWER
 
 
 class ImageCache:
@@ -135,6 +136,8 @@ class Collator:
                 if self.overlong == "drop":
                     return None
                 tokens, segments = tokens[: self.text_length], segments[: self.text_length]
+                if ANSWER not in segments:  # its prompt alone fills the row: nothing is left to learn
+                    return None
             seen = row.open_image is not None and self.preprocess
             return row, tokens, segments, self.cache.get(row, self.preprocess) if seen else None
         except RowFault as fault:

@@ -99,9 +99,9 @@ class HfTable(FileSource):
             found, digest = self._read(called, at, fields, train, functools.partial(faults.row, name))
             items.extend(found)
             digests.append(json.dumps([called, file.stat().length, str(schema.remove_metadata()), digest]).encode())
+        self._root = str(join(base, images))
         settings = {"kind": "hf", "train": train, "split": split, "fields": fields}
         super().__init__(name, task, images, base, settings, digests, records.unique(items), drop_image_ids, limit)
-        self._root = str(join(base, images))
 
     def _read(self, called: str, at: int, fields: records.Fields, train: bool, guard) -> tuple[list[Item], str]:
         """The Items of one file, and a digest of all its text."""

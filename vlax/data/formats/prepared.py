@@ -13,13 +13,13 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from etils import epath
 from PIL import Image
 
-from vlax.data import shards, stored
+from vlax.data import leaks, shards, stored
 from vlax.data.faults import STRICT, RowFault
 from vlax.data.reading import join, parse, read_file
 from vlax.data.rows import TASKS, Row, Turn
@@ -91,7 +91,10 @@ class PreparedSource:
             self._index = np.load(file)
         drop = frozenset(str(i) for i in drop_image_ids)
         read = (_row(line, task) for name in kinds["rows"] for line in shards.records(shards.local(folder / name)))
-        kept = [(row, picture) for row, picture in read if row.image_id not in drop]
+        found = list(read)
+        kept = [
+            (row, picture) for row, picture in found if not drop & {row.image_id, *leaks.keys(row.image_name, row.image_id)}
+        ]
         self.dropped = self.manifest["counts"]["rows"] - len(kept)
         self._rows = kept[:limit]
         if not self._rows:
@@ -100,11 +103,18 @@ class PreparedSource:
         if captions and self.manifest["train"] is not None and self.manifest["train"] != train:
             now, flag = ("train on", "--train") if train else ("evaluate on", "--no-train")
             raise VlaxError(f"{folder} was not prepared to {now}: its caption rows differ; prepare the source with {flag}")
-        given = json.dumps([task, limit, sorted(drop)])
+        left = {row.id for row, _ in kept}
+        gone = sorted(row.id for row, _ in found if row.id not in left)
+        given = json.dumps([task, limit, gone])
         self.fingerprint = hashlib.sha256(read_file(folder / "manifest.json") + given.encode()).hexdigest()
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    def pictures(self) -> Iterator[tuple[str, str, str]]:
+        """(name in the source, image id, place) of every row: what the leak filter goes by."""
+        for row, picture in self._rows:
+            yield row.image_name, row.image_id, "" if picture is None else f"{self._folder}: picture {picture}"
 
     def __getitem__(self, index: int) -> Row:
         if not 0 <= index < len(self):
