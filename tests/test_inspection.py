@@ -155,9 +155,13 @@ def test_an_answer_that_was_cut(make):
     assert f"(cut from {whole} to 16 tokens: stage.overlong=cut)" in fault
     text = "\n".join(inspection_text.described(s, 0, batch, rows, False, 200))
     assert "FAULT      every answer ends with a supervised EOS: not in 1 case\n" in text and fault in text
+
+
+def test_a_row_whose_prompt_fills_it_is_left_out_and_counted(make):
+    """Cut to its prompt, it would be computed and teach nothing."""
     s, batch, _ = make(overlong="cut", length=2)
-    told = faults(s, batch)["every example has a supervised token"]
-    assert told[0].startswith("row 0, listed:dog: all of its 2 tokens are prompt (cut from ") and len(told) == 4
+    assert (batch["row"] == -1).all() and not batch["has_image"].any() and not batch["segment"].any()
+    assert s.batches.collate.left_out.counts["cut"] == 4
 
 
 def test_every_answer_of_a_chat_template_ends_with_eos(make):
