@@ -10,14 +10,9 @@ SHAREGPT4V = {
 }  # fmt: skip
 LLAVA_INSTRUCT = {"kind": "llava", "annotations": "llava_instruct/llava_instruct_150k.json", "images": "coco/train2017"}
 COCO_TRAIN = {"kind": "coco", "annotations": "coco/annotations/captions_train2014.json", "images": "coco/train2014"}
-COCO_VAL = {"kind": "coco", "annotations": "coco/annotations/captions_val2017.json", "images": "coco/val2017"}
 VQAV2_TRAIN = {
     "kind": "vqa", "questions": "vqav2/v2_OpenEnded_mscoco_train2014_questions.json",
     "annotations": "vqav2/v2_mscoco_train2014_annotations.json", "images": "coco/train2014",
-}  # fmt: skip
-VQAV2_VAL = {
-    "kind": "vqa", "questions": "vqav2/v2_OpenEnded_mscoco_val2014_questions.json",
-    "annotations": "vqav2/v2_mscoco_val2014_annotations.json", "images": "coco/val2014",
 }  # fmt: skip
 
 

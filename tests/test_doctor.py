@@ -10,6 +10,8 @@ from pathlib import Path
 
 import damage
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -341,3 +343,22 @@ def test_real_data_have_no_errors(folder, spec):
     source = open_source({**spec, "images": "images", "limit": 40}, str(root), train=True)
     result = scan.scan(source, Limits(), 2, progress=False)
     assert result.pictures and not [finding for finding in result.findings if finding.severity == ERROR]
+
+
+def test_splits_of_one_folder_are_compared_with_each_other(tmp_path):
+    """--split alone would compare the training split with itself."""
+    for split, numbers in (("train", range(5)), ("test", (4, 9))):
+        pictures = [{"bytes": damage.encoded(damage.picture(n), "PNG"), "path": None} for n in numbers]
+        folder = tmp_path / "set"
+        folder.mkdir(exist_ok=True)
+        table = pa.table({"image": pictures, "text": [f"picture {n}" for n in numbers]})
+        pq.write_table(table, folder / f"{split}-00000-of-00001.parquet")
+    rows = {}
+    for flags in ((), ("--against-split=test",)):
+        parser = argparse.ArgumentParser()
+        doctor.add_arguments(parser)
+        out = tmp_path / f"out{len(flags)}"
+        args = [f"{tmp_path}/set", "--split=train", "--against", f"{tmp_path}/set", f"--out={out}", *flags]
+        assert doctor.main(parser.parse_args(args)) == 1
+        rows[flags] = [json.loads(line)["row"] for line in (out / "quarantine.jsonl").read_text().splitlines()]
+    assert [len(found) for found in rows.values()] == [5, 1] and rows["--against-split=test",] == ["train-00000-of-00001:4#0"]

@@ -17,6 +17,8 @@ from vlax.data import layout, lengths
 from vlax.data.lengths import Lengths
 from vlax.data.mixture import Mixture, fixed_rows, share
 from vlax.data.pipeline import iterate
+from vlax.data.prompts import Encoder
+from vlax.data.tokenizer import train_bpe
 
 
 @pytest.mark.parametrize(
@@ -345,3 +347,13 @@ def test_the_header_warns_of_rows_that_do_not_fit(capsys, caplog):
         "WARNING: 2.0 % of the rows are longer than stage.text_length=33 and are cut (stage.overlong); 99 % of all rows fit "
         "in --config.stage.text_length=34"
     )
+
+
+def test_the_key_of_lengths_outlives_the_first_encoding():
+    """A tokenizer that comes with truncation has it switched off when it first encodes; a resumed run asks before that."""
+    tokenizer = train_bpe(["caption: cat dog"] * 4, 300)
+    plain = Lengths(Encoder(tokenizer, "plain")).key
+    tokenizer.backend_tokenizer.enable_truncation(5)
+    tokenizer.backend_tokenizer.enable_padding(length=9)
+    assert Lengths(Encoder(tokenizer, "plain")).key == plain
+    assert Lengths(Encoder(train_bpe(["bird"] * 4, 300), "plain")).key != plain

@@ -20,6 +20,7 @@ from etils import epath
 
 from vlax.data.checks import ERROR, KINDS, NOTE, WARNING, Finding, Limits
 from vlax.data.faults import Faults
+from vlax.data.reading import load_json
 from vlax.data.recognise import recognise
 from vlax.data.scan import Scan, overlap, scan, shared
 from vlax.data.sources import FIELDS, open_source
@@ -81,10 +82,7 @@ def main(args: argparse.Namespace) -> int:
 def spec(text: str, args: argparse.Namespace, images: str, kind: str, split: str) -> dict:
     """What `open_source` takes for one SOURCE."""
     if text.lstrip().startswith("{"):
-        try:
-            return json.loads(text)
-        except ValueError as error:
-            raise VlaxError(f"SOURCE {text} is not JSON ({error}); give a path, or the JSON of a data source") from None
+        return load_json(f"SOURCE {text}", text, "give a path, or the JSON of a data source")
     found = recognise(text, images, base=args.data_root, kind=kind)
     print(f"{text}: {found.what}")
     return found.spec | ({"split": split} if split else {})

@@ -25,6 +25,7 @@ from vlax.data import stored
 from vlax.data.faults import Faults
 from vlax.data.preparing import Done, Encoding, PictureShards, write_whole
 from vlax.data.quarantine import Quarantine, read_quarantine
+from vlax.data.reading import load_json
 from vlax.data.rows import Source
 from vlax.data.sources import open_source
 from vlax.errors import VlaxError
@@ -63,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> None:
     if args.source.lstrip().startswith("{"):
-        spec = _spec(args.source)
+        spec = load_json(f"SOURCE {args.source}", args.source, "give a path, or the JSON of a data source")
     else:
         from vlax.data.recognise import recognise
 
@@ -82,13 +83,6 @@ def main(args: argparse.Namespace) -> None:
     print(f"{args.out}: {json.dumps(manifest['counts'])}")
     if args.codec == "jpeg":
         print(f"JPEG 4:4:4 of quality {args.quality}: stored pixels are off by {json.dumps(manifest['difference'])}")
-
-
-def _spec(text: str) -> dict:
-    try:
-        return dict(json.loads(text))
-    except ValueError as error:
-        raise VlaxError(f"SOURCE {text} is not JSON ({error}); give a path, or the JSON of a data source") from None
 
 
 def preprocess_of(args: argparse.Namespace) -> Preprocess:

@@ -10,7 +10,6 @@ of damage: they are counted apart.
 """
 
 import collections
-import json
 import math
 import threading
 from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -19,7 +18,7 @@ from etils import epath
 
 from vlax.data.faults import Fault
 from vlax.data.mixture import Mixture
-from vlax.data.reading import read_file
+from vlax.data.reading import load_json, read_file
 from vlax.errors import VlaxError
 
 NAMED, SHOWN = 10, 160  # rows that an error names, and characters of the reason of each
@@ -83,10 +82,7 @@ def _lines(path: epath.Path) -> list[str]:
 
 def _entry(where: str, line: str) -> tuple[str, str, str]:
     shape = 'a quarantine list has one {"source", "row", "image", "reason"} a line, all of them texts'
-    try:
-        entry = json.loads(line)
-    except ValueError as error:
-        raise VlaxError(f"{where} is not JSON ({error}); {shape}") from None
+    entry = load_json(where, line, shape)
     if not isinstance(entry, dict):
         raise VlaxError(f"{where} is a {type(entry).__name__}, not an object; {shape}")
     for key in ("source", "row", "reason"):
@@ -109,9 +105,9 @@ def planned_rows(mixture: Mixture, positions: int) -> int:
 class DropBudget:
     """Counts what one host leaves out of training, by distinct row, and stops the run when too many rows are bad.
 
-    share   stage.drop_budget: of the rows that this host will meet, how many may be bad; 0: none. A positive share allows one.
-    rows    the distinct rows that this host will meet: `planned_rows(...) / hosts`. Nothing to communicate: each host keeps to
-            its part, and no host is told of the others' rows
+    share   stage.drop_budget: of the rows that the run will meet, how many may be bad; 0: none. A positive share allows one.
+    rows    the distinct rows that the run will meet (`planned_rows`). Nothing is communicated: a host counts the rows that it
+            meets itself, and so none stops earlier than a single one would
     doctor  the command that a stopped run tells its user to type
 
     Thread-safe. counts: {one of KINDS: rows}; first: the first names, with reasons.
@@ -131,8 +127,8 @@ class DropBudget:
         self._lock = threading.Lock()
 
     def expect(self, rows: float, refused: Sequence[Fault] = (), host: int = 0, hosts: int = 1) -> None:
-        """Says how many distinct rows this host will meet, and counts its part of those that readers refused (`Faults.found`);
-        VlaxError where these alone are too many."""
+        """Says how many distinct rows will be met, and counts those that readers refused (`Faults.found`), or one host's part
+        of them; VlaxError where these alone are too many."""
         self.rows, self.allowed = rows, math.ceil(self.share * rows)
         self.all_bad(((f.source, f.row), f.text, f"{f.source}:{f.row}") for f in refused[host::hosts])
 

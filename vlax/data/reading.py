@@ -57,15 +57,28 @@ def read_file(path: epath.Path) -> bytes:
         raise VlaxError(f"{path} cannot be read ({error}); mend the path or its permissions") from None
 
 
+def load_json(where, content: bytes | str, way_out: str = "fetch or export it again"):
+    """The value of a JSON text; VlaxError names the place and the way out."""
+    try:
+        return json.loads(content)
+    except ValueError as error:
+        raise VlaxError(f"{where} is not JSON ({error}); {way_out}") from None
+
+
 def parse(path: epath.Path, content: bytes, *shapes: str) -> dict:
     """The JSON object of a file; `shapes` say in an error what was looked for."""
-    try:
-        data = json.loads(content)
-    except ValueError as error:
-        raise VlaxError(f"{path} is not JSON ({error}); fetch or export it again") from None
+    data = load_json(path, content)
     if not isinstance(data, dict):
         raise VlaxError(f"{path} holds a {type(data).__name__}, not an object; {'; '.join(shapes)}")
     return data
+
+
+def known_columns(where, columns, known: tuple[str, ...]) -> dict[str, str]:
+    """A spec's `columns` as a dict; VlaxError for one that the format does not have."""
+    columns = dict(columns or {})
+    if unknown := sorted(set(columns) - set(known)):
+        raise VlaxError(f"{where}: there is no column {unknown[0]!r}; columns may name {', '.join(known)}")
+    return columns
 
 
 def rows(path: epath.Path, data: dict, key: str, shape: str) -> list[dict]:

@@ -12,7 +12,7 @@ from vlax.errors import VlaxError
 from vlax.evaluation import vqa
 from vlax.evaluation.captions import CAPTION_FORMULAS, CaptionScorer
 from vlax.evaluation.prior import best_constant_caption, question_majority
-from vlax.evaluation.protocol import Suite
+from vlax.evaluation.protocol import Suite, digest
 from vlax.evaluation.statistics import Pooled, bootstrap_interval, paired_interval
 from vlax.evaluation.table import ScoreRow
 
@@ -144,8 +144,6 @@ def flat(sets: Mapping) -> dict[str, float]:
 def write_scores(directory: epath.Path, sets: Mapping, protocols: Mapping[str, Mapping], about: Mapping) -> dict:
     """scores.json: figures by metric, everything by set, the protocol of each set with one hash over all, and `about`: model,
     formulas and where the data lay, which are no part of the protocol."""
-    from vlax.evaluation.protocol import digest
-
     together = {"hash": digest({name: p["hash"] for name, p in protocols.items()}), "sets": protocols}
     scores = {**flat(sets), "sets": sets, "protocol": together, **about}
     directory.mkdir(parents=True, exist_ok=True)

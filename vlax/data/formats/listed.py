@@ -8,13 +8,12 @@
 
 import collections
 import functools
-import json
 from collections.abc import Callable
 
 from etils import epath
 
 from vlax.data.faults import Faults
-from vlax.data.reading import field
+from vlax.data.reading import field, load_json
 from vlax.errors import VlaxError
 
 
@@ -34,10 +33,7 @@ def listed(path: epath.Path, content: bytes, shape: str, name: str, faults: Faul
 
 
 def _list(path: epath.Path, content: bytes, shape: str) -> list[tuple[str, Callable]]:
-    try:
-        data = json.loads(content)
-    except ValueError as error:
-        raise VlaxError(f"{path} is not JSON ({error}); fetch or export it again") from None
+    data = load_json(path, content)
     if not isinstance(data, list):
         raise VlaxError(f"{path} holds a {type(data).__name__}, not a list; {shape}")
     return [(f"{path}: row {at}", lambda row=row: row) for at, row in enumerate(data)]
@@ -46,15 +42,8 @@ def _list(path: epath.Path, content: bytes, shape: str) -> list[tuple[str, Calla
 def _lines(path: epath.Path, content: bytes) -> list[tuple[str, Callable]]:
     lines = enumerate(content.split(b"\n"), 1)  # not splitlines: JSON texts may hold U+2028
     named = [(f"{path}: line {number}", line) for number, line in lines if line.strip()]
-    return [(where, functools.partial(_line, where, line)) for where, line in named]
-
-
-def _line(where: str, line: bytes):
-    try:
-        return json.loads(line)
-    except ValueError as error:
-        way_out = "JSON lines have one whole object a line; mend the line, or write one JSON list"
-        raise VlaxError(f"{where} is not JSON ({error}); {way_out}") from None
+    way_out = "JSON lines have one whole object a line; mend the line, or write one JSON list"
+    return [(where, functools.partial(load_json, where, line, way_out)) for where, line in named]
 
 
 def identifier(where: str, row: dict, key: str, shape: str) -> str:

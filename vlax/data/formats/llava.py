@@ -11,7 +11,7 @@ alignment stages want of LLaVA-Pretrain, whose instructions are paraphrases of o
 from vlax.data.faults import STRICT, RowFault
 from vlax.data.files import FileSource, Item
 from vlax.data.formats.listed import listed
-from vlax.data.reading import field, join, read_file
+from vlax.data.reading import field, join, known_columns, read_file
 from vlax.data.rows import TASKS, Turn
 from vlax.errors import VlaxError
 
@@ -40,9 +40,7 @@ class Conversations(FileSource):
                  base="", drop_image_ids=(), limit=None, faults=STRICT):  # fmt: skip
         if task not in TASKS or task == "question":
             raise VlaxError(f"{annotations}: conversations have no task {task!r}; the tasks are caption, describe, chat")
-        columns = dict(columns or {})
-        if unknown := sorted(set(columns) - set(COLUMNS)):
-            raise VlaxError(f"{annotations}: there is no column {unknown[0]!r}; columns may name {', '.join(COLUMNS)}")
+        columns = known_columns(annotations, columns, COLUMNS)
         path = join(base, annotations)
         name, content = f"{self.kind}-{path.stem}", read_file(path)
         items, self.skipped = [], 0

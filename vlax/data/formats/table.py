@@ -21,7 +21,7 @@ from etils import epath
 from vlax.data.faults import STRICT, Faults, RowFault
 from vlax.data.files import FileSource, Item
 from vlax.data.formats.listed import listed, majority
-from vlax.data.reading import join, read_file
+from vlax.data.reading import join, known_columns, read_file
 from vlax.data.rows import TASKS, Row
 from vlax.errors import VlaxError
 
@@ -45,9 +45,7 @@ class Table(FileSource):
                  base="", drop_image_ids=(), limit=None, faults=STRICT):  # fmt: skip
         if task and task not in TASKS:
             raise VlaxError(f"{path}: there is no task {task!r}; the tasks are {', '.join(TASKS)}")
-        columns = dict(columns or {})
-        if unknown := sorted(set(columns) - set(COLUMNS)):
-            raise VlaxError(f"{path}: there is no column {unknown[0]!r}; columns may name {', '.join(COLUMNS)}")
+        columns = known_columns(path, columns, COLUMNS)
         file = join(base, path)
         name, content = f"table-{file.stem}", read_file(file)
         found = table_rows(file, content, name, faults)
