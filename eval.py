@@ -9,7 +9,7 @@ python eval.py --compare runs/a/stage3/eval runs/b/stage3/eval
 
 from absl import flags
 
-from vlax import cli
+from vlax.commands import cli
 from vlax.errors import VlaxError
 
 CONFIG = cli.define_config("configs/stage3.py or configs/stage3.py:0.9b")

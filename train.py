@@ -9,7 +9,7 @@ is shown as the model will see it.
 
 from absl import flags
 
-from vlax import cli
+from vlax.commands import cli
 
 CONFIG = cli.define_config("configs/stage3.py or configs/stage3.py:0.9b")
 WORKDIR = flags.DEFINE_string("workdir", "runs/embedded", "Directory (or gs://...) of checkpoints, exports, logs and scores")
@@ -20,7 +20,9 @@ INSPECT_BATCHES = flags.DEFINE_integer("inspect_batches", None, "--inspect, of s
 
 def main(argv):
     del argv
-    from vlax import chain, inspection  # after the flags: a typo should not wait for the imports
+    from vlax.evaluation import sampling
+    from vlax.training import chain
+    from vlax.training.inspect import inspection  # after the flags: a typo should not wait for the imports
 
     cli.prepare(CONFIG.value)
     if INSPECT.value or INSPECT_BATCHES.value:
@@ -28,7 +30,7 @@ def main(argv):
     elif REPLAY.value:
         chain.replay(CONFIG.value, WORKDIR.value)
     else:
-        chain.run(CONFIG.value, WORKDIR.value)
+        chain.run(CONFIG.value, WORKDIR.value, sampling.sampler)
 
 
 if __name__ == "__main__":

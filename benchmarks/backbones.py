@@ -16,11 +16,11 @@ import numpy as np
 from flax import nnx
 
 from benchmarks.backbone_cases import DECODER, LENGTH, VISION, VOCAB, WHOLE, Case
-from vlax import groups
 from vlax.models.decoder import Decoder
 from vlax.models.vision import VisionTower
 from vlax.models.vlm import VLM, VLMConfig
-from vlax.pretrained.loader import load_decoder, load_vision, load_vlm
+from vlax.params import groups
+from vlax.pretrained.reading.loader import load_decoder, load_vision, load_vlm
 
 TOLERANCE = 1e-4  # of the range of the reference values
 

@@ -18,18 +18,18 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vlax.data import prepare
-from vlax.data.lengths import Lengths
-from vlax.data.mixture import Mixture
-from vlax.data.packing import PackedPlan
-from vlax.data.pipeline import Collator, HostBatches, ImageCache, iterate
-from vlax.data.plan import BucketPlan, Plan
-from vlax.data.preparing import Encoding
-from vlax.data.prompts import Encoder
-from vlax.data.scenes import SceneSource
+from vlax.commands.data import prepare
+from vlax.commands.data.preparing import Encoding
+from vlax.data.batches.lengths import Lengths
+from vlax.data.batches.mixture import Mixture
+from vlax.data.batches.packing import PackedPlan
+from vlax.data.batches.pipeline import Collator, HostBatches, ImageCache, iterate
+from vlax.data.batches.row_plan import BucketPlan, Plan
+from vlax.data.embedded.scenes import SceneSource
 from vlax.data.sources import open_source
-from vlax.data.tokenizer import train_bpe
 from vlax.images import Preprocess
+from vlax.text.bpe import train_bpe
+from vlax.text.prompts import Encoder
 
 PICTURES, QUESTIONS, SCENES = 600, 4000, 2000  # how much there is of each source
 TEXT, BUCKETS, SLOTS = 192, (32, 64, 192), 4

@@ -24,19 +24,20 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, features
 
-from vlax.data import prepare, stored
-from vlax.data.formats.prepared import PreparedSource
-from vlax.data.mixture import Mixture
-from vlax.data.pipeline import Collator, HostBatches, ImageCache, iterate
-from vlax.data.plan import Plan
-from vlax.data.preparing import Encoding
-from vlax.data.prompts import Encoder
-from vlax.data.recognise import recognise
-from vlax.data.rows import Source
-from vlax.data.scenes import SceneSource
+from vlax.commands.data import prepare
+from vlax.commands.data.preparing import Encoding
+from vlax.data.batches.mixture import Mixture
+from vlax.data.batches.pipeline import Collator, HostBatches, ImageCache, iterate
+from vlax.data.batches.row_plan import Plan
+from vlax.data.embedded.scenes import SceneSource
+from vlax.data.readers import stored
+from vlax.data.readers.prepared import PreparedSource
+from vlax.data.recognise.recognise import recognise
 from vlax.data.sources import open_source
-from vlax.data.tokenizer import train_bpe
 from vlax.images import Preprocess
+from vlax.rows import Source
+from vlax.text.bpe import train_bpe
+from vlax.text.prompts import Encoder
 
 TEXT = 64  # tokens of a batch row
 WIDTH, HEIGHT, QUALITY, NOISE = 640, 480, 90, 10.0  # of own pictures: the noise gives them a photograph's bytes

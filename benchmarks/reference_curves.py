@@ -10,7 +10,7 @@ import sys
 from etils import epath
 
 from configs import stage4
-from vlax import plots
+from vlax.training import plots
 
 
 def main(workdir: str, out: str) -> None:

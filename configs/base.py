@@ -25,7 +25,7 @@ def run(variant: str = "embedded") -> ConfigDict:
     r.exclude = ()  # suites whose pictures are kept out of training, beside those that a stage is scored on
     r.seed = 0  # initial parameters, data order, twins
     r.mask = "image_bidirectional"  # attention mask kind: causal, image_bidirectional, prefix_lm, image_sees_prompt
-    r.templates = "plain"  # prompt templates: see vlax/data/prompts.py
+    r.templates = "plain"  # prompt templates: see vlax/text/prompts.py
     r.dtype = "float32"  # compute dtype: float32 or bfloat16; what learns is always stored in float32
     r.layers = "unroll"  # unroll, or scan: one compiled layer body, for TPU compile times
     r.remat = False  # recompute activations in the backward pass instead of keeping them
@@ -89,7 +89,9 @@ def stage(name: str) -> ConfigDict:
     # low-rank adapters on the decoder, as one more trainable group (trainable.lora = "/lora_[ab]$"); rank 0: none.
     s.lora = ConfigDict({"rank": 0, "alpha": 16.0, "targets": ("q", "v")})
     s.mask = ""  # mask kind of this stage; "": run.mask
-    s.mixture = ConfigDict()  # training sources by name: {kind, ..., and one of weight, epochs, tokens: vlax/data/mixture.py}
+    s.mixture = (
+        ConfigDict()
+    )  # training sources by name: {kind, ..., and one of weight, epochs, tokens: data/batches/mixture.py}
     s.epoch_of = ""  # the source whose pass is an epoch, to which weights refer; "": the only one
     s.epochs = 1.0  # length in epochs, used when steps is 0
     s.steps = 0  # length in optimizer updates
@@ -102,7 +104,7 @@ def stage(name: str) -> ConfigDict:
     s.packing = 0  # rows that may share a batch row of text_length tokens, each with its image; 0: one a batch row
     s.plan_window = 32  # batches within which buckets and packing arrange rows
     s.drop_budget = 0.001  # share of the rows that may turn out bad (besides quarantined ones) before the run stops
-    s.augment = ()  # of training pictures: flip, shift, crop, colour; vlax/data/augment.py says where each is left out
+    s.augment = ()  # of training pictures: flip, shift, crop, colour; vlax/data/batches/augment.py says where each is left out
     s.warmup = 0.03  # share of the updates
     s.final_learning_rate = 0.0  # at the cosine's end, as a share of the peak
     s.clip = 1.0  # global gradient norm; 0: off
@@ -112,7 +114,7 @@ def stage(name: str) -> ConfigDict:
     s.eval_batches = 8  # batches of held-out loss a source
     s.validation = ConfigDict()  # held-out sources for the loss, as in mixture
     s.generate_samples = 64  # rows of each suite's validation set that are decoded and scored at every validation
-    # by name: the suites that eval.py runs and, on their validation sets, training (vlax/evaluation/protocol.py)
+    # by name: the suites that eval.py runs and, on their validation sets, training (vlax/suites/protocol.py)
     s.suites = ConfigDict()
     s.select = "last"  # which state is exported and evaluated: last, or best (on validation loss)
     s.reference = ""  # JSON with reference curves to draw under this run's

@@ -17,7 +17,7 @@ VQAV2_TRAIN = {
 
 
 def scenes(split: str, style: str) -> dict:
-    """The embedded scenes (vlax/data/scenes.py)."""
+    """The embedded scenes (vlax/data/embedded/scenes.py)."""
     return {"kind": "scenes", "split": split, "style": style}
 
 

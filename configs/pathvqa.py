@@ -4,7 +4,7 @@
 """
 
 from configs import base, datasets, scores, stage4
-from vlax.evaluation import protocol
+from vlax.suites import protocol
 
 
 def stage(variant: str):

@@ -1,6 +1,6 @@
 """What stages are scored on: suites of vlax/evaluation/protocols, or suites made here of one's own files."""
 
-from vlax.evaluation import protocol
+from vlax.suites import protocol
 
 
 def on(s, name: str, suite: dict):

@@ -66,11 +66,12 @@ def tiny(stage="stage3", **fields):
 
 def train(config, workdir) -> str:
     """Runs a chain in this process; returns what it printed."""
-    from vlax import chain
+    from vlax.evaluation import sampling
+    from vlax.training import chain
 
     out = io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(io.StringIO()):
-        chain.run(config, str(workdir))
+        chain.run(config, str(workdir), sampling.sampler)
     return out.getvalue()
 
 

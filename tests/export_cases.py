@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from vlax.pretrained.plan import abstract
+from vlax.pretrained.reading.load_plan import abstract
 
 VOCAB = 304
 TEXT = ["caption: a red square", "question: is it red? answer: no, it isn't 2024"]

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from vlax.data import __main__ as cli
+from vlax.commands.data import command as cli
 
 PICTURES = 6
 NOUNS = ("dog", "cat", "cow", "hen", "fox", "owl")

@@ -21,8 +21,8 @@ import time
 import numpy as np
 from PIL import Image
 
-from vlax.evaluation.report import ReportSample
-from vlax.evaluation.statistics import Interval
+from vlax.evaluation.report.report import ReportSample
+from vlax.scores.statistics import Interval
 
 PATIENCE = 60  # seconds for the browser to answer
 # Chromium reads its orders from descriptor 3 and answers on 4.

@@ -50,8 +50,8 @@ def test_one_text_a_prompt(model, images, questions, answers):
 
 def test_a_rows_tokens_do_not_depend_on_its_batch(model, images, questions):
     """Requests of one, three and all rows; prompts of one padded length, as one evaluation has."""
-    from vlax.decoding import DecodeConfig
-    from vlax.predict import Request
+    from vlax.decoding.options import DecodeConfig
+    from vlax.decoding.predict import Request
 
     predictor = model.predictor(DecodeConfig(NEW), 8)
     asked = [Request(model.encoder.prompt("question", q), model.pixels(i)) for q, i in zip(questions, images, strict=True)]

@@ -8,12 +8,13 @@ import pytest
 from test_constrain import QUESTIONS, pictures, tokenizer, toy, wrap
 from tiny import config as tiny_config
 
-from vlax import constrain, groups
-from vlax.data.prompts import Encoder
-from vlax.decoding import DecodeConfig
+from vlax.decoding import constrain
+from vlax.decoding.options import DecodeConfig
+from vlax.decoding.predict import Request
 from vlax.errors import VlaxError
-from vlax.evaluation.attention import END, answer_attention, grid, pieces
-from vlax.predict import Request
+from vlax.evaluation.report.attention import END, answer_attention, grid, pieces
+from vlax.params import groups
+from vlax.text.prompts import Encoder
 
 TEXTS = ("dog house", "yes", "", "a red cat", "no")  # the last row has no image
 

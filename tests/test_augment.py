@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from vlax.data import augment
-from vlax.data.rows import Row, Turn
+from vlax.data.batches import augment
 from vlax.errors import VlaxError
+from vlax.rows import Row, Turn
 
 IMAGE = np.arange(8 * 8 * 3, dtype=np.uint8).reshape(8, 8, 3)
 NOISE = np.random.default_rng(0).integers(0, 256, (24, 18, 3)).astype(np.uint8)

@@ -9,8 +9,8 @@ import pytest
 from test_decoding import BEAM, NEW, REAL, VARIANTS, generator
 from tiny import EOS, PAD, ROWS, VOCAB, answer_logits, log_softmax, prompts
 
-from vlax import beam
-from vlax.decoding import DecodeConfig
+from vlax.decoding import beam
+from vlax.decoding.options import DecodeConfig
 
 
 @pytest.mark.parametrize("penalty", (1.0, -1.0))
@@ -36,7 +36,7 @@ def test_wide_beams_equal_exhaustive_search(penalty):
 
 
 def naive_beam(batch, row, beams, penalty, new, model):
-    """The docstring of vlax/beam.py in plain Python, without the early stop."""
+    """The docstring of vlax/decoding/beam.py in plain Python, without the early stop."""
     running, best = [(0.0, [])], (-np.inf, None)
     for t in range(new):
         found = []

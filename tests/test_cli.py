@@ -15,7 +15,8 @@ from conftest import REPO
 DRIVER = """
 import io, json, os, runpy, sys
 sys.path.insert(0, os.getcwd())
-from vlax import cli, chain
+from vlax.commands import cli
+from vlax.training import chain
 from vlax.evaluation import evaluate
 from absl import flags
 results = []

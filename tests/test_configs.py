@@ -11,9 +11,11 @@ import pytest
 from conftest import REPO, tiny
 
 from configs import base
-from vlax import groups, optimizer, origins, session, sharding, stages
 from vlax.errors import VlaxError
-from vlax.evaluation import protocol
+from vlax.models import build
+from vlax.params import groups, sharding
+from vlax.suites import protocol
+from vlax.training import optimizer, origins, session, stages
 
 NAMES = sorted(p.stem for p in (REPO / "configs").glob("*.py") if "def get_config" in p.read_text())
 CHAIN = [name for name in NAMES if re.fullmatch(r"stage[1-4]", name)]
@@ -61,7 +63,7 @@ def test_every_field_has_its_comment():
 
 @functools.cache
 def shapes(model):
-    return session.abstract_model(model, jnp.bfloat16)[1]
+    return build.abstract_model(model, jnp.bfloat16)[1]
 
 
 @pytest.mark.parametrize("name", CHAIN)

@@ -9,12 +9,15 @@ from PIL import Image
 from tiny import EOS, PAD, ROWS, answer_logits, build, log_softmax, prompts, weights
 from tiny import config as tiny_config
 
-from vlax import api, constrain, sharding
-from vlax.data.prompts import Encoder
-from vlax.data.tokenizer import train_bpe
-from vlax.decoding import DecodeConfig, Generator
+from vlax.decoding import constrain
+from vlax.decoding.generator import Generator
+from vlax.decoding.options import DecodeConfig
+from vlax.decoding.predict import Predictor, Request
 from vlax.errors import VlaxError
-from vlax.predict import Predictor, Request
+from vlax.model import api
+from vlax.params import sharding
+from vlax.text.bpe import train_bpe
+from vlax.text.prompts import Encoder
 
 ANSWERS = ("dog", "dog house", "yes", "no", "red cat", "doghouse")
 QUESTIONS = ("is it red?", "what?", "a dog or a cat?", "is the house red?", "which?")
@@ -88,7 +91,7 @@ def test_the_trie_of_the_docstring():
 
 
 def test_answers_are_tokenised_as_in_training():
-    from vlax.data.rows import Row, Turn
+    from vlax.rows import Row, Turn
 
     encoder = toy().encoder
     for answer in ANSWERS:

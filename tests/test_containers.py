@@ -18,15 +18,15 @@ from etils import epath
 from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
 
-from vlax.data import prepare, shards
-from vlax.data.faults import Faults
-from vlax.data.formats import parquet
-from vlax.data.formats.arrayrecord import ArrayRecords
-from vlax.data.formats.parquet import HfTable, RowGroups
-from vlax.data.formats.prepared import PreparedSource
-from vlax.data.formats.tfds import TfdsSource
-from vlax.data.formats.webdataset import WebDataset
-from vlax.data.preparing import Encoding
+from vlax.commands.data import prepare
+from vlax.commands.data.preparing import Encoding
+from vlax.data.readers import parquet, shards
+from vlax.data.readers.arrayrecord import ArrayRecords
+from vlax.data.readers.faults import Faults
+from vlax.data.readers.parquet import HfTable, RowGroups
+from vlax.data.readers.prepared import PreparedSource
+from vlax.data.readers.tfds import TfdsSource
+from vlax.data.readers.webdataset import WebDataset
 from vlax.errors import VlaxError
 from vlax.images import Preprocess
 

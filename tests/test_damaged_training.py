@@ -10,9 +10,9 @@ from conftest import tiny, train
 from ml_collections import ConfigDict
 from PIL import Image
 
-from vlax import session, stages
-from vlax.data import doctor
+from vlax.commands.data import doctor
 from vlax.errors import VlaxError
+from vlax.training import session, stages
 
 
 @pytest.fixture(scope="module")

@@ -15,14 +15,14 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from vlax.data import checks, doctor, phash, picture_checks, scan
-from vlax.data.checks import ERROR, KINDS, Limits
-from vlax.data.formats.llava import TOKEN_FAULTS
-from vlax.data.quarantine import read_quarantine
-from vlax.data.reading import decode_picture, open_picture
-from vlax.data.rows import Row, Turn
+from vlax.commands.data import checks, doctor, phash, picture_checks, scan
+from vlax.commands.data.checks import ERROR, KINDS, Limits
+from vlax.data.batches.quarantine import read_quarantine
+from vlax.data.readers.llava import TOKEN_FAULTS
+from vlax.data.readers.reading import decode_picture, open_picture
 from vlax.data.sources import open_source
 from vlax.errors import VlaxError
+from vlax.rows import Row, Turn
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -109,7 +109,7 @@ def test_a_clean_folder_gives_nothing(clean, tmp_path, capsys):
 
 def test_the_list_lets_a_reader_pass(damaged, tmp_path):
     """Without the list the first faulty row is an error; with it the rest is there, under the ids that it had."""
-    from vlax.data.faults import Faults
+    from vlax.data.readers.faults import Faults
 
     run(damaged, tmp_path)
     quarantine = read_quarantine(str(tmp_path / "quarantine.jsonl"))
@@ -323,7 +323,7 @@ def test_unreadable_sources_and_flags(tmp_path, damaged):
 def test_kinds_that_readers_name_are_known():
     """The second argument of every RowFault and the first of every finding."""
     used = set(TOKEN_FAULTS.values())
-    for path in (REPO / "vlax" / "data").rglob("*.py"):
+    for path in (REPO / "vlax").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and ast.unparse(node.func) in ("RowFault", "result.add"):
                 at = int(ast.unparse(node.func) == "RowFault")

@@ -11,12 +11,13 @@ from etils import epath
 from PIL import Image
 from test_containers import bucket  # noqa: F401  (a fixture)
 
-from vlax import api
-from vlax.data.rows import Row, Turn
-from vlax.decoding import DecodeConfig
+from vlax.decoding.options import DecodeConfig
 from vlax.errors import VlaxError
-from vlax.evaluation import compare, evaluate, predictions, protocol, runner, terminal
+from vlax.evaluation import compare, evaluate, predictions, runner, terminal
 from vlax.evaluation.options import Options, export_directory
+from vlax.model import api
+from vlax.rows import Row, Turn
+from vlax.suites import protocol
 
 
 def row(number: int, image_id: str) -> Row:
@@ -350,7 +351,7 @@ def test_closed_questions(trained, tmp_path, quick_captions):
 
 def test_which_export_is_scored(trained, tmp_path):
     config, workdir = trained
-    from vlax import stages
+    from vlax.training import stages
 
     plan = stages.chain(config, workdir)[-1]
     assert export_directory(plan, "") == export_directory(plan, "last") == plan.export

@@ -13,9 +13,10 @@ from conftest import tiny
 from format_cases import PICTURES, WRITERS, captions, question
 from ml_collections import ConfigDict
 
-from vlax import session, sharding, stages, training_data
-from vlax.data import __main__ as cli
+from vlax.commands.data import command as cli
 from vlax.data.sources import FIELDS, open_source
+from vlax.params import sharding
+from vlax.training import inputs, session, stages
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 PIXELS = 16  # of the tiny config's vision tower
@@ -34,7 +35,7 @@ class Trainer:
         """Metrics of the first step of a stage whose only source is `spec`."""
         stage = ConfigDict(self.built.plan.stage.to_dict() | {"mixture": {"data": spec}})
         plan = dataclasses.replace(self.built.plan, stage=stage)
-        batches, _, _ = training_data.build(plan, self.built.config, self.built.encoder)
+        batches, _, _ = inputs.build(plan, self.built.config, self.built.encoder)
         placed = sharding.put_batch(batches[0], self.built.mesh)
         _, metrics = self.built.train_step(jax.tree.map(np.copy, self.state), self.frozen, placed)
         return {name: float(value) for name, value in metrics.items()}

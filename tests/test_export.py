@@ -10,18 +10,19 @@ import pytest
 from export_cases import DECODERS, SIZES, TEXT, TEXT_SIZES, TOWERS, VOCAB, assert_same, drawn
 
 import vlax
-from vlax import checkpoint
-from vlax.data.tokenizer import train_bpe
-from vlax.decoding import DecodeConfig
-from vlax.export import export, main
+from vlax.commands.export import export, main
+from vlax.decoding.options import DecodeConfig
+from vlax.decoding.predict import Request
 from vlax.images import Preprocess
+from vlax.model import exports
+from vlax.models.build import abstract_model
 from vlax.models.decoder import DecoderConfig
 from vlax.models.projector import ProjectorConfig
 from vlax.models.vision import VisionConfig
 from vlax.models.vlm import VLM, VLMConfig
-from vlax.predict import Request
-from vlax.pretrained import loader, logit_check, whole
-from vlax.session import abstract_model
+from vlax.pretrained.reading import loader
+from vlax.pretrained.writing import logit_check, whole
+from vlax.text.bpe import train_bpe
 
 MLP, LINEAR = {"kind": "mlp"}, {"kind": "linear"}
 MODELS = {  # name: (layout, mask, decoder, tower, projector, other fields of the VLMConfig)
@@ -61,7 +62,7 @@ def native(name: str, tokenizer, directory) -> tuple[VLMConfig, dict]:
     crop = Preprocess(30, "crop", 34, mean=vision.mean, std=vision.std) if "CLIP" in name else None
     config = VLMConfig(text, vision, ProjectorConfig(vision_width=32, width=32, **projector), mask, crop)
     params = drawn(lambda c, rngs: VLM(c, rngs=rngs), config, "")
-    checkpoint.export(directory, params, config, tokenizer, MANIFEST)
+    exports.export(directory, params, config, tokenizer, MANIFEST)
     return config, params
 
 
@@ -191,7 +192,7 @@ def test_the_card_tells_stages_data_and_scores(tokenizer, tmp_path, monkeypatch)
     source = tmp_path / "stage3" / "export"
     config, params = native("image_bidirectional", tokenizer, source)
     earlier = MANIFEST | {"stage": "stage2", "trained": {"adapter": "^projector/"}}
-    checkpoint.export(tmp_path / "stage2" / "export", params, config, tokenizer, earlier)
+    exports.export(tmp_path / "stage2" / "export", params, config, tokenizer, earlier)
     manifest = json.loads((source / "manifest.json").read_text())
     manifest["parents"] = {"vision": {"stage": "stage2", "path": "moved/stage2/export"}}
     (source / "manifest.json").write_text(json.dumps(manifest))

@@ -6,18 +6,19 @@ import numpy as np
 import pytest
 from export_cases import DECODERS, LEARNED, SIZES, TEXT, TEXT_SIZES, TOWERS, assert_same, drawn
 from PIL import Image
+from vlax.models.build import abstract_model
 
 import vlax
-from vlax.data.prompts import Encoder
-from vlax.data.tokenizer import train_bpe
 from vlax.errors import VlaxError
 from vlax.images import Preprocess
 from vlax.models.decoder import Decoder, DecoderConfig
 from vlax.models.vision import VisionConfig, VisionTower
 from vlax.models.vlm import VLMConfig
-from vlax.pretrained import loader, logit_check, writer
-from vlax.pretrained.tokenizer import load_tokenizer
-from vlax.session import abstract_model
+from vlax.pretrained.reading import loader
+from vlax.pretrained.writing import logit_check, writer
+from vlax.text.bpe import train_bpe
+from vlax.text.prompts import Encoder
+from vlax.text.tokenizer import load_tokenizer
 
 
 @pytest.fixture(scope="module")

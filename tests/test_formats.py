@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from vlax.data.faults import Faults
-from vlax.data.prompts import Encoder, spans
+from vlax.data.readers.faults import Faults
 from vlax.data.sources import open_source
-from vlax.data.tokenizer import train_bpe
 from vlax.errors import VlaxError
 from vlax.masks import ANSWER
+from vlax.text.bpe import train_bpe
+from vlax.text.prompts import Encoder, spans
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from conftest import tiny
 
-from vlax import groups, stages
 from vlax.errors import VlaxError
+from vlax.params import groups
+from vlax.training import stages
 
 PARAMS = {
     "vision/patch/kernel": np.zeros((10, 100), np.float16),

@@ -12,15 +12,17 @@ import pytest
 from conftest import REPO, tiny
 from PIL import Image
 
-from vlax import inspection_batch, inspection_mask, inspection_picture, inspection_text, masks, stages
-from vlax.data.mixture import Mixture
-from vlax.data.pipeline import Collator, HostBatches, ImageCache
-from vlax.data.plan import Plan, Planned
-from vlax.data.prompts import Encoder
-from vlax.data.rows import Row, Turn
-from vlax.data.tokenizer import train_bpe
+from vlax import masks
+from vlax.data.batches.mixture import Mixture
+from vlax.data.batches.pipeline import Collator, HostBatches, ImageCache
+from vlax.data.batches.row_plan import Plan, Planned
 from vlax.images import Preprocess
-from vlax.inspection_batch import Example
+from vlax.rows import Row, Turn
+from vlax.text.bpe import train_bpe
+from vlax.text.prompts import Encoder
+from vlax.training import stages
+from vlax.training.inspect import examples, figure, mask_figure, rendered
+from vlax.training.inspect.examples import Example
 
 PIXELS, I, LENGTH = 4, 2, 32  # noqa: E741  (I: image tokens)
 CHAT = (
@@ -82,23 +84,23 @@ def make(tokenizer):
         config = types.SimpleNamespace(tokens_per_image=I, mask=kind, vision="tower", preprocess=preprocess)
         s = types.SimpleNamespace(plan=types.SimpleNamespace(stage=stage, name="s"), config=config, encoder=encoder,
                                   batches=HostBatches(collate, plan, 1))  # fmt: skip
-        batch = inspection_batch.flat(s.batches[0])
-        return s, batch, inspection_batch.examples(batch)
+        batch = examples.flat(s.batches[0])
+        return s, batch, examples.examples(batch)
 
     return build
 
 
 def faults(s, batch, rows=None):
-    found = inspection_batch.checks(batch, inspection_batch.examples(batch) if rows is None else rows, s)
+    found = examples.checks(batch, examples.examples(batch) if rows is None else rows, s)
     return {check.holds: check.faults for check in found if check.faults}
 
 
 def test_pieces(tokenizer):
     ids = tokenizer("caption: a dog ü\n<eos>")["input_ids"]
-    pieces = inspection_batch.pieces(tokenizer, ids)
+    pieces = examples.pieces(tokenizer, ids)
     assert len(pieces) == len(ids) and "".join(pieces) == "caption: a dog ü\n<eos>"
     assert pieces[-4:] == ["", "ü", "\n", "<eos>"]  # two bytes, two tokens: the character comes with the last one
-    broken = inspection_batch.pieces(tokenizer, ids[:-3])  # cut in the middle of a character
+    broken = examples.pieces(tokenizer, ids[:-3])  # cut in the middle of a character
     assert broken[-1] == "\ufffd" and len(broken) == len(ids) - 3
 
 
@@ -110,24 +112,24 @@ def example(tokenizer, *spans, loss=None):
 
 def test_tokens_and_the_positions_where_a_loss_falls(tokenizer):
     e = example(tokenizer, ("caption:", False), (" a dog<eos>", True), ("question:", False), (" no<eos>", True))
-    assert inspection_text.token_lines(tokenizer, e, False, 120) == [
+    assert rendered.token_lines(tokenizer, e, False, 120) == [
         "  tokens   caption│:│« a│ dog│<eos>»│question│:│« no│<eos>»",
         "  loss             ^ ^^^ ^^^^                 ^ ^^^^",
     ]
-    assert inspection_text.token_lines(tokenizer, e, False, 1) == [  # as narrow as it gets
+    assert rendered.token_lines(tokenizer, e, False, 1) == [  # as narrow as it gets
         "  tokens   caption│:│« a│ dog│<eos>»│question│:",
         "  loss             ^ ^^^ ^^^^                 ^",
         "           « no│<eos>»",
         "           ^^^^",
     ]
-    colours = inspection_text.token_lines(tokenizer, e, True, 120)
+    colours = rendered.token_lines(tokenizer, e, True, 120)
     assert colours[0].startswith("  tokens   caption│:│\x1b[32m a\x1b[0m│") and "«" not in colours[0]
     assert colours[1] == "  loss             ^ ^^ ^^^^                ^ ^^^"
 
 
 def test_a_batch_in_text(make):
     s, batch, rows = make()
-    text = "\n".join(inspection_text.described(s, 0, batch, rows, False, 200))
+    text = "\n".join(rendered.described(s, 0, batch, rows, False, 200))
     assert "row 0  listed:dog  (caption)\n  picture  dog.png, 6 x 8 -> 4 x 4 pixels (squash), 2 image tokens\n" in text
     assert "answer│:│« no│<eos>»│question│:│" in text  # a turn of a dialogue
     assert "row 2  listed:text  (caption)\n  picture  none: text alone, its image tokens are hidden\n" in text
@@ -153,7 +155,7 @@ def test_an_answer_that_was_cut(make):
     (fault,) = faults(s, batch)["every answer ends with a supervised EOS"]
     assert fault.startswith("row 3, listed:long: an answer ends with ") and "and has no EOS" in fault
     assert f"(cut from {whole} to 16 tokens: stage.overlong=cut)" in fault
-    text = "\n".join(inspection_text.described(s, 0, batch, rows, False, 200))
+    text = "\n".join(rendered.described(s, 0, batch, rows, False, 200))
     assert "FAULT      every answer ends with a supervised EOS: not in 1 case\n" in text and fault in text
 
 
@@ -166,14 +168,14 @@ def test_a_row_whose_prompt_fills_it_is_left_out_and_counted(make):
 
 def test_every_answer_of_a_chat_template_ends_with_eos(make):
     s, batch, rows = make(templates="chat", length=160)
-    text = "\n".join(inspection_text.in_full(s, 1, rows[1], batch, False, 500))
+    text = "\n".join(rendered.in_full(s, 1, rows[1], batch, False, 500))
     assert "│«no│<eos>»│\\n│" in text.replace("«n│o", "«no") and text.count("<eos>»") == 2
-    assert faults(s, batch) == {} and len(inspection_batch.answer_ends(rows[1][0])) == 2
+    assert faults(s, batch) == {} and len(examples.answer_ends(rows[1][0])) == 2
 
 
 def test_seeded_faults_are_found(make):
     s, batch, rows = make()
-    end = inspection_batch.answer_ends(rows[0][0])[0]
+    end = examples.answer_ends(rows[0][0])[0]
 
     def broken(key, at, value):
         changed = batch[key].copy()
@@ -201,8 +203,8 @@ def test_seeded_faults_are_found(make):
 ))  # fmt: skip
 def test_a_wrong_mask_is_found(make, monkeypatch, change, sentence, fault):
     s, batch, _ = make()
-    right = inspection_batch.attention
-    monkeypatch.setattr(inspection_batch, "attention", lambda *args: change(*right(*args)))
+    right = examples.attention
+    monkeypatch.setattr(examples, "attention", lambda *args: change(*right(*args)))
     assert any(text.startswith(fault) for text in faults(s, batch)[sentence])
 
 
@@ -214,54 +216,54 @@ def test_a_packed_row(make):
     ]
     sizes = [len(s.encoder.encode(row)[0]) for row in ROWS]
     assert [(e.begin, e.end) for e in rows[0]] == [(0, sizes[0]), (sizes[0], sum(sizes[:2])), (sum(sizes[:2]), sum(sizes[:3]))]
-    text = "\n".join(inspection_text.in_full(s, 0, rows[0], batch, False, 200))
+    text = "\n".join(rendered.in_full(s, 0, rows[0], batch, False, 200))
     assert text.startswith(f"row 0  3 examples, {sum(sizes[:3])} tokens + {64 - sum(sizes[:3])} pads\n")
     assert f"  example 2, tokens {sizes[0]}..{sum(sizes[:2]) - 1}  listed:talk  (question)\n" in text
     assert "2 image tokens in slot 2" in text
-    assert inspection_text.in_short(s, 0, rows[0], batch, "", 999).startswith("row 0   2 of 3 with picture, ")
+    assert rendered.in_short(s, 0, rows[0], batch, "", 999).startswith("row 0   2 of 3 with picture, ")
 
 
 def test_micro_batches_of_a_scan_are_shown_as_one(make):
     _, batch, _ = make()
     stacked = {key: value.reshape(2, 2, *value.shape[1:]) for key, value in batch.items()}
-    for key, value in inspection_batch.flat(stacked).items():
+    for key, value in examples.flat(stacked).items():
         np.testing.assert_array_equal(value, batch[key], err_msg=key)
 
 
 def test_the_mask_is_drawn_in_the_colours_of_what_is_seen(make):
     s, batch, rows = make(length=16)
-    mask, ids, _ = inspection_batch.attention(batch, 0, I, "image_bidirectional")
-    names = {inspection_mask.rgb(colour): kind for kind, colour in inspection_mask.KINDS.items()}
-    drawn = inspection_mask.mask_pixels(batch, 0, mask, ids)
+    mask, ids, _ = examples.attention(batch, 0, I, "image_bidirectional")
+    names = {mask_figure.rgb(colour): kind for kind, colour in mask_figure.KINDS.items()}
+    drawn = mask_figure.mask_pixels(batch, 0, mask, ids)
     shown = ["".join(names.get(tuple(int(v) for v in pixel), ".")[0] for pixel in line) for line in drawn]
     prompt, answer = (int((batch["segment"][0] == kind).sum()) for kind in (masks.PROMPT, masks.ANSWER))
     pads = 16 - prompt - answer
     assert shown[0] == shown[1] == "ii" + "." * 16
     assert shown[I] == "iip" + "." * 15
     assert shown[I + prompt + answer - 1] == "ii" + "p" * prompt + "a" * answer + "." * pads
-    assert shown[-1] == "." * 17 + "p" and drawn[-1, -1].tolist() == list(inspection_mask.rgb("#b9bec4"))  # a pad
-    sheet = inspection_picture.draw(s, batch, rows)
+    assert shown[-1] == "." * 17 + "p" and drawn[-1, -1].tolist() == list(mask_figure.rgb("#b9bec4"))  # a pad
+    sheet = figure.draw(s, batch, rows)
     assert sheet.mode == "RGB" and min(sheet.size) > 1000
-    assert {inspection_mask.rgb(c) for c in (*inspection_mask.KINDS.values(), inspection_mask.LOSS)} <= {
+    assert {mask_figure.rgb(c) for c in (*mask_figure.KINDS.values(), mask_figure.LOSS)} <= {
         colour for _, colour in sheet.getcolors(1 << 24)
     }
 
 
 def test_of_large_images_a_part_is_drawn():
-    assert inspection_mask.drawn_positions(2, 2, 7).tolist() == [0, 1, 2, 3, 4, 5, 6]
-    assert inspection_mask.drawn_positions(1, 0, 3).tolist() == [0, 1, 2]
-    kept = inspection_mask.drawn_positions(2, 100, 205).tolist()
-    assert len(kept) == 2 * inspection_mask.DRAWN + 5 and kept == sorted(set(kept)) and kept[-5:] == [200, 201, 202, 203, 204]
+    assert mask_figure.drawn_positions(2, 2, 7).tolist() == [0, 1, 2, 3, 4, 5, 6]
+    assert mask_figure.drawn_positions(1, 0, 3).tolist() == [0, 1, 2]
+    kept = mask_figure.drawn_positions(2, 100, 205).tolist()
+    assert len(kept) == 2 * mask_figure.DRAWN + 5 and kept == sorted(set(kept)) and kept[-5:] == [200, 201, 202, 203, 204]
     assert {0, 99, 100, 199} <= set(kept)
 
 
 def test_a_sheet_of_filler_only_is_drawn(make):
     s, batch, _ = make()
     nothing = {key: np.zeros_like(value) for key, value in batch.items()} | {"row": np.full_like(batch["row"], -1)}
-    rows = inspection_batch.examples(nothing)
+    rows = examples.examples(nothing)
     assert rows == [[]] * 4
-    assert inspection_picture.draw(s, nothing, rows).height > 0
-    assert "4 of 4 rows filler" in inspection_text.fill(nothing, rows)[0] and inspection_text.histogram(rows) == []
+    assert figure.draw(s, nothing, rows).height > 0
+    assert "4 of 4 rows filler" in rendered.fill(nothing, rows)[0] and rendered.histogram(rows) == []
 
 
 def test_parents_that_are_not_trained_stand_for_what_they_start_from(tmp_path):

@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from vlax.data import leaks, prepare
+from vlax.commands.data import prepare
+from vlax.data.readers import leaks
 from vlax.data.sources import open_source
 from vlax.errors import VlaxError
 

@@ -12,11 +12,12 @@ import pytest
 from PIL import Image
 from test_constrain import ANSWERS, QUESTIONS, pictures, table, toy
 
-from vlax import api, constrain
-from vlax.decoding import DecodeConfig
+from vlax.decoding import constrain
+from vlax.decoding.options import DecodeConfig
+from vlax.decoding.predict import Request
 from vlax.errors import VlaxError
 from vlax.evaluation import lmms
-from vlax.predict import Request
+from vlax.model import api
 
 GREEDY = {"max_new_tokens": 4, "temperature": 0, "top_p": 1.0, "num_beams": 1, "do_sample": False, "until": ["\n\n"]}
 

@@ -10,12 +10,12 @@ import pytest
 from safetensors.numpy import load_file
 from tiny import config as tiny_config
 from tiny import prompts, weights
+from vlax.models.build import abstract_model
 
-from vlax import groups, sharding
 from vlax.errors import VlaxError
 from vlax.models.lora import LoRAConfig, merge
-from vlax.pretrained import adapter
-from vlax.session import abstract_model
+from vlax.params import groups, sharding
+from vlax.pretrained.writing import adapter
 
 LORA = LoRAConfig(rank=2, alpha=8.0, targets=("q", "v", "down"))
 

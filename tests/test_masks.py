@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from tiny import build
 
-from vlax import groups, masks
+from vlax import masks
 from vlax.errors import VlaxError
+from vlax.params import groups
 
 
 def documented_tables() -> dict[str, list[str]]:

@@ -10,12 +10,12 @@ import pytest
 from flax import nnx
 from tiny import build, config, forward, prompts, weights, with_answers
 
-from vlax import groups
 from vlax.errors import VlaxError
 from vlax.models.attention import attend, rope_frequencies, rope_tables, rotate
 from vlax.models.projector import Projector, ProjectorConfig, pixel_shuffle
 from vlax.models.vision import VisionConfig, VisionTower, patchify
 from vlax.models.vlm import VLMConfig, token_losses
+from vlax.params import groups
 
 WINDOW = {"layers": 2, "window": 3, "window_layers": (1,)}
 

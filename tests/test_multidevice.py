@@ -17,7 +17,11 @@ sys.path[:0] = [{str(REPO)!r}, {str(REPO / "tests")!r}]
 import conftest
 import numpy as np
 from conftest import tiny
-from vlax import chain, checkpoint, groups, session, sharding, stages, trainer
+from vlax.evaluation import sampling
+from vlax.model import exports
+from vlax.params import groups, sharding
+from vlax.training import chain, loop, session, stages
+from vlax.training.checkpoints import Checkpoints
 from vlax.errors import VlaxError
 
 
@@ -84,11 +88,11 @@ jax.config.update("jax_cpu_collectives_implementation", "gloo")
 jax.distributed.initialize(f"127.0.0.1:{port}", 2, host)
 s = build(workdir, run__mesh__data=-1, run__mesh__fsdp=2)
 rows = s.batches[0]["row"].ravel().tolist()
-trainer.train(s)
-export = checkpoint.load_params(s.plan.export)
+loop.train(s)
+export = exports.load_params(s.plan.export)
 with jax.set_mesh(s.mesh):
     state, _ = session.initial_state(s)
-    checkpoints = checkpoint.Checkpoints(s.plan.directory / "checkpoints")
+    checkpoints = Checkpoints(s.plan.directory / "checkpoints")
     latest = checkpoints.latest()
     restored = checkpoints.restore(latest, state)["params"]
     equal = all(
@@ -151,7 +155,8 @@ def test_dimensions_that_do_not_divide_are_replicated_and_logged(eight):
 
 
 def test_errors(eight):
-    assert eight["no rule"] == "no sharding rule matches parameter 'decoder/quantum/kernel'; add one to vlax/sharding.py RULES"
+    missing = "no sharding rule matches parameter 'decoder/quantum/kernel'; add one to vlax/params/sharding.py RULES"
+    assert eight["no rule"] == missing
     assert "mesh (data, fsdp, tp) = (3, 1, 1) needs 3 devices; there are 8" in eight["mesh"]
     assert "at most one is -1" in eight["rest"]
     assert "a micro-batch of 12 rows does not divide over data x fsdp = 8 devices" in eight["batch"]

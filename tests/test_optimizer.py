@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from tiny import build, prompts, with_answers
 
-from vlax import groups, optimizer, steps
-from vlax.optimizer import OptimizerConfig
+from vlax.params import groups
+from vlax.training import optimizer, steps
+from vlax.training.optimizer import OptimizerConfig
 
 WINDOW = 3  # micro-batches; one has few answer tokens, one many
 GROUPS = {"projector": "^projector/", "decoder": "^decoder/"}

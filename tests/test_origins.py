@@ -9,8 +9,9 @@ from conftest import tiny, train
 from PIL import Image
 
 import vlax
-from vlax import checkpoint, origins, session, stages
 from vlax.errors import VlaxError
+from vlax.model import exports
+from vlax.training import origins, session, stages
 
 
 @pytest.fixture(scope="module")
@@ -27,9 +28,9 @@ def test_stage_1_imports_what_stage_0_wrote(trained, backbones):
     assert origins.find(plan, "projector") == origins.Origin("fresh")
     kinds = [json.loads((directory / "config.json").read_text())["model_type"] for directory in backbones]
     assert kinds == ["siglip_vision_model", "qwen2"]
-    child = checkpoint.load_params(workdir / "stage1/export")
+    child = exports.load_params(workdir / "stage1/export")
     for part, parent in (("vision", "stage0_vision"), ("decoder", "stage0_decoder")):
-        for path, value in checkpoint.load_params(workdir / parent / "export", parts=(part,)).items():
+        for path, value in exports.load_params(workdir / parent / "export", parts=(part,)).items():
             np.testing.assert_array_equal(child[path], value, err_msg=path)
 
 
@@ -82,8 +83,8 @@ def test_a_stage_with_lora(trained, tmp_path):
     config.stage.trainable = {"decoder": "/lora_[ab]$", "projector": "^projector/"}
     printed = train(config, workdir)
     assert "decoder" in printed and "frozen" in printed
-    parent, child = (checkpoint.load_params(workdir / name / "export") for name in ("stage2", "stage3"))
-    assert parent.keys() == child.keys() and checkpoint.read_config(workdir / "stage3/export").decoder.lora is None
+    parent, child = (exports.load_params(workdir / name / "export") for name in ("stage2", "stage3"))
+    assert parent.keys() == child.keys() and exports.read_config(workdir / "stage3/export").decoder.lora is None
     changed = {path for path in parent if not np.array_equal(parent[path], child[path])}
     kernels = {f"decoder/layers/0/attention/{name}/kernel" for name in ("q", "v")}
     assert changed == kernels | {path for path in parent if path.startswith("projector/")}

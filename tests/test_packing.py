@@ -10,13 +10,16 @@ from test_resume import interrupt_at
 from tiny import build
 from varied import LIMIT, PIXELS, Varied, batches, encoder, error, make, mixture, words
 
-from vlax import chain, groups, masks, metrics, session, stages, steps, trainer
-from vlax.data.lengths import Lengths
-from vlax.data.mixture import Mixture
-from vlax.data.packing import pack
-from vlax.data.pipeline import Collator, ImageCache
+from vlax import masks
+from vlax.data.batches.lengths import Lengths
+from vlax.data.batches.mixture import Mixture
+from vlax.data.batches.packing import pack
+from vlax.data.batches.pipeline import Collator, ImageCache
 from vlax.errors import VlaxError
+from vlax.evaluation import sampling
 from vlax.images import Preprocess
+from vlax.params import groups
+from vlax.training import chain, loop, metrics, session, stages, steps, stop
 
 
 def test_the_documented_rows():
@@ -173,8 +176,8 @@ def test_a_packed_stage_trains_stops_and_goes_on(tmp_path, monkeypatch):
     fields = {"packing": 2, "text_length": 64, "accumulate": 2, "plan_window": 2, "steps": 3}
     config = tiny("stage0", **{f"stage__{name}": value for name, value in fields.items()})
     interrupt_at(monkeypatch, 3)
-    with pytest.raises(trainer.Interrupted):
-        chain.run(config, str(tmp_path))
+    with pytest.raises(stop.Interrupted):
+        chain.run(config, str(tmp_path), sampling.sampler)
     monkeypatch.undo()
     shown = train(config, tmp_path)
     assert "packing   " in shown and " rows in 2 slots" in shown and "resuming  at micro-step 3 of 6" in shown
@@ -184,7 +187,7 @@ def test_a_packed_stage_trains_stops_and_goes_on(tmp_path, monkeypatch):
     assert held_out[0]["image"].shape[1] == 1  # validation stays plain
     [validated] = [r for r in metrics.read(s.plan.directory) if r["kind"] == "validation"]
     assert np.isfinite(validated["loss"])
-    assert trainer.replay(s).endswith("the first 6 losses are bit-equal to the record")  # in one go, what two runs recorded
+    assert loop.replay(s).endswith("the first 6 losses are bit-equal to the record")  # in one go, what two runs recorded
     with pytest.raises(VlaxError, match=r"\(stage.packing: 2 -> 0"):
         train(tiny("stage0", **{f"stage__{name}": value for name, value in (fields | {"packing": 0}).items()}), tmp_path)
 

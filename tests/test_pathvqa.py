@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from vlax.evaluation.pathvqa import exact, is_closed, open_bleu1, open_recall, open_token_f1, tokens
-from vlax.evaluation.vqa import formulas, score_vqa, vqa_scores_by_question, vqa_values
+from vlax.scores.pathvqa import exact, is_closed, open_bleu1, open_recall, open_token_f1, tokens
+from vlax.scores.vqa import formulas, score_vqa, vqa_scores_by_question, vqa_values
 
 
 @pytest.mark.parametrize(

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vlax.data.mixture import Mixture
-from vlax.data.pipeline import Collator, HostBatches, ImageCache, iterate
-from vlax.data.plan import Plan
-from vlax.data.prompts import Encoder
-from vlax.data.rows import Row, Turn
-from vlax.data.tokenizer import train_bpe
+from vlax.data.batches.mixture import Mixture
+from vlax.data.batches.pipeline import Collator, HostBatches, ImageCache, iterate
+from vlax.data.batches.row_plan import Plan
 from vlax.errors import VlaxError
 from vlax.images import Preprocess
+from vlax.rows import Row, Turn
+from vlax.text.bpe import train_bpe
+from vlax.text.prompts import Encoder
 
 PIXELS, LENGTH, BATCH = 8, 10, 8
 SQUARE = Preprocess(PIXELS)

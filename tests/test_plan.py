@@ -12,13 +12,13 @@ from tiny import config as tiny_config
 from varied import BUCKETS, KINDS, LIMIT, OVERHEAD, Varied, batches, encoder, error, make, mixture, words
 
 from configs import base
-from vlax import report, stages, training_data
-from vlax.data import layout, lengths
-from vlax.data.lengths import Lengths
-from vlax.data.mixture import Mixture, fixed_rows, share
-from vlax.data.pipeline import iterate
-from vlax.data.prompts import Encoder
-from vlax.data.tokenizer import train_bpe
+from vlax.data.batches import arrange, lengths
+from vlax.data.batches.lengths import Lengths
+from vlax.data.batches.mixture import Mixture, fixed_rows, share
+from vlax.data.batches.pipeline import iterate
+from vlax.text.bpe import train_bpe
+from vlax.text.prompts import Encoder
+from vlax.training import console, inputs, stages
 
 
 @pytest.mark.parametrize(
@@ -263,16 +263,16 @@ def test_resuming_on_fewer_hosts_sees_the_same_samples(kind):
 )
 def test_settings_that_contradict_each_other(fields, text):
     stage = base.stage("x")
-    layout.check(stage)
+    arrange.check(stage)
     stage.update(fields)
-    assert error(lambda: layout.check(stage)).startswith(text)
+    assert error(lambda: arrange.check(stage)).startswith(text)
 
 
 def test_a_table_of_positions_that_is_too_short():
     stage, learned = base.stage("x"), {"norm": "layer", "rope_theta": None}
-    layout.check_positions(stage, tiny_config())
-    layout.check_positions(stage, tiny_config(**learned, max_positions=44))
-    assert error(lambda: layout.check_positions(stage, tiny_config(**learned, max_positions=43))) == (
+    arrange.check_positions(stage, tiny_config())
+    arrange.check_positions(stage, tiny_config(**learned, max_positions=44))
+    assert error(lambda: arrange.check_positions(stage, tiny_config(**learned, max_positions=43))) == (
         "the decoder has a table of 43 positions; 4 image tokens and stage.text_length=40 need 44. Set "
         "--config.stage.text_length to 39 or less"
     )
@@ -283,19 +283,19 @@ def test_the_length_of_a_stage():
     stage, m = base.stage("x"), mixture(rows=(37,))
     stage.update({"text_length": LIMIT, "epochs": 2.0, "plan_window": 3})
     measure, refuse = Lengths(encoder()), lambda row_id, tokens: None
-    plan, updates = layout.make(stage, m, measure, 4, 1, refuse)
+    plan, updates = arrange.make(stage, m, measure, 4, 1, refuse)
     assert updates == 19 == -(-74 // 4) and plan.hash == m.plan_hash
     stage.buckets = (6, LIMIT)
-    plan, updates = layout.make(stage, m, measure, 2, 2, refuse)
+    plan, updates = arrange.make(stage, m, measure, 2, 2, refuse)
     assert updates == 19 and plan.stop == 76 and plan.buckets == (6, LIMIT)
     stage.buckets, stage.packing = (), 3
-    plan, updates = layout.make(stage, m, measure, 2, 2, refuse)
+    plan, updates = arrange.make(stage, m, measure, 2, 2, refuse)
     rows = plan.batches(74)
     assert updates == -(-rows // 2) < 15 and plan.slots == 3
     places = {int(p) for step in range(2 * updates) for p in plan.batch(step).positions.ravel()}
     assert places >= set(range(74))
     stage.steps = 5
-    assert layout.make(stage, m, measure, 2, 2, refuse)[1] == 5
+    assert arrange.make(stage, m, measure, 2, 2, refuse)[1] == 5
 
 
 def stage2(**shares):
@@ -306,7 +306,7 @@ def stage2(**shares):
             del source["weight"]
             source.update(shares.get(name, {}))
     plan = stages.chain(config, "/nowhere")[-1]
-    made = training_data.open_mixture(plan.stage.mixture, plan, first=plan.stage.epoch_of, lengths=Lengths(encoder()))
+    made = inputs.open_mixture(plan.stage.mixture, plan, first=plan.stage.epoch_of, lengths=Lengths(encoder()))
     return dict(zip((s.name for s in made.sources), made.counts.tolist(), strict=True)), made
 
 
@@ -333,7 +333,7 @@ def test_the_header_warns_of_rows_that_do_not_fit(capsys, caplog):
                                   batches=batches(make("plain", mixed), 1))  # fmt: skip
         with caplog.at_level("WARNING"):
             caplog.clear()
-            report.print_lengths(s)
+            console.print_lengths(s)
         assert len(caplog.records) == 0  # one row in a hundred
     assert capsys.readouterr().out.splitlines() == [
         "lengths   median 6, 99 % up to 34, longest 44 tokens of 100 rows; 1.0% over 40, which are dropped",
@@ -341,7 +341,7 @@ def test_the_header_warns_of_rows_that_do_not_fit(capsys, caplog):
     ]
     stage.text_length, stage.overlong = 33, "cut"
     with caplog.at_level("WARNING"):
-        report.print_lengths(s)
+        console.print_lengths(s)
     [record] = caplog.records
     assert record.getMessage() == (
         "WARNING: 2.0 % of the rows are longer than stage.text_length=33 and are cut (stage.overlong); 99 % of all rows fit "

@@ -2,8 +2,8 @@
 
 import pytest
 
-from vlax.evaluation.captions import CaptionScorer
-from vlax.evaluation.statistics import Pooled, bootstrap_interval
+from vlax.scores.captions import CaptionScorer
+from vlax.scores.statistics import Pooled, bootstrap_interval
 
 REFERENCES = {
     "a": ["a dog runs on the grass", "the brown dog is running"], "b": ["two cats sleep on a sofa", "cats asleep"],

@@ -12,19 +12,20 @@ import numpy as np
 import pytest
 from PIL import Image, JpegImagePlugin
 
-from vlax.data import prepare, shards, stored
-from vlax.data.formats.coco import CocoCaptions
-from vlax.data.formats.llava import Conversations
-from vlax.data.formats.prepared import PreparedSource
-from vlax.data.mixture import Mixture
-from vlax.data.pipeline import Collator, ImageCache
-from vlax.data.preparing import Encoding
-from vlax.data.prompts import Encoder
-from vlax.data.quarantine import Quarantine, read_quarantine
-from vlax.data.scenes import SceneSource
-from vlax.data.tokenizer import train_bpe
+from vlax.commands.data import prepare
+from vlax.commands.data.preparing import Encoding
+from vlax.data.batches.mixture import Mixture
+from vlax.data.batches.pipeline import Collator, ImageCache
+from vlax.data.batches.quarantine import Quarantine, read_quarantine
+from vlax.data.embedded.scenes import SceneSource
+from vlax.data.readers import shards, stored
+from vlax.data.readers.coco import CocoCaptions
+from vlax.data.readers.llava import Conversations
+from vlax.data.readers.prepared import PreparedSource
 from vlax.errors import VlaxError
 from vlax.images import Preprocess
+from vlax.text.bpe import train_bpe
+from vlax.text.prompts import Encoder
 
 REPO = Path(__file__).resolve().parents[1]
 SIZE = 16

@@ -8,12 +8,12 @@ import pytest
 
 from benchmarks.backbone_cases import DECODER, VOCAB
 from benchmarks.backbones import TOLERANCE, decoder_case, measure, write
-from vlax import groups
 from vlax.models.decoder import Decoder
-from vlax.pretrained.families import DECODER as FAMILIES
-from vlax.pretrained.files import read_config
-from vlax.pretrained.loader import decoder_source, load_decoder
-from vlax.pretrained.plan import abstract
+from vlax.params import groups
+from vlax.pretrained.families.known import DECODER as FAMILIES
+from vlax.pretrained.reading.load_plan import abstract
+from vlax.pretrained.reading.loader import decoder_source, load_decoder
+from vlax.storage.hub import read_config
 
 torch = pytest.importorskip("torch", reason="parity needs torch: pip install -r requirements-parity.txt")
 

@@ -11,12 +11,12 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from vlax.errors import VlaxError
-from vlax.pretrained import loader
-from vlax.pretrained.families import DECODER
-from vlax.pretrained.files import read_config
-from vlax.pretrained.plan import abstract
-from vlax.pretrained.tensors import INDEX
-from vlax.pretrained.tokenizer import check_vocabulary, load_tokenizer
+from vlax.pretrained.families.known import DECODER
+from vlax.pretrained.reading import loader
+from vlax.pretrained.reading.load_plan import abstract
+from vlax.pretrained.reading.tensors import INDEX
+from vlax.storage.hub import read_config
+from vlax.text.tokenizer import check_vocabulary, load_tokenizer
 
 CONFIG = {
     "model_type": "qwen2", "vocab_size": 300, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
@@ -198,7 +198,8 @@ import importlib.util, sys
 find = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *rest: None if name.split(".")[0] == "torch" else find(name, *rest)
 sys.modules["torch"] = None  # an import raises ImportError
-from vlax.pretrained import loader, tokenizer
+from vlax.pretrained.reading import loader
+from vlax.text import tokenizer
 print(loader.load_decoder(sys.argv[1])[2].summary(), tokenizer.load_tokenizer(sys.argv[1], 300).pad_token)
 """
 

@@ -8,14 +8,14 @@ from PIL import Image
 
 from benchmarks.backbone_cases import VISION
 from benchmarks.backbones import TOLERANCE, difference, measure, vision_case
-from vlax import groups
 from vlax.models.vision import VisionTower
-from vlax.pretrained.families import NESTED_VISION, tower
-from vlax.pretrained.families import VISION as FAMILIES
-from vlax.pretrained.files import read_config
-from vlax.pretrained.loader import preprocess, vision_source
-from vlax.pretrained.plan import abstract
-from vlax.pretrained.tensors import headers
+from vlax.params import groups
+from vlax.pretrained.families.known import NESTED_VISION, tower
+from vlax.pretrained.families.known import VISION as FAMILIES
+from vlax.pretrained.reading.load_plan import abstract
+from vlax.pretrained.reading.loader import preprocess, vision_source
+from vlax.pretrained.reading.tensors import headers
+from vlax.storage.hub import read_config
 
 torch = pytest.importorskip("torch", reason="parity needs torch: pip install -r requirements-parity.txt")
 

@@ -10,7 +10,7 @@ from benchmarks.backbones import TOLERANCE, build, difference, measure, whole_ba
 from vlax.models.decoder import Decoder
 from vlax.models.vision import VisionTower
 from vlax.models.vlm import VLM
-from vlax.pretrained.loader import load_decoder, load_vision, load_vlm
+from vlax.pretrained.reading.loader import load_decoder, load_vision, load_vlm
 
 torch = pytest.importorskip("torch", reason="parity needs torch: pip install -r requirements-parity.txt")
 PROMPT, NEW = 7, 20

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from vlax.data import __main__ as cli
-from vlax.data.preview import evenly
+from vlax.commands.data import command as cli
+from vlax.commands.data.preview import evenly
 from vlax.data.sources import open_source
-from vlax.data.tokenizer import train_bpe
+from vlax.text.bpe import train_bpe
 
 REPO = Path(__file__).resolve().parent.parent
 COCO = {
@@ -176,6 +176,6 @@ def test_errors_are_one_line(folder, capsys, args, text):
 
 def test_as_a_program():
     run = subprocess.run(
-        [sys.executable, "-m", "vlax.data"], cwd=REPO, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-m", "vlax.commands.data.command"], cwd=REPO, capture_output=True, text=True, timeout=120, check=False
     )
     assert run.returncode == 0 and "python -m vlax.data preview PATH" in run.stdout and run.stderr == ""

@@ -5,9 +5,9 @@ import time
 import pytest
 
 from vlax.errors import VlaxError
-from vlax.evaluation import prior
-from vlax.evaluation.captions import tokenize
-from vlax.evaluation.prior import ConstantCider, best_constant_caption, question_majority
+from vlax.scores import prior
+from vlax.scores.captions import tokenize
+from vlax.scores.prior import ConstantCider, best_constant_caption, question_majority
 
 REFERENCES = {
     1: ["A dog runs on the grass.", "a brown dog running"],

@@ -1,14 +1,14 @@
-"""Templates, spans and segments; the literal rows are those of vlax/data/prompts.py."""
+"""Templates, spans and segments; the literal rows are those of vlax/text/prompts.py."""
 
 import dataclasses
 
 import pytest
 
-from vlax.data.prompts import TEMPLATES, Encoder, prompt_text, spans, template_hash
-from vlax.data.rows import TASKS, Row, Turn
-from vlax.data.tokenizer import train_bpe
 from vlax.errors import VlaxError
 from vlax.masks import ANSWER, PROMPT
+from vlax.rows import TASKS, Row, Turn
+from vlax.text.bpe import train_bpe
+from vlax.text.prompts import TEMPLATES, Encoder, prompt_text, spans, template_hash
 
 PAD, BOS, EOS = 0, 1, 2
 CAPTION = Row("1", "1", "caption", (Turn("", "a dog"),), None)

@@ -5,11 +5,11 @@ import json
 
 import pytest
 
-from vlax.data.faults import STRICT, Fault, Faults, RowFault
-from vlax.data.mixture import Mixture
-from vlax.data.quarantine import DropBudget, Quarantine, place, planned_rows, read_quarantine
-from vlax.data.rows import Row, Turn
+from vlax.data.batches.mixture import Mixture
+from vlax.data.batches.quarantine import DropBudget, Quarantine, place, planned_rows, read_quarantine
+from vlax.data.readers.faults import STRICT, Fault, Faults
 from vlax.errors import VlaxError
+from vlax.rows import Row, RowFault, Turn
 
 LINES = [
     {"source": "coco-a", "row": "17#1", "image": "a.jpg", "reason": "truncated picture: a.jpg"},

@@ -10,9 +10,9 @@ import test_formats as written
 from etils import epath
 from test_containers import bucket  # noqa: F401  (a fixture)
 
-from vlax.data import stored
-from vlax.data.beside import picture_folder
-from vlax.data.recognise import recognise
+from vlax.data.readers import stored
+from vlax.data.recognise.picture_folder import picture_folder
+from vlax.data.recognise.recognise import recognise
 from vlax.data.sources import FIELDS, open_source
 from vlax.errors import VlaxError
 

@@ -16,9 +16,9 @@ from PIL import Image
 from report_cases import HOSTILE, Browser, small_report, spot
 
 from vlax.errors import VlaxError
-from vlax.evaluation.report import CORRECT, PARTLY, WRONG, ReportSample, write_report
-from vlax.evaluation.report_pack import LONGEST, Pictures, pack_attention
-from vlax.evaluation.report_page import embedded_json
+from vlax.evaluation.report.pack import LONGEST, Pictures, pack_attention
+from vlax.evaluation.report.page import embedded_json
+from vlax.evaluation.report.report import CORRECT, PARTLY, WRONG, ReportSample, write_report
 
 
 class Page(html.parser.HTMLParser):

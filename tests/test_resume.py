@@ -17,8 +17,10 @@ import numpy as np
 import pytest
 from conftest import REPO, tiny, train
 
-from vlax import chain, checkpoint, metrics, session, stages, trainer
 from vlax.errors import VlaxError
+from vlax.evaluation import sampling
+from vlax.model import exports
+from vlax.training import chain, loop, metrics, session, stages, stop
 
 
 def window(steps=4, **fields):
@@ -41,12 +43,12 @@ def uninterrupted(trained, tmp_path_factory):
     for name in ("stage0_vision", "stage0_decoder"):
         shutil.copytree(trained[1] / name, workdir / name)
     train(window(), workdir)
-    return checkpoint.load_params(workdir / "stage1" / "export"), metrics.read(workdir / "stage1"), workdir
+    return exports.load_params(workdir / "stage1" / "export"), metrics.read(workdir / "stage1"), workdir
 
 
 def interrupt_at(monkeypatch, micro: int) -> None:
     """SIGTERM arrives while micro-step number `micro` (from 1) is being looked at."""
-    looked = trainer.Loop.settle
+    looked = loop.Loop.settle
     calls = []
 
     def settle(self, keep):
@@ -56,7 +58,7 @@ def interrupt_at(monkeypatch, micro: int) -> None:
                 os.kill(os.getpid(), signal.SIGTERM)
         looked(self, keep)
 
-    monkeypatch.setattr(trainer.Loop, "settle", settle)
+    monkeypatch.setattr(loop.Loop, "settle", settle)
 
 
 def assert_same_params(a, b):
@@ -73,15 +75,15 @@ def test_going_on_from_the_middle_of_a_window_is_bit_equal(uninterrupted, workdi
     want, want_metrics, _ = uninterrupted
     interrupt_at(monkeypatch, stop)
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(trainer.Interrupted) as stopped:
-        chain.run(window(), str(workdir))
+    with pytest.raises(stop.Interrupted) as stopped:
+        chain.run(window(), str(workdir), sampling.sampler)
     monkeypatch.undo()
     assert stopped.value.code == 143 and signal.getsignal(signal.SIGTERM) == before
     assert f"SIGTERM: saved step {stop} in {workdir}/stage1/checkpoints" in "".join(capsys.readouterr())
     assert [p.name for p in (workdir / "stage1" / "checkpoints").iterdir()] == [str(stop)]  # odd: mid-window
     shown = train(window(), workdir)
     assert f"resuming  at micro-step {stop} of 8" in shown
-    assert_same_params(want, checkpoint.load_params(workdir / "stage1" / "export"))
+    assert_same_params(want, exports.load_params(workdir / "stage1" / "export"))
     got = metrics.read(workdir / "stage1")
     assert [(r["step"], r["kind"]) for r in got] == [(r["step"], r["kind"]) for r in want_metrics]
     assert losses(got)[-1] == losses(want_metrics)[-1]  # the validation loss
@@ -91,16 +93,16 @@ def test_going_on_from_the_middle_of_a_window_is_bit_equal(uninterrupted, workdi
 def test_a_run_that_died_goes_on_from_its_last_checkpoint(workdir, uninterrupted, monkeypatch):
     """As a kill -9 does, nothing is saved on the way out; a half-written line is left in metrics.jsonl."""
     want, want_metrics, _ = uninterrupted
-    looked, calls = trainer.Loop.settle, []
+    looked, calls = loop.Loop.settle, []
 
     def die(self, keep):
         calls.append(keep)
-        if calls.count(trainer.IN_FLIGHT) == 7:
+        if calls.count(loop.IN_FLIGHT) == 7:
             self.checkpoints.wait()
             raise RuntimeError("power cut")
         looked(self, keep)
 
-    monkeypatch.setattr(trainer.Loop, "settle", die)
+    monkeypatch.setattr(loop.Loop, "settle", die)
     config = window(stage__eval_every=2, run__log_every=1)
     with pytest.raises(RuntimeError, match="power cut"):
         train(config, workdir)
@@ -108,7 +110,7 @@ def test_a_run_that_died_goes_on_from_its_last_checkpoint(workdir, uninterrupted
     with (workdir / "stage1" / "metrics.jsonl").open("a") as file:
         file.write('{"step": 4, "ki')
     assert "resuming  at micro-step 4 of 8" in train(config, workdir)
-    assert_same_params(want, checkpoint.load_params(workdir / "stage1" / "export"))
+    assert_same_params(want, exports.load_params(workdir / "stage1" / "export"))
     got = metrics.read(workdir / "stage1")
     assert [(r["step"], r["kind"]) for r in got] == [
         (1, "train"), (2, "train"), (2, "validation"), (3, "train"), (4, "train"), (4, "validation"),
@@ -118,7 +120,7 @@ def test_a_run_that_died_goes_on_from_its_last_checkpoint(workdir, uninterrupted
 
 def _replay(config, workdir) -> str:
     plan = stages.chain(config, workdir)[-1]
-    return trainer.replay(session.build(plan))
+    return loop.replay(session.build(plan))
 
 
 def test_replay_compares_with_the_record(uninterrupted, tmp_path, trained):
@@ -141,23 +143,23 @@ def test_frozen_parts_are_bit_equal_to_the_parents(trained):
         ("stage1", "stage0_vision", "vision"), ("stage1", "stage0_decoder", "decoder"), ("stage2", "stage1", "decoder"),
         ("stage3", "stage2", "vision"), ("stage4", "stage3", "vision"),
     ):  # fmt: skip
-        mine, theirs = (checkpoint.read_manifest(workdir / name / "export")["checksums"] for name in (child, parent))
+        mine, theirs = (exports.read_manifest(workdir / name / "export")["checksums"] for name in (child, parent))
         assert mine[frozen] == theirs[frozen], (child, parent)
-        stored = checkpoint.load_params(workdir / child / "export", parts=(frozen,))
-        assert checkpoint.module_checksums(stored)[frozen] == mine[frozen]
-    learned = [checkpoint.read_manifest(workdir / f"stage{n}" / "export")["checksums"] for n in (1, 2, 3, 4)]
+        stored = exports.load_params(workdir / child / "export", parts=(frozen,))
+        assert exports.module_checksums(stored)[frozen] == mine[frozen]
+    learned = [exports.read_manifest(workdir / f"stage{n}" / "export")["checksums"] for n in (1, 2, 3, 4)]
     assert len({c["projector"] for c in learned}) == 4 and len({c["decoder"] for c in learned}) == 3
 
 
 def test_manifests_say_where_everything_comes_from(trained):
     _, workdir = trained
-    manifest = checkpoint.read_manifest(workdir / "stage3" / "export")
+    manifest = exports.read_manifest(workdir / "stage3" / "export")
     assert manifest["stage"] == "stage3" and manifest["mask"] == "image_bidirectional" and manifest["template_name"] == "plain"
     assert manifest["parents"]["vision"] == {"stage": "stage2", "path": str(workdir / "stage2" / "export")}
     assert manifest["trained"] == {"projector": "^projector/", "decoder": "^decoder/"}
     assert set(manifest["data"]["sources"]) == {"scenes-ai-train", "scenes-human-train"}
     assert manifest["versions"]["jax"] == jax.__version__ and manifest["micro_steps"] == 4
-    hashes = [checkpoint.read_manifest(p / "export") for p in sorted(workdir.glob("stage*"))]
+    hashes = [exports.read_manifest(p / "export") for p in sorted(workdir.glob("stage*"))]
     assert len(hashes) == 6 and len({h["tokenizer"] for h in hashes}) == 1
 
 
@@ -176,10 +178,10 @@ def test_free_fields_may_change_and_others_not(trained):
 
 def test_changed_data_are_refused(workdir, monkeypatch):
     interrupt_at(monkeypatch, 1)
-    with pytest.raises(trainer.Interrupted):
+    with pytest.raises(stop.Interrupted):
         train(window(), workdir)
     monkeypatch.undo()
-    from vlax.data import scenes
+    from vlax.data.embedded import scenes
 
     monkeypatch.setattr(scenes, "DRAWING", 99)  # what a mended annotation file does to its fingerprint
     with pytest.raises(VlaxError, match=r"the training data changed since the checkpoint at step 1 \(row plan "):
@@ -222,7 +224,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(workdir, monkeypatch):
     plan = stages.chain(window(), workdir)[-1]
     built = session.build(plan)
     with jax.set_mesh(built.mesh):
-        begin, state, _ = trainer.Loop(built).restore()
+        begin, state, _ = loop.Loop(built).restore()
     assert begin == 4 and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state["params"]))
 
 
@@ -281,7 +283,7 @@ def test_sigterm_and_kill_of_the_real_command(tmp_path):
     assert alone.wait(timeout=120) == 0
     alone.stdout.close()
     name = "stage0_vision/export"
-    assert_same_params(checkpoint.load_params(tmp_path / "alone" / name), checkpoint.load_params(workdir / name))
+    assert_same_params(exports.load_params(tmp_path / "alone" / name), exports.load_params(workdir / name))
     steps_seen = [(r["step"], r["kind"]) for r in metrics.read(workdir / "stage0_vision")]
     assert len(set(steps_seen)) == len(steps_seen)
 

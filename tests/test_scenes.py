@@ -7,11 +7,11 @@ import re
 import numpy as np
 import pytest
 
-from vlax.data import scenes
-from vlax.data.rows import TASKS
-from vlax.data.scene_text import PLACES, Question, Scene, Thing, describe, human_captions, questions
-from vlax.data.scenes import RGB, SPLITS, STYLES, SceneSource, render, scene_at
+from vlax.data.embedded import scenes
+from vlax.data.embedded.scene_text import PLACES, Question, Scene, Thing, describe, human_captions, questions
+from vlax.data.embedded.scenes import RGB, SPLITS, STYLES, SceneSource, render, scene_at
 from vlax.errors import VlaxError
+from vlax.rows import TASKS
 
 TWO = Scene((Thing("circle", "red", "large", cell=0), Thing("square", "blue", "small", cell=3)))
 

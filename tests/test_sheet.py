@@ -4,10 +4,11 @@ import pytest
 from PIL import Image
 
 from vlax.errors import VlaxError
-from vlax.evaluation import sheet, table
-from vlax.evaluation.sheet import Sample, write_sheet
-from vlax.evaluation.statistics import Interval
+from vlax.evaluation import table
+from vlax.evaluation.report import sheet
+from vlax.evaluation.report.sheet import Sample, write_sheet
 from vlax.evaluation.table import ScoreRow, score_table
+from vlax.scores.statistics import Interval
 
 
 def colours(path):

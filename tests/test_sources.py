@@ -8,9 +8,9 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
-from vlax.data.formats.coco import CocoCaptions
-from vlax.data.formats.vqa import VqaQuestions
-from vlax.data.reading import open_picture
+from vlax.data.readers.coco import CocoCaptions
+from vlax.data.readers.reading import open_picture
+from vlax.data.readers.vqa import VqaQuestions
 from vlax.data.sources import open_source
 from vlax.errors import VlaxError
 

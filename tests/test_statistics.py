@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from vlax.errors import VlaxError
-from vlax.evaluation import statistics
-from vlax.evaluation.statistics import Interval, Pooled, bootstrap_interval, check_same_ids, paired_interval
+from vlax.scores import statistics
+from vlax.scores.statistics import Interval, Pooled, bootstrap_interval, check_same_ids, paired_interval
 
 
 def test_known_intervals():

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from tiny import build, config, prompts, with_answers
 
-from vlax import groups, optimizer, steps
 from vlax.models.vlm import VLM
+from vlax.params import groups
+from vlax.training import optimizer, steps
 
 STAGE1 = {"projector": "^projector/"}
 STAGE3 = {"projector": "^projector/", "decoder": "^decoder/"}

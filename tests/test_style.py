@@ -70,12 +70,3 @@ def test_no_paths_of_one_machine():
             hits = re.findall(r"(?<![\w.])/(?:home|Users|root|work|mnt|private)/[\w.-]+", path.read_text(errors="ignore"))
             found.update({str(path): hits} if hits else {})
     assert not found
-
-
-def test_layers_of_the_house_point_one_way():
-    """Data and models know nothing of the trainer; only train.py and eval.py know flags."""
-    above = re.compile(r"from vlax(?:\.evaluation)? import .*\b(trainer|session|chain|runner|evaluate)\b|import absl|from absl")
-    for path in SOURCES:
-        where = path.relative_to(REPO)
-        if where.parts[:2] in (("vlax", "data"), ("vlax", "models"), ("vlax", "pretrained")):
-            assert not above.search(path.read_text()), where

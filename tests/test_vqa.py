@@ -3,7 +3,7 @@
 import pytest
 
 from vlax.errors import VlaxError
-from vlax.evaluation.vqa import (
+from vlax.scores.vqa import (
     FLAVOURS,
     HEADLINE,
     evalai_answer,

@@ -12,7 +12,7 @@ import pytest
 from vqa_reference import CONTRACTIONS, DIGITS, RESTORED, normalise, official_accuracy
 
 from vlax.evaluation import score_vqa
-from vlax.evaluation.vqa import vqa_scores_by_question
+from vlax.scores.vqa import vqa_scores_by_question
 
 TEXTVQA = (
     pathlib.Path(__file__).parents[2] / "shared" / "data" / "formats" / "vqav2_textvqa" / "val_annotations_vqa_format.json"

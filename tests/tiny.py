@@ -6,11 +6,12 @@ import jax
 import numpy as np
 from flax import nnx
 
-from vlax import groups, masks
+from vlax import masks
 from vlax.models.decoder import DecoderConfig
 from vlax.models.projector import ProjectorConfig
 from vlax.models.vision import VisionConfig
 from vlax.models.vlm import VLM, VLMConfig
+from vlax.params import groups
 
 PAD, EOS, VOCAB, LENGTH, ROWS = 0, 6, 11, 5, 8  # 6 is a token that this model likes to say: rows end at different times
 VISION = VisionConfig(image_size=8, patch_size=4, width=8, layers=1, heads=2, mlp_dim=8)

@@ -5,16 +5,16 @@ import functools
 import numpy as np
 from PIL import Image
 
-from vlax.data.lengths import Lengths
-from vlax.data.mixture import Mixture
-from vlax.data.packing import PackedPlan
-from vlax.data.pipeline import Collator, HostBatches, ImageCache
-from vlax.data.plan import BucketPlan, Plan
-from vlax.data.prompts import Encoder
-from vlax.data.rows import Row, Turn
-from vlax.data.tokenizer import train_bpe
+from vlax.data.batches.lengths import Lengths
+from vlax.data.batches.mixture import Mixture
+from vlax.data.batches.packing import PackedPlan
+from vlax.data.batches.pipeline import Collator, HostBatches, ImageCache
+from vlax.data.batches.row_plan import BucketPlan, Plan
 from vlax.errors import VlaxError
 from vlax.images import Preprocess
+from vlax.rows import Row, Turn
+from vlax.text.bpe import train_bpe
+from vlax.text.prompts import Encoder
 
 PIXELS, LIMIT, BUCKETS = 8, 16, (8, 11, 16)
 

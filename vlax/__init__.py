@@ -12,7 +12,12 @@ from vlax.errors import VlaxError
 
 __all__ = ["Model", "VlaxError", "evaluation", "from_pretrained", "load"]
 
-_HOMES = {"Model": "vlax.api", "load": "vlax.api", "from_pretrained": "vlax.pretrained.model", "evaluation": "vlax.evaluation"}
+_HOMES = {
+    "Model": "vlax.model.api",
+    "load": "vlax.model.api",
+    "from_pretrained": "vlax.model.from_pretrained",
+    "evaluation": "vlax.evaluation",
+}
 
 
 def __getattr__(name: str):

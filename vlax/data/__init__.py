@@ -1,0 +1,1 @@
+"""Rows from anywhere, arranged into batches. Imports text and storage."""

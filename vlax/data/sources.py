@@ -10,20 +10,20 @@ open_source({"path": "mine.jsonl"}, data_root)      without a kind, the file is 
 import inspect
 from collections.abc import Callable, Collection, Mapping
 
-from vlax.data.cells import CellSource
-from vlax.data.faults import STRICT, Faults
-from vlax.data.formats.coco import CocoCaptions
-from vlax.data.formats.gqa import GqaQuestions
-from vlax.data.formats.karpathy import Karpathy
-from vlax.data.formats.llava import Conversations
-from vlax.data.formats.lxmert import LxmertQuestions
-from vlax.data.formats.sharegpt import ShareGpt
-from vlax.data.formats.table import Table
-from vlax.data.formats.textvqa import TextVqa
-from vlax.data.formats.vqa import VqaQuestions
-from vlax.data.rows import Source
-from vlax.data.scenes import SceneSource
+from vlax.data.embedded.cells import CellSource
+from vlax.data.embedded.scenes import SceneSource
+from vlax.data.readers.coco import CocoCaptions
+from vlax.data.readers.faults import STRICT, Faults
+from vlax.data.readers.gqa import GqaQuestions
+from vlax.data.readers.karpathy import Karpathy
+from vlax.data.readers.llava import Conversations
+from vlax.data.readers.lxmert import LxmertQuestions
+from vlax.data.readers.sharegpt import ShareGpt
+from vlax.data.readers.table import Table
+from vlax.data.readers.textvqa import TextVqa
+from vlax.data.readers.vqa import VqaQuestions
 from vlax.errors import VlaxError
+from vlax.rows import Source
 
 _ROWS = {"train": bool, "limit": int}
 _CAPTIONS = {**_ROWS, "task": str}
@@ -96,23 +96,23 @@ def _reader(kind: str) -> Callable[..., Source]:
     if kind in READERS:
         return READERS[kind]
     elif kind == "hf":
-        from vlax.data.formats.parquet import HfTable
+        from vlax.data.readers.parquet import HfTable
 
         return HfTable
     elif kind == "webdataset":
-        from vlax.data.formats.webdataset import WebDataset
+        from vlax.data.readers.webdataset import WebDataset
 
         return WebDataset
     elif kind == "tfds":
-        from vlax.data.formats.tfds import TfdsSource
+        from vlax.data.readers.tfds import TfdsSource
 
         return TfdsSource
     elif kind == "prepared":
-        from vlax.data.formats.prepared import PreparedSource
+        from vlax.data.readers.prepared import PreparedSource
 
         return PreparedSource
     else:
-        from vlax.data.formats.arrayrecord import ArrayRecords
+        from vlax.data.readers.arrayrecord import ArrayRecords
 
         return ArrayRecords
 
@@ -124,7 +124,7 @@ def _plain(value):
 
 def _recognised(fields: dict, data_root: str) -> dict:
     """The fields of a spec with a path and no kind, as what lies there asks for; what the spec says itself stays."""
-    from vlax.data.recognise import recognise
+    from vlax.data.recognise.recognise import recognise
 
     base = _base("by path", fields, data_root)
     found = recognise(fields["path"], fields.get("images", ""), base=base)

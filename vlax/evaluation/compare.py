@@ -8,8 +8,8 @@ from etils import epath
 
 from vlax.errors import VlaxError
 from vlax.evaluation import predictions, scoring
-from vlax.evaluation.protocol import Suite, from_dict
-from vlax.evaluation.statistics import Interval, paired_interval
+from vlax.scores.statistics import Interval, paired_interval
+from vlax.suites.protocol import Suite, from_dict
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,13 +7,17 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from vlax import api, sharding, stages
 from vlax.errors import VlaxError
-from vlax.evaluation import compare, predictions, protocol, runner, samples, scoring
-from vlax.evaluation.java import check_spice
+from vlax.evaluation import compare, predictions, runner, scoring
 from vlax.evaluation.options import Options, chosen, export_directory
+from vlax.evaluation.report import samples
 from vlax.evaluation.runner import TestSet
 from vlax.evaluation.table import score_table
+from vlax.model import api
+from vlax.params import sharding
+from vlax.scores.java import check_spice
+from vlax.suites import protocol
+from vlax.training import stages
 
 DEFAULTS = Options()
 

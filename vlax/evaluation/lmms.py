@@ -31,11 +31,12 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from vlax import api, constrain
-from vlax.data.rows import TASKS
-from vlax.decoding import DecodeConfig
+from vlax.decoding import constrain
+from vlax.decoding.options import DecodeConfig
+from vlax.decoding.predict import Request
 from vlax.errors import VlaxError
-from vlax.predict import Request
+from vlax.model import api
+from vlax.rows import TASKS
 
 INSTALL = 'lmms-eval is not installed: pip install "lmms-eval>=0.7"'
 OPTIONS = ("dtype", "template", "max_new_tokens", "loglikelihood")  # of --model_args, beside export

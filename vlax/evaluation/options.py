@@ -6,10 +6,10 @@ from pathlib import Path
 from etils import epath
 from ml_collections import ConfigDict
 
-from vlax import stages
 from vlax.errors import VlaxError
-from vlax.evaluation import protocol
-from vlax.evaluation.protocol import Suite
+from vlax.suites import protocol
+from vlax.suites.protocol import Suite
+from vlax.training import stages
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from etils import epath
 
-from vlax.data.rows import Row
 from vlax.errors import VlaxError
+from vlax.rows import Row
 
 ID_FIELDS = ("id", "question_id", "questionId", "image_id")
 TEXT_FIELDS = ("prediction", "answer", "caption", "text")

@@ -16,14 +16,15 @@ import numpy as np
 from etils import epath
 from tqdm import tqdm
 
-from vlax.api import Model
-from vlax.data import stored
-from vlax.data.rows import Row, Source
+from vlax.data.readers import stored
 from vlax.data.sources import open_source
+from vlax.decoding.predict import Predictor, Request
 from vlax.errors import VlaxError
-from vlax.evaluation import predictions, protocol
-from vlax.evaluation.protocol import Suite
-from vlax.predict import Predictor, Request
+from vlax.evaluation import predictions
+from vlax.model.api import Model
+from vlax.rows import Row, Source
+from vlax.suites import protocol
+from vlax.suites.protocol import Suite
 
 THREADS = 8  # that decode pictures while the device works
 

@@ -5,11 +5,13 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from vlax import groups, session
-from vlax.api import Model
 from vlax.errors import VlaxError
-from vlax.evaluation import predictions, protocol, runner, scoring
-from vlax.evaluation.captions import java_on_path
+from vlax.evaluation import predictions, runner, scoring
+from vlax.model.api import Model
+from vlax.params import groups
+from vlax.scores.captions import java_on_path
+from vlax.suites import protocol
+from vlax.training import session
 
 
 def sampler(s: session.Session) -> Callable | None:

@@ -9,12 +9,12 @@ from etils import epath
 
 from vlax.data.sources import open_source
 from vlax.errors import VlaxError
-from vlax.evaluation import vqa
-from vlax.evaluation.captions import CAPTION_FORMULAS, CaptionScorer
-from vlax.evaluation.prior import best_constant_caption, question_majority
-from vlax.evaluation.protocol import Suite, digest
-from vlax.evaluation.statistics import Pooled, bootstrap_interval, paired_interval
 from vlax.evaluation.table import ScoreRow
+from vlax.scores import vqa
+from vlax.scores.captions import CAPTION_FORMULAS, CaptionScorer
+from vlax.scores.prior import best_constant_caption, question_majority
+from vlax.scores.statistics import Pooled, bootstrap_interval, paired_interval
+from vlax.suites.protocol import Suite, digest
 
 FEW_PICTURES = 20
 Values = Mapping[str, float] | Pooled  # {row id: value}, or counts by row

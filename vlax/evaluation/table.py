@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import Iterable
 
 from vlax.errors import VlaxError
-from vlax.evaluation.statistics import Interval
+from vlax.scores.statistics import Interval
 
 _HEADS = ("metric", "score", "95 % interval", "blind twin", "prior", "score - twin", "score - prior")
 

@@ -6,8 +6,10 @@ from pathlib import Path
 
 from vlax.errors import VlaxError
 from vlax.evaluation import compare as comparison
-from vlax.evaluation import protocol, runner, samples
+from vlax.evaluation import runner
 from vlax.evaluation.evaluate import Evaluation
+from vlax.evaluation.report import samples
+from vlax.suites import protocol
 
 
 def list_suites() -> None:

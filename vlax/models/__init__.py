@@ -1,0 +1,1 @@
+"""The Flax modules: vision tower, projector, decoder, and the whole. Imports params."""

@@ -1,0 +1,1 @@
+"""What the terminal calls: flags, processes, errors without a stack trace. Imports everything; nothing imports it."""

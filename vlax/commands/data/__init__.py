@@ -1,0 +1,1 @@
+"""preview, doctor and prepare. Imports data."""

@@ -1,0 +1,135 @@
+"""Gives a trained model back to the Hugging Face ecosystem, and checks that it computes the same there.
+
+python -m vlax.export runs/embedded/stage3/export --to=hf --out=exported
+python -m vlax.export runs/embedded/stage3/export --to=hf --out=decoder --part=decoder
+"""
+
+import argparse
+import importlib.metadata
+import importlib.util
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+
+from vlax.errors import VlaxError
+from vlax.model import api, exports
+from vlax.pretrained.writing import cards, logit_check, whole, writer
+from vlax.pretrained.writing.shards import LIMIT
+from vlax.text import tokenizer
+
+PARTS = ("all", "decoder", "vision")
+
+
+def export(directory: str, out: str, *, part: str = "all", limit: int = LIMIT, check: bool = True) -> tuple[whole.Written, str]:
+    """Writes the vlax export `directory` in Hugging Face layout to the new directory `out`, with a model card.
+
+    part: "all", or the "decoder" or the "vision" tower alone. limit: bytes of a weights file. check: compare logits where torch
+    is installed. Returns (what was written, one sentence about the check); VlaxError when `directory` is no finished export,
+    `out` is not empty, the model cannot be expressed, or the check fails: then the files are there and say so.
+    """
+    exports.read_manifest(directory)
+    config, target = exports.read_config(directory), Path(out)
+    if part not in PARTS:
+        raise VlaxError(f"part={part!r} is not one of {', '.join(PARTS)}")
+    if "://" in str(out):
+        raise VlaxError(f"--out={out}: exports are written to a local directory; write there and copy it")
+    if target.exists() and any(target.iterdir()):
+        raise VlaxError(f"--out={out} is not empty; name a new directory")
+    if part == "vision" and config.vision is None:
+        raise VlaxError(f"{directory} has no vision tower; export it with --part=decoder")
+    tokens = tokenizer.load_tokenizer(f"{directory}/tokenizer", config.decoder.vocab_size)
+    params = stored_params(directory)
+    if part == "all":
+        written = whole.write_model(target, config, params, tokens, limit=limit)
+    elif part == "decoder":
+        writer.write_decoder(target, config.decoder, params, tokens, limit=limit)
+        written = whole.Written("decoder")
+    else:
+        writer.write_vision(target, config.vision, params, preprocess=config.preprocess)
+        written = whole.Written("vision")
+    if written.layout in ("decoder", "apart"):
+        written.notes += tokenizer_notes(target / ("decoder" if written.layout == "apart" else ""), tokens)
+    sentence, failed = run_check(directory, target, written) if check else ("The logit check was switched off.", False)
+    packages = {"vlax export format": str(exports.FORMAT), "transformers": importlib.metadata.version("transformers")}
+    (target / "README.md").write_text(cards.card(directory, config, written, tokens, sentence, packages))
+    if failed:
+        raise VlaxError(f"{out}: {sentence} Don't use these files; please report the model's config.json")
+    return written, sentence
+
+
+def stored_params(directory: str) -> dict[str, whole.Later]:
+    """{path: array that is read from disk when its values are asked for}: the model never lies in memory whole."""
+    path, reader = epath.Path(directory) / "params", ocp.PyTreeCheckpointer()
+
+    def read(name: str, leaf) -> np.ndarray:
+        item = {name: leaf}
+        args = {name: ocp.RestoreArgs(restore_type=np.ndarray)}
+        restore = ocp.args.PyTreeRestore(item=item, restore_args=args, partial_restore=True)
+        return reader.restore(path, args=restore)[name]
+
+    tree = reader.metadata(path).item_metadata.tree
+    return {
+        name: whole.Later(tuple(leaf.shape), np.dtype(leaf.dtype), lambda n=name, x=leaf: read(n, x))
+        for name, leaf in tree.items()
+    }
+
+
+def tokenizer_notes(directory: Path, tokens) -> list[str]:
+    """A warning where AutoTokenizer, going by the model type, makes another tokenizer of the files."""
+    from transformers import AutoTokenizer
+
+    stock = AutoTokenizer.from_pretrained(str(directory))
+    if stock.backend_tokenizer.to_str() == tokens.backend_tokenizer.to_str():
+        return []
+    return [
+        f"Load the tokenizer with `PreTrainedTokenizerFast.from_pretrained`: `AutoTokenizer` goes by the model type and takes "
+        f"`{type(stock).__name__}`, which cuts text otherwise than this model was trained on."
+    ]
+
+
+def run_check(directory: str, target: Path, written: whole.Written) -> tuple[str, bool]:
+    """(one sentence, whether it failed)"""
+    reason = logit_check.missing()
+    if reason:
+        return f"The logit check was skipped: {reason}.", False
+    with jax.default_matmul_precision("highest"):  # GPUs and TPUs round float32 products otherwise
+        difference = logit_check.check(target, written.layout, api.load(directory))
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("transformers", "torch"))
+    failed = not difference <= logit_check.TOLERANCE  # NaN fails
+    what = "features" if written.layout == "vision" else "logits"
+    return (
+        f"Logit check {'FAILED' if failed else 'passed'}: the {what} of these files under {versions} differ from vlax by "
+        f"{difference:.1e} of their range on two examples (tolerance {logit_check.TOLERANCE:.0e}, float32).",
+        failed,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m vlax.export", description="Write a trained model for others to run.")
+    parser.add_argument("export", help="an export directory: WORKDIR/STAGE/export")
+    parser.add_argument(
+        "--to", choices=["hf"], default="hf", help="the layout: Hugging Face safetensors, config, tokenizer, card"
+    )
+    parser.add_argument("--out", required=True, help="a new directory")
+    parser.add_argument("--part", choices=PARTS, default="all", help="the whole model, the decoder alone, or the tower alone")
+    parser.add_argument("--shard_gb", type=float, default=LIMIT / 1e9, help="largest weights file, in GB")
+    parser.add_argument(
+        "--check", action=argparse.BooleanOptionalAction, default=True, help="compare logits, if torch is there"
+    )
+    args = parser.parse_args()
+    try:
+        written, sentence = export(args.export, args.out, part=args.part, limit=int(args.shard_gb * 1e9), check=args.check)
+    except VlaxError as error:
+        print(f"vlax: error: {error}", file=sys.stderr)
+        sys.exit(2)
+    print(f"{args.out}: {written.layout} layout")
+    for line in (*written.obstacles, *written.notes, sentence):
+        print(f"  {line}")
+
+
+if __name__ == "__main__":
+    main()

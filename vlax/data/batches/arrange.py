@@ -1,0 +1,67 @@
+"""From a stage's settings to the plan of its batches."""
+
+import functools
+import math
+
+from vlax.data.batches.lengths import Lengths
+from vlax.data.batches.mixture import Mixture
+from vlax.data.batches.packing import PackedPlan
+from vlax.data.batches.row_plan import BucketPlan, Plan
+from vlax.errors import VlaxError
+
+
+def check(stage) -> None:
+    """Settings that contradict each other, in one line each."""
+    buckets = tuple(stage.buckets)
+    if buckets and stage.packing > 1:
+        raise VlaxError(
+            f"stage.buckets={buckets} and stage.packing={stage.packing}: a packed row is stage.text_length long already; "
+            "set one of them"
+        )
+    if any(a >= b for a, b in zip((1, *buckets), buckets, strict=False)):
+        raise VlaxError(f"stage.buckets={buckets}: give text lengths of 2 or more that grow, such as (32, 64, 128)")
+    if buckets and buckets[-1] != stage.text_length:
+        raise VlaxError(
+            f"stage.buckets={buckets} ends at {buckets[-1]} and stage.text_length is {stage.text_length}: the last bucket is "
+            "the limit of a row, so make them the same"
+        )
+    if stage.packing < 0:
+        raise VlaxError(f"stage.packing={stage.packing}: give the rows that may share a batch row, or 0")
+    if stage.plan_window < 1:
+        raise VlaxError(f"stage.plan_window={stage.plan_window}: a window has at least 1 batch")
+
+
+def check_positions(stage, config) -> None:
+    """VlaxError when a decoder with a learned table of positions has too few for an image and stage.text_length.
+
+    config: VLMConfig. Packing changes nothing about it: positions restart with every example.
+    """
+    decoder, image = config.decoder, config.tokens_per_image
+    if decoder.rope_theta is None and image + stage.text_length > decoder.max_positions:
+        raise VlaxError(
+            f"the decoder has a table of {decoder.max_positions} positions; {image} image tokens and "
+            f"stage.text_length={stage.text_length} need {image + stage.text_length}. Set --config.stage.text_length to "
+            f"{decoder.max_positions - image} or less"
+        )
+
+
+def make(stage, mixture: Mixture, lengths: Lengths, rows: int, per_update: int, refuse) -> tuple[Plan, int]:
+    """(the stage's plan, its length in updates)
+
+    rows        of the global batch that a train step takes
+    per_update  train steps an update
+    refuse      told of each row that packing leaves out for its length: refuse(row id, tokens)
+
+    Without stage.steps, the stage is stage.epochs long; the last update is filled from the next epoch.
+    """
+    wanted = math.ceil(round(stage.epochs * mixture.epoch_size, 6))
+    updates = stage.steps or math.ceil(wanted / (rows * per_update))
+    window = {"lengths": lengths, "overlong": stage.overlong, "window": stage.plan_window}
+    if stage.packing > 1:
+        plan = PackedPlan(mixture, rows, stage.text_length, stage.packing, **window, refuse=refuse,
+                          stop=0 if stage.steps else wanted)  # fmt: skip
+        return plan, stage.steps or math.ceil(plan.batches(wanted) / per_update)
+    if stage.buckets:
+        plan = functools.partial(BucketPlan, buckets=tuple(stage.buckets), stop=updates * per_update * rows)
+        return plan(mixture, rows, stage.text_length, **window), updates
+    return Plan(mixture, rows, stage.text_length), updates

@@ -1,0 +1,194 @@
+"""The batch contract and the road to it: mixture -> global row plan -> grain -> numpy batches of this host.
+
+A batch is a dict of arrays (B rows of this host, N image slots, T text tokens; N = 1 unless packed):
+
+    image      uint8[B,N,H,W,3]   normalised and patchified on the device
+    has_image  bool[B,N]          False: a dummy image that the mask hides, so that every host runs one program
+    tokens     int32[B,T]         prompt and answer ids, padded on the right
+    segment    int32[B,T]         0 pad, 1 prompt, 2 answer with its EOS
+    example    int32[B,T]         1..N, 0 pad; image slot n belongs to example n + 1
+    row        int32[B,N]         global row id, -1 filler
+
+Which rows a batch holds is a pure function of (seed, step): the plan (`plan.py`) is global, hosts take slices of it
+afterwards. A row that does not fit becomes filler and never shifts the order. In a packed row the text of example n + 1
+follows that of example n; an example without a picture has its slot all the same.
+"""
+
+import dataclasses
+import threading
+from collections.abc import Mapping
+
+import grain
+import numpy as np
+
+from vlax.data.batches import augment
+from vlax.data.batches.mixture import Mixture
+from vlax.data.batches.quarantine import DropBudget, Quarantine, place
+from vlax.data.batches.row_plan import Plan
+from vlax.data.readers import stored
+from vlax.data.readers.prepared import PreparedSource
+from vlax.errors import VlaxError
+from vlax.images import Preprocess
+from vlax.masks import ANSWER
+from vlax.rows import Row, RowFault
+from vlax.text.prompts import Encoder
+
+
+class ImageCache:
+    """Resized pictures, kept up to a number of bytes and never evicted: small sets are decoded once, memory stays bounded."""
+
+    def __init__(self, capacity_bytes: int):
+        self.capacity, self.size = capacity_bytes, 0
+        self._images: dict[tuple[str, str], np.ndarray] = {}
+        self._lock = threading.Lock()
+
+    def get(self, row: Row, preprocess: Preprocess) -> np.ndarray:
+        key = (row.image_name, row.image_id)  # ids alone recur: in train and validation files, in sources of one name
+        if key in self._images:
+            return self._images[key]
+        image = stored.pixels(row.open_image, preprocess)
+        with self._lock:
+            if key not in self._images and self.size + image.nbytes <= self.capacity:
+                self._images[key] = image
+                self.size += image.nbytes
+        return image
+
+
+def filler(rows: int, length: int, preprocess: Preprocess | None, encoder: Encoder, slots: int = 1) -> dict[str, np.ndarray]:
+    """A batch of nothing but filler, to be filled in: pads, hidden images (one pixel for a text-only model), row ids -1."""
+    pixels = preprocess.size if preprocess else 1
+    return {
+        "image": np.zeros((rows, slots, pixels, pixels, 3), np.uint8),
+        "has_image": np.zeros((rows, slots), bool),
+        "tokens": np.full((rows, length), encoder.tokenizer.pad_token_id, np.int32),
+        "segment": np.zeros((rows, length), np.int32),
+        "example": np.zeros((rows, length), np.int32),
+        "row": np.full((rows, slots), -1, np.int32),
+    }
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Collator:
+    """Rows to one host's numpy batch."""
+
+    mixture: Mixture
+    encoder: Encoder
+    text_length: int
+    preprocess: Preprocess | None  # None: a text-only model; batches carry a dummy image of one pixel
+    cache: ImageCache
+    overlong: str = "drop"  # or "cut": the answer loses its end (EOS too), never the image
+    augment: tuple[str, ...] = ()  # see augment.py
+    left_out: DropBudget = dataclasses.field(default_factory=lambda: DropBudget(0, 0))  # by default a bad row is an error
+    quarantine: Quarantine = dataclasses.field(default_factory=Quarantine)
+
+    def __post_init__(self):
+        if self.overlong not in ("drop", "cut"):
+            raise VlaxError(f"stage.overlong={self.overlong!r} is not one of drop, cut")
+        for source in self.mixture.sources if self.preprocess else ():
+            if isinstance(source, PreparedSource):
+                source.check(self.preprocess)  # here, and not at its first picture, when the model is compiled
+
+    def __call__(self, ids: np.ndarray, length: int, draws: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """The batch of some global row ids.
+
+        ids: int64[rows,N], -1 filler; length: T; draws: f64[rows,N,DRAWS], the random numbers of each row's augmentation.
+        """
+        batch = filler(len(ids), length, self.preprocess, self.encoder, ids.shape[1])
+        for i, examples in enumerate(ids):
+            at = 0
+            for n in np.flatnonzero(examples >= 0):
+                at = self._fill(batch, (i, int(n)), at, int(examples[n]), None if draws is None else draws[i, n])
+        return batch
+
+    def _fill(self, batch: Mapping, slot: tuple[int, int], at: int, row_id: int, draw: np.ndarray | None) -> int:
+        """Writes a row into an example's slot, its text from `at` on; returns where the text ends."""
+        accepted = self._accept(row_id)
+        if accepted is None:
+            return at
+        row, tokens, segments, image = accepted
+        i, end = slot[0], at + len(tokens)
+        if end > batch["tokens"].shape[1]:  # lengths are known before batching, so the row is another one than it was then
+            raise VlaxError(f"{self.mixture.name(row_id)} has other tokens than when it was measured; did its file change?")
+        if image is not None:
+            batch["image"][slot] = image if draw is None else augment.apply(image, row, self.augment, draw)
+            batch["has_image"][slot] = True
+        batch["tokens"][i, at:end] = tokens
+        batch["segment"][i, at:end] = segments
+        batch["example"][i, at:end] = slot[1] + 1
+        batch["row"][slot] = row_id
+        return end
+
+    def _accept(self, row_id: int) -> tuple[Row, list[int], list[int], np.ndarray | None] | None:
+        """(row, token ids, segments, picture), or None for a row that becomes filler: quarantined, bad (which counts against
+        the budget) or too long. The one place where rows are refused."""
+        source, index = self.mixture.locate(row_id)
+        name = f"{source.name}:{place(index)}"
+        try:
+            if self.quarantine.covers(source.name, place(index)):
+                return self.left_out.quarantined(row_id, source.name)
+            row = source[index]
+            name = f"{source.name}:{row.id}"
+            if self.quarantine.covers(source.name, row.id):
+                return self.left_out.quarantined(row_id, source.name)
+            tokens, segments = self.encoder.encode(row)
+            if len(tokens) > self.text_length:
+                self.count_overlong(row_id, len(tokens))
+                if self.overlong == "drop":
+                    return None
+                tokens, segments = tokens[: self.text_length], segments[: self.text_length]
+                if ANSWER not in segments:  # its prompt alone fills the row: nothing is left to learn
+                    return None
+            seen = row.open_image is not None and self.preprocess
+            return row, tokens, segments, self.cache.get(row, self.preprocess) if seen else None
+        except RowFault as fault:
+            return self.left_out.bad(row_id, str(fault), name)
+
+    def count_overlong(self, row_id: int, tokens: int) -> None:
+        """Counts a row that is dropped or cut for its length: here, or by a plan that gives it no place."""
+        kind = "dropped" if self.overlong == "drop" else "cut"
+        self.left_out.overlong(row_id, kind, f"{tokens} tokens, limit {self.text_length}", lambda: self.mixture.name(row_id))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class HostBatches:
+    """Random access by step to this host's slice of the global batch (grain's RandomAccessDataSource)."""
+
+    collate: Collator
+    plan: Plan
+    steps: int
+    host: int = 0
+    hosts: int = 1
+    micro_batches: int = 1  # > 1: arrays come as [micro_batches, rows, ...], for a step that scans over them
+
+    def __post_init__(self):
+        if self.plan.rows % (self.hosts * self.micro_batches):
+            raise VlaxError(f"a batch of {self.plan.rows} rows does not divide over {self.hosts} hosts x {self.micro_batches}")
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, step: int) -> dict[str, np.ndarray]:
+        planned = self.plan.batch(step)
+        mine = np.arange(self.plan.rows).reshape(self.micro_batches, self.hosts, -1)[:, self.host].reshape(-1)
+        draws = None
+        if self.collate.augment:  # by place in the order: the same whatever the layout, the hosts and the workers
+            draws = self._draws(planned.positions[mine])
+        batch = self.collate(planned.ids[mine], planned.length, draws)
+        if self.micro_batches == 1:
+            return batch
+        return {key: value.reshape(self.micro_batches, -1, *value.shape[1:]) for key, value in batch.items()}
+
+    def _draws(self, positions: np.ndarray) -> np.ndarray:
+        """f64[rows,N,DRAWS]; zeros for filler."""
+        draws, seed = np.zeros((*positions.shape, augment.DRAWS)), self.collate.mixture.seed
+        for at in np.argwhere(positions >= 0):
+            draws[*at] = np.random.default_rng([seed, 3, int(positions[*at])]).random(augment.DRAWS)
+        return draws
+
+
+def iterate(batches: HostBatches, start: int = 0, threads: int = 2, prefetch: int = 8):
+    """Batches from micro-step `start` on, built by grain's threads ahead of time."""
+    if start >= len(batches):
+        return iter(())
+    dataset = grain.MapDataset.source(batches)[start:]
+    return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)))

@@ -1,0 +1,96 @@
+r"""ArrayRecord files of one's own: each record a line of JSON and, after it, the encoded picture.
+
+    writer.write(json.dumps({"id": "7", "image_id": "a", "caption": "a dog"}).encode() + b"\n" + jpeg)
+    ->  Row(id="7#0", image_id="a", task="caption", ...)
+
+The JSON has the fields of `records.NAMES`; without a picture after it, "image" may name a file below `images`, and without
+either the row is text. tf.train.Example, msgpack, pickle and bare pictures are refused by name: a file of Examples is read
+with its features by `kind: tfds`.
+"""
+
+import functools
+import io
+import json
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+from etils import epath
+from PIL import Image
+
+from vlax.data.readers import records, shards
+from vlax.data.readers.faults import STRICT
+from vlax.data.readers.files import FileSource, Item
+from vlax.data.readers.reading import decode_picture
+from vlax.errors import VlaxError
+
+SHAPE = r"a record is one line of JSON, then \n and the encoded picture"
+OTHERS = (
+    (b"\n", "tf.train.Example; if tensorflow_datasets wrote it, name its folder with kind: tfds"),
+    (b"\x89PNG", "a bare PNG"),
+    (b"\xff\xd8", "a bare JPEG"),
+    *((bytes([0x80, n]), "a pickle") for n in range(2, 6)),
+    *((bytes([n]), "msgpack") for n in (*range(0x80, 0x90), 0xDE, 0xDF)),
+)
+
+
+class ArrayRecords(FileSource):
+    """Rows of one file, of a folder of them, or of a range "data.array_record-{00000..00009}-of-00010".
+
+    A record has no columns: finding the texts reads every file once from end to end, files in parallel. For sets of many GB
+    use `prepare`, which keeps pictures and texts apart. The fingerprint covers names, sizes and text.
+    """
+
+    def __init__(self, path: str, images: str = "", train: bool = True, task: str = "", *, columns: Mapping | None = None,
+                 split: str = "", base="", drop_image_ids=(), limit=None, faults=STRICT):  # fmt: skip
+        shards.reader.cache_clear()  # a file of this name may be another one now
+        files = shards.listed(base, path, shards.ARRAY_RECORD, "ArrayRecord")
+        files = shards.of_split(files, split, path)
+        self._files = [str(file) for file in files.values()]
+        self._places: dict[str, tuple[str, int]] = {}
+        name = "-".join(["arrayrecord", epath.Path(path).stem, *([split] if split else [])])
+        found = records.Collector(path, columns, task, train)
+        with ThreadPoolExecutor(4) as pool:
+            for called, file, headers in zip(files, self._files, pool.map(headers_of, self._files), strict=True):
+                top = file.removesuffix(called).rstrip("/")
+                for number, (values, has_picture) in enumerate(headers):
+                    where, of = f"{top}: {called} record {number}", f"{called}:{number}"
+                    with faults.row(name, where):
+                        image = found.fields(values, where).image
+                        file_name = of if has_picture else str(values.get(image) or "")
+                        if has_picture:
+                            self._places[of] = file, number
+                        found.add(where, of, str(values.get(image) or file_name), file_name, values)
+        sizes = [[called, file.stat().length] for called, file in files.items()]
+        settings = {"kind": "arrayrecord", "train": train, "split": split, "columns": sorted((columns or {}).items())}
+        digests = [json.dumps([sizes, found.digest]).encode()]
+        super().__init__(name, found.task, images, base, settings, digests, records.unique(found.items), drop_image_ids, limit)
+
+    def picture(self, item: Item):
+        if item.file_name not in self._places:
+            return super().picture(item)
+        file, number = self._places[item.file_name]
+        name = f"{file}: record {number}"
+        return name, functools.partial(open_record, file, number, name, item.id)
+
+
+def open_record(file: str, number: int, name: str, row_id: str) -> Image.Image:
+    content = shards.record(shards.local(epath.Path(file)), number)
+    return decode_picture(io.BytesIO(content[content.index(b"\n") + 1 :]), name, row_id)
+
+
+def headers_of(file: str) -> list[tuple[dict, bool]]:
+    """The JSON of every record of a file, and whether a picture follows it. VlaxError for records of another kind."""
+    headers = []
+    for number, content in enumerate(shards.records(shards.local(epath.Path(file)))):
+        other = next((what for start, what in OTHERS if content.startswith(start)), "")
+        if other:
+            raise VlaxError(f"{file}: record {number} is {other}; {SHAPE}")
+        line, _, picture = content.partition(b"\n")
+        try:
+            values = json.loads(line)
+        except ValueError as error:
+            raise VlaxError(f"{file}: record {number} does not begin with JSON ({error}); {SHAPE}") from None
+        if not isinstance(values, dict):
+            raise VlaxError(f"{file}: record {number} begins with a {type(values).__name__}, not an object; {SHAPE}")
+        headers.append((values, bool(picture)))
+    return headers

@@ -1,0 +1,164 @@
+"""A set that `python -m vlax.data prepare` wrote: rows in ArrayRecord shards, pictures resized and stored once each.
+
+OUT/manifest.json                            counts, sha256 of every file, licence, source, settings; written last
+OUT/rows-00000-of-00001.array_record         one JSON object a row, with the number of its picture
+OUT/images-00000-of-00012.array_record       one encoded picture a record
+OUT/index.npy                                int32[pictures, 2]: shard and record of each picture, -1 of one left out
+OUT/dropped.jsonl                            the rows left out because their picture did not decode, and why
+
+PreparedSource("coco-224")[1]    the source's own Row(id="17#1", image_id="17", ...), its picture opened from OUT
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+from etils import epath
+from PIL import Image
+
+from vlax.data.readers import leaks, shards, stored
+from vlax.data.readers.faults import STRICT
+from vlax.data.readers.reading import parse
+from vlax.errors import VlaxError
+from vlax.images import Preprocess
+from vlax.rows import TASKS, Row, RowFault, Turn
+from vlax.storage.paths import join, read_file
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredPicture:
+    """Opens one picture of a prepared set; `pixels` gives it as the vision tower wants it, without another resize."""
+
+    folder: str
+    shard: str
+    record: int
+    row_id: str
+    name: str
+
+    def __call__(self) -> Image.Image:
+        return Image.fromarray(self._pixels())
+
+    def pixels(self, preprocess: Preprocess) -> np.ndarray:
+        """uint8[size,size,3]; VlaxError when the set was prepared for another tower."""
+        stored.check(_manifest(self.folder)["preprocess"], preprocess, self.folder)
+        return self._pixels()
+
+    def _pixels(self) -> np.ndarray:
+        manifest = _manifest(self.folder)
+        try:
+            content = shards.record(shards.local(epath.Path(self.folder) / self.shard), self.record)
+            return stored.decode(content, manifest["codec"]["name"], manifest["preprocess"]["size"])
+        except VlaxError as error:
+            raise RowFault(f"row {self.row_id}: {error}", "corrupt picture") from None
+        except (OSError, ValueError) as error:
+            reason = str(error).replace("\n", " ")
+            raise RowFault(
+                f"row {self.row_id}: {self.name}: {reason}; copy or prepare the set again", "corrupt picture"
+            ) from None
+
+
+class PreparedSource:
+    """The rows of a prepared set, which are those of its source (the Source protocol of `rows.py`).
+
+    task   of captions: caption or describe instead of what the source's rows had
+    train  what the set was prepared for: caption rows to train on are one a caption, to evaluate on one a picture with all
+           references; VlaxError where that differs. Other rows serve both
+    """
+
+    def __init__(self, path: str, images: str = "", train: bool = True, task: str = "", *, columns: Mapping | None = None,
+                 split: str = "", base="", drop_image_ids=(), limit=None, faults=STRICT):  # fmt: skip
+        folder = join(base, path)
+        self.name, self._folder = f"prepared-{folder.name}", str(folder)
+        if images or columns or split:
+            raise VlaxError(f"{folder}: a prepared set has no images, columns or split; prepare one set for each split")
+        if task not in ("", *TASKS[:2]):
+            raise VlaxError(f"{folder}: captions have no task {task!r}; the tasks are {', '.join(TASKS[:2])}")
+        if limit is not None and limit < 1:
+            raise VlaxError(f"{self.name}: limit is {limit}; give at least 1, or None for all rows")
+        _manifest.cache_clear()  # a folder of this name may hold another set now
+        shards.reader.cache_clear()
+        self.manifest = _manifest(self._folder)
+        kinds = {kind: [entry["file"] for entry in self.manifest["shards"] if entry["file"].startswith(kind)]
+                 for kind in ("rows", "images")}  # fmt: skip
+        for entry in self.manifest["shards"]:
+            file = folder / entry["file"]
+            if not file.exists() or file.stat().length != entry["bytes"]:
+                raise VlaxError(f"{file} is missing or not of {entry['bytes']} bytes, as its manifest says; copy the set again")
+        self._shards = kinds["images"]
+        with (folder / "index.npy").open("rb") as file:
+            self._index = np.load(file)
+        drop = frozenset(str(i) for i in drop_image_ids)
+        read = (_row(line, task) for name in kinds["rows"] for line in shards.records(shards.local(folder / name)))
+        found = list(read)
+        kept = [
+            (row, picture) for row, picture in found if not drop & {row.image_id, *leaks.keys(row.image_name, row.image_id)}
+        ]
+        self.dropped = self.manifest["counts"]["rows"] - len(kept)
+        self._rows = kept[:limit]
+        if not self._rows:
+            raise VlaxError(f"{self.name}: no rows are left ({self.dropped} dropped by the leak filter); prepare other data")
+        captions = any(row.task in TASKS[:2] for row, _ in self._rows)
+        if captions and self.manifest["train"] is not None and self.manifest["train"] != train:
+            now, flag = ("train on", "--train") if train else ("evaluate on", "--no-train")
+            raise VlaxError(f"{folder} was not prepared to {now}: its caption rows differ; prepare the source with {flag}")
+        left = {row.id for row, _ in kept}
+        gone = sorted(row.id for row, _ in found if row.id not in left)
+        given = json.dumps([task, limit, gone])
+        self.fingerprint = hashlib.sha256(read_file(folder / "manifest.json") + given.encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def pictures(self) -> Iterator[tuple[str, str, str]]:
+        """(name in the source, image id, place) of every row: what the leak filter goes by."""
+        for row, picture in self._rows:
+            yield row.image_name, row.image_id, "" if picture is None else f"{self._folder}: picture {picture}"
+
+    def __getitem__(self, index: int) -> Row:
+        if not 0 <= index < len(self):
+            raise IndexError(f"{self.name} has {len(self)} rows, no row {index}")
+        row, picture = self._rows[index]
+        if picture < 0:
+            return row
+        shard, record = (int(n) for n in self._index[picture])
+        name = f"{self._folder}/{self._shards[shard]}: record {record} ({row.image_name})"
+        opener = StoredPicture(self._folder, self._shards[shard], record, row.id, name)
+        return dataclasses.replace(row, open_image=opener, image_name=name)
+
+    def check(self, preprocess: Preprocess) -> None:
+        """VlaxError unless the pictures are stored as this vision tower wants them."""
+        stored.check(self.manifest["preprocess"], preprocess, self._folder)
+
+
+@functools.lru_cache(maxsize=64)
+def _manifest(folder: str) -> dict:
+    path = epath.Path(folder) / "manifest.json"
+    if not path.exists():
+        started = (epath.Path(folder) / "progress").exists()
+        way_out = "it was begun: give the same prepare command again" if started else "give what `prepare` wrote"
+        raise VlaxError(f"{folder} is no prepared set (it has no manifest.json); {way_out}")
+    manifest = parse(path, read_file(path), "a prepared set's manifest is an object")
+    if manifest.get("format") != stored.FORMAT:
+        raise VlaxError(f"{path} is of the format {manifest.get('format')!r}, not {stored.FORMAT!r}; prepare the set again")
+    return manifest
+
+
+def line(row: Row, picture: int, name: str) -> bytes:
+    """One row as its record: {"id", "task", "turns": [[question, answer]], ...}; empty fields are left out."""
+    turns = [[t.question, t.answer, *([t.task] if t.task else [])] for t in row.turns]
+    values = {"id": row.id, "image_id": row.image_id, "task": row.task, "turns": turns, "references": row.references,
+              "answer_type": row.answer_type, "name": name, "picture": picture}  # fmt: skip
+    return json.dumps({key: value for key, value in values.items() if value not in ("", (), -1)}, ensure_ascii=False).encode()
+
+
+def _row(line: bytes, task: str) -> tuple[Row, int]:
+    """The Row that `line` wrote, its picture still closed, and the number of that picture (-1 without one)."""
+    values = json.loads(line)
+    own = task if task and values["task"] in TASKS[:2] else values["task"]
+    turns = tuple(Turn(*turn) for turn in values["turns"])
+    row = Row(values["id"], values.get("image_id", ""), own, turns, None, values.get("name", ""),
+              tuple(values.get("references", ())), values.get("answer_type", ""))  # fmt: skip
+    return row, values.get("picture", -1)

@@ -1,0 +1,190 @@
+"""Data in several files: which files a path means, whose split they are, and ArrayRecord files that are whole.
+
+expand("pairs-{08..10}.tar")                      ["pairs-08.tar", "pairs-09.tar", "pairs-10.tar"]
+split_of("data/train-00000-of-00002.parquet")     "train"
+split_of("default/validation/0000.parquet")       "validation"
+split_of("data-00000-of-00001.arrow")             ""
+"""
+
+import functools
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+from etils import epath
+
+from vlax.errors import VlaxError
+from vlax.storage.paths import join
+
+ARRAY_RECORD = r"\.array_?record(-\d+-of-\d+)?$"
+RANDOM_ACCESS = "readahead_buffer_size:0,max_parallelism:0"
+ALIASES = {"training": "train", "valid": "validation", "val": "validation", "dev": "validation", "testing": "test"}
+SPLITS = {"train", "validation", "test", *ALIASES}
+
+
+def expand(pattern: str) -> list[str]:
+    """The names that braces stand for: {000..010} counts with leading zeros, {a,b} lists."""
+    found = re.search(r"\{([^{}]*)\}", pattern)
+    if not found:
+        return [pattern]
+    head, tail = pattern[: found.start()], pattern[found.end() :]
+    ends = re.fullmatch(r"(\d+)\.\.(\d+)", found[1])
+    if ends and int(ends[1]) > int(ends[2]):
+        raise VlaxError(f"{pattern}: the range {{{found[1]}}} counts down; write {{{ends[2]}..{ends[1]}}}")
+    words = [f"{n:0{len(ends[1])}d}" for n in range(int(ends[1]), int(ends[2]) + 1)] if ends else found[1].split(",")
+    return [name for word in words for name in expand(f"{head}{word}{tail}")]
+
+
+def listed(base, path: str, kind: str, what: str) -> dict[str, epath.Path]:
+    """{name: file} that a file, a folder, a glob or braces mean, in the order of their names.
+
+    base  what a relative path is relative to
+    kind  pattern of the file names that are taken from a folder; other files there are not looked at
+    what  names them in an error: "parquet or arrow"
+
+    Names are relative to the folder that the path begins with, so that the same files elsewhere have the same names.
+    """
+    top = str(join(base, path))
+    if "{" in top:
+        files = [epath.Path(name) for name in expand(top)]
+        missing = [file for file in files if not file.exists()]
+        if missing:
+            raise VlaxError(
+                f"{path}: there is no file {missing[0]} ({len(missing)} of {len(files)} are missing); mend the range"
+            )
+        root = top[: top.index("{")].rpartition("/")[0]
+        return {str(file)[len(root) :].lstrip("/"): file for file in files}
+    if re.search(r"[*?\[]", top):
+        parts = top.split("/")
+        at = next(i for i, part in enumerate(parts) if re.search(r"[*?\[]", part))
+        root, files = epath.Path("/".join(parts[:at]) or "."), []
+        files = [file for file in root.glob("/".join(parts[at:])) if not file.is_dir()]
+    else:
+        root = epath.Path(top)
+        if not root.exists():
+            raise VlaxError(
+                f"there is no file or folder {root}; mend the path in the data source or --config.run.data_root=DIR"
+            )
+        if not root.is_dir():
+            return {root.name: root}
+        found = [file for depth in ("*", "*/*", "*/*/*") for file in root.glob(depth)]  # "**" is refused for object stores
+        files = [file for file in found if re.search(kind, file.name) and not file.name.startswith((".", "cache-"))]
+    if not files:
+        raise VlaxError(f"{root} holds no {what} files ({path}); give the folder that does, or one file")
+    return {str(file)[len(str(root)) :].lstrip("/"): file for file in sorted(files, key=str)}
+
+
+def split_of(name: str) -> str:
+    """The split that a file's name tells, or the nearest folder above it; "" where neither does."""
+    *folders, file = name.split("/")
+    sharded = re.match(r"(.+?)-\d+-of-\d+", file)
+    if sharded and sharded[1] != "data":
+        return sharded[1]
+    for part in (re.sub(r"\.\w+$", "", file), *reversed(folders)):
+        known = [word for word in re.split(r"[^a-z]+", part.lower()) if word in SPLITS]
+        if known:
+            return known[0]
+    return ""
+
+
+def of_split(files: dict[str, epath.Path], split: str, where: str) -> dict[str, epath.Path]:
+    """The files of one split; without a split all, which must then be of one. val, valid, dev and validation are one name."""
+    by_split = {name: split_of(name) for name in files}
+    splits = sorted(set(by_split.values()) - {""})
+    if not split:
+        if len(splits) > 1:
+            raise VlaxError(f"{where} holds the splits {', '.join(splits)}; name one: split={splits[0]!r}")
+        return files
+    chosen = {n: f for n, f in files.items() if by_split[n] == split}
+    chosen = chosen or {n: f for n, f in files.items() if ALIASES.get(by_split[n], by_split[n]) == ALIASES.get(split, split)}
+    if not chosen:
+        said = f"it holds {', '.join(splits)}" if splits else "its file names tell no split: leave split out"
+        raise VlaxError(f"{where} has no files of the split {split!r}; {said}")
+    return chosen
+
+
+def local(path: epath.Path) -> str:
+    """What C++ readers and memory maps open: they know no object store, so a remote file is copied, once, to the temporary
+    folder of this host (TMPDIR says where that is)."""
+    if "://" not in str(path):
+        return str(path)
+    stat = path.stat()
+    key = hashlib.sha256(f"{path} {stat.length} {stat.mtime}".encode()).hexdigest()[:16]
+    target = Path(tempfile.gettempdir()) / "vlax-shards" / f"{key}-{path.name}"
+    if not target.exists():
+        target.parent.mkdir(exist_ok=True)
+        with path.open("rb") as source, tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as copy:
+            shutil.copyfileobj(source, copy, 1 << 22)
+        os.replace(copy.name, target)  # whole or not there: processes of one host may meet here
+    return str(target)
+
+
+@functools.lru_cache(maxsize=512)
+def reader(path: str) -> ArrayRecordReader:
+    """An ArrayRecord file for random access by any thread; kept open. VlaxError unless it is there and whole."""
+    if not os.path.exists(path):
+        raise VlaxError(f"there is no file {path}; mend the path, or prepare or copy the data again")
+    opened = ArrayRecordReader(path, options=RANDOM_ACCESS)
+    if not opened.ok():
+        raise VlaxError(f"{path} is not a whole ArrayRecord file; copy or prepare it again")
+    return opened
+
+
+def record(path: str, at: int) -> bytes:
+    try:
+        return reader(path).read([at])[0]
+    except (RuntimeError, ValueError, IndexError) as error:
+        reason = str(error).split(";")[0]
+        raise VlaxError(f"{path}: record {at} cannot be read ({reason}); copy or prepare the file again") from None
+
+
+def records(path: str, step: int = 256) -> Iterable[bytes]:
+    """All records of a file in order, read `step` at a time."""
+    total = reader(path).num_records()
+    for begin in range(0, total, step):
+        try:
+            yield from reader(path).read(begin, min(begin + step, total))
+        except (RuntimeError, ValueError, IndexError) as error:
+            reason = str(error).split(";")[0]
+            raise VlaxError(
+                f"{path}: records from {begin} on cannot be read ({reason}); copy or prepare the file again"
+            ) from None
+
+
+def write(path: epath.Path, contents: Iterable[bytes], options: str) -> dict:
+    """An ArrayRecord file, there only when it is whole. {"file", "records", "bytes", "sha256"}.
+
+    It grows under a temporary name (beside its place, or in the temporary folder when its place is an object store, which
+    the writer does not know). The bytes depend on the records and the options alone.
+    """
+    remote = "://" in str(path)
+    part = Path(tempfile.mkdtemp()) / path.name if remote else Path(f"{path}.tmp")
+    writer, count = ArrayRecordWriter(str(part), options), 0
+    try:
+        for content in contents:
+            writer.write(content)
+            count += 1
+    finally:
+        writer.close()
+    if not part.exists():
+        raise VlaxError(f"{path} cannot be written; make its folder writable or choose another")
+    facts = {"file": path.name, "records": count, "bytes": part.stat().st_size, "sha256": sha256(epath.Path(part))}
+    if remote:
+        epath.Path(part).copy(path, overwrite=True)
+        shutil.rmtree(part.parent)
+    else:
+        os.replace(part, path)
+    return facts
+
+
+def sha256(path: epath.Path) -> str:
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()

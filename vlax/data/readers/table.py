@@ -1,0 +1,157 @@
+"""Tables of one's own: JSON lines, a JSON list, CSV or TSV with a header.
+
+    {"image": "a.jpg", "text": "a dog runs"}                                    Row(id="0", task="caption", ...)
+    {"image": "a.jpg", "question": "is it red?", "answer": "no"}                Row(id="1", task="question", ...)
+    {"image": "", "text": "dogs run"}                                           Row(id="2", image_id="", open_image=None, ...)
+    {"id": "q4", "image": "b.jpg", "question": "where?", "answers": ["here", "there", "here"], "answer_type": "other"}
+
+    image,text                       the same in CSV; `answers` is a JSON list there: "[""here"", ""there""]"
+    a.jpg,a dog runs
+
+The columns `id`, `answer` (the most frequent of `answers` then), `answers`, `answer_type` and `task` may be missing.
+"""
+
+import csv
+import dataclasses
+import io
+import json
+
+from etils import epath
+
+from vlax.data.readers.faults import STRICT, Faults
+from vlax.data.readers.files import FileSource, Item
+from vlax.data.readers.listed import listed, majority
+from vlax.data.readers.reading import known_columns
+from vlax.errors import VlaxError
+from vlax.rows import TASKS, Row, RowFault
+from vlax.storage.paths import join, read_file
+
+COLUMNS = ("image", "text", "question", "answer", "id", "answers", "answer_type", "task")
+SHAPE = (
+    'a table has the columns "image" and "text", or "image", "question" and "answer"; '
+    'others are named by columns={"text": "THEIR NAME", ...}'
+)
+
+
+class Table(FileSource):
+    """One row a line; to evaluate on, the captions of one picture are the references of one row.
+
+    images   the folder of the pictures; "": the table's own
+    task     what captions are for ("caption", "describe") or questions ("question", "chat"); "": caption and question
+    columns  {one of COLUMNS: its name in the file}
+    strip    what the file names in the table begin with and the folder `images` does not have
+    """
+
+    def __init__(self, path, images="", train: bool = True, task="", *, columns=None, strip="",
+                 base="", drop_image_ids=(), limit=None, faults=STRICT):  # fmt: skip
+        if task and task not in TASKS:
+            raise VlaxError(f"{path}: there is no task {task!r}; the tasks are {', '.join(TASKS)}")
+        columns = known_columns(path, columns, COLUMNS)
+        file = join(base, path)
+        name, content = f"table-{file.stem}", read_file(file)
+        found = table_rows(file, content, name, faults)
+        missing = sorted(name for name in columns.values() if name and found and not any(name in row for *_, row in found))
+        if missing:
+            raise VlaxError(f"{file} has no column {missing[0]!r} (it has: {', '.join(found[0][2])}); mend `columns`")
+        names = {column: columns.get(column, column) for column in COLUMNS}
+        items, tasks = [], {}
+        for at, where, row in found:
+            with faults.row(name, where):
+                item, own_task = _item(where, {key: row.get(column) for key, column in names.items()}, row, at, task, strip)
+                if item.id in tasks:
+                    way_out = "mend it, or number the rows with columns={'id': ''}"
+                    raise RowFault(f"{where}: the id {item.id} occurs twice; {way_out}", "duplicate id")
+                tasks[item.id] = own_task
+                items.append(item)
+        self._tasks = tasks
+        if not train:
+            items = _grouped(items, tasks)
+        extra = {"columns": columns, "strip": strip}
+        settings = {"kind": "table", "train": train} | {key: value for key, value in extra.items() if value}
+        first = next(iter(tasks.values()), "caption")
+        images = str(images) or str(epath.Path(path).parent)
+        super().__init__(name, task or first, images, base, settings, [content], items, drop_image_ids, limit)
+
+    def __getitem__(self, index: int) -> Row:
+        row = super().__getitem__(index)
+        return dataclasses.replace(row, task=self._tasks[row.id])
+
+
+def table_rows(path: epath.Path, content: bytes, name: str, faults: Faults) -> list[tuple[int, str, dict]]:
+    """(number, where, {column: value}) of every row: JSON, or text with a header and cells split by comma, tab or semicolon."""
+    if content.lstrip()[:1] in (b"{", b"["):
+        return listed(path, content, SHAPE, name, faults)
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise VlaxError(f"{path} is not UTF-8 text ({error}); export it as UTF-8") from None
+    header = text.split("\n", 1)[0]
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=max(",\t;", key=header.count), strict=True)
+    found = []
+    try:
+        for at, row in enumerate(reader):
+            where = f"{path}: line {reader.line_num}"
+            with faults.row(name, where):
+                if None in row or None in row.values():
+                    cells = sum(value is not None for key, value in row.items() if key is not None) + len(row.get(None, ()))
+                    way_out = "put texts with commas or line ends in double quotes"
+                    raise VlaxError(f"{where} has {cells} cells under {len(reader.fieldnames)} column names; {way_out}")
+                found.append((at, where, row))
+    except csv.Error as error:
+        raise VlaxError(f"{path}: line {reader.line_num} is not CSV ({error}); export it again") from None
+    return found
+
+
+def _item(where: str, row: dict, whole: dict, at: int, task: str, strip: str) -> tuple[Item, str]:
+    """(what is kept of a row, its task); `row` goes by our column names, `whole` by the file's."""
+    text = {key: _text(where, key, value) for key, value in row.items() if key != "answers"}
+    asks = bool(text["question"])
+    own = text["task"] or task or ("question" if asks else "caption")
+    if own not in TASKS or asks != (own in TASKS[2:]):
+        fits = ", ".join(TASKS[2:] if asks else TASKS[:2])
+        raise VlaxError(f"{where}: the task {own!r} does not fit a row {'with' if asks else 'without'} a question; use {fits}")
+    references = _references(where, row["answers"]) if asks else ()
+    answer = text["answer"] or majority(references) if asks else text["text"]
+    if not answer:
+        needed = "answer" if asks else "text (nor a question)"
+        there = ", ".join(map(str, whole)) or "none"
+        raise RowFault(f"{where} has no {needed}; its columns are {there}. {SHAPE}", "empty text")
+    if asks:
+        references = references or (answer,)
+    key, kind = text["id"] or str(at), text["answer_type"] or ("other" if asks else "")
+    return Item(key, text["image"], text["image"].removeprefix(strip), text["question"], answer, references, kind), own
+
+
+def _text(where: str, key: str, value) -> str:
+    """A cell as text with single blanks; numbers and true/false are spelt as JSON spells them."""
+    if isinstance(value, dict | list):
+        raise VlaxError(f'{where}: "{key}" is a {type(value).__name__}, not a text; {SHAPE}')
+    if isinstance(value, str):
+        return value.strip() if key == "image" else " ".join(value.split())
+    return "" if value is None else json.dumps(value)
+
+
+def _references(where: str, value) -> tuple[str, ...]:
+    """All annotators' answers: a list, or in CSV the JSON text of one."""
+    if isinstance(value, str) and value.strip():
+        try:
+            value = json.loads(value)
+        except ValueError:
+            raise VlaxError(f'{where}: "answers" is {value!r}; in CSV it is a JSON list such as ["yes", "no"]') from None
+    if not value:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(answer, str | int | float) for answer in value):
+        raise VlaxError(f'{where}: "answers" is {value!r}, not a list of texts; mend or remove the row')
+    return tuple(_text(where, "answers", answer) for answer in value)
+
+
+def _grouped(items: list[Item], tasks: dict[str, str]) -> list[Item]:
+    """Captions of one picture (and task) joined: the first row's id and answer, all of their texts as references."""
+    joined: dict[tuple, list[Item]] = {}
+    for item in items:
+        own = (item.id,) if item.question or not item.image_id else (item.image_id, tasks[item.id])
+        joined.setdefault(own, []).append(item)
+    return [
+        same[0] if same[0].question else same[0]._replace(references=tuple(item.answer for item in same))
+        for same in joined.values()
+    ]

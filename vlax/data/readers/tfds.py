@@ -1,0 +1,151 @@
+"""TensorFlow Datasets: a builder prepared as array_record, read without TensorFlow.
+
+    TfdsSource("coco_captions/2014/1.1.0", split="val")[0]    Row(id="train:17#0", image_id="17", task="caption", ...)
+
+The folder is the one that holds dataset_info.json and features.json. One prepared as tfrecord, the default of `tfds build`,
+knows no random access and is refused.
+"""
+
+import functools
+import io
+import json
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from etils import epath
+from PIL import Image
+
+from vlax.data.readers import records
+from vlax.data.readers.faults import STRICT
+from vlax.data.readers.files import FileSource, Item
+from vlax.data.readers.reading import decode_picture
+from vlax.errors import VlaxError
+from vlax.storage.paths import join
+
+
+class TfdsSource(FileSource):
+    """Rows of one split of a prepared builder, whose features are an image and texts named as in `records.NAMES`, such as
+    coco_captions' {"image", "captions": [{"text"}]} or {"image", "question", "answer"}.
+
+    split    any that tfds reads ("train", "train[:1000]"); may be left out where there is one
+    columns  {part: feature} for features of other names
+
+    An example has no columns: finding the texts reads the split once from end to end (in parallel; pictures stay encoded). For
+    sets of many GB use `prepare`, which keeps pictures and texts apart. The fingerprint covers the builder's name, version and
+    features, and the texts.
+    """
+
+    def __init__(self, path: str, images: str = "", train: bool = True, task: str = "", *, columns: Mapping | None = None,
+                 split: str = "", base="", drop_image_ids=(), limit=None, faults=STRICT):  # fmt: skip
+        self._folder = str(join(base, path))
+        _info.cache_clear()  # a folder of this name may hold other data now
+        _examples.cache_clear()
+        info = _info(self._folder)
+        splits = list(info.splits)
+        if not split and len(splits) != 1:
+            raise VlaxError(f"{self._folder} holds the splits {', '.join(splits)}; name one: split={splits[0]!r}")
+        self._split = split or splits[0]
+        fields = records.choose(list(info.features), columns, self._folder, picture=True)
+        if fields.image and not _is_image(info.features[fields.image]):
+            kind = type(info.features[fields.image]).__name__
+            way_out = "name the image feature: columns={'image': NAME}"
+            raise VlaxError(f"{self._folder}: the feature {fields.image!r} is no image but a {kind}; {way_out}")
+        self._image = fields.image
+        found = records.Collector(path, columns, task, train)
+        name = f"tfds-{info.name}-{self._split}"
+        for at, values in enumerate(self._texts(fields, list(info.features))):
+            where, of = f"{self._folder}: {self._split}:{at}", f"{self._split}:{at}"
+            with faults.row(name, where):
+                found.add(where, of, of if self._image else "", of if self._image else "", values)
+        names = [info.name, str(info.version), str(info.features), self._split]
+        settings = {"kind": "tfds", "train": train, "columns": sorted((columns or {}).items())}
+        digests = [json.dumps([*names, found.digest]).encode()]
+        super().__init__(name, found.task, images, base, settings, digests, records.unique(found.items), drop_image_ids, limit)
+
+    def _texts(self, fields: records.Fields, features: list[str]):
+        """The text features of every example in order; the others are left encoded and let go."""
+        examples = _examples(self._folder, self._split)
+        # Every feature's name stays, so that the parts are found again; the pictures' bytes do not.
+        others = dict.fromkeys(set(features) - set(fields.texts))
+
+        def read(begin: int) -> list[dict]:
+            chosen = (examples[at] for at in range(begin, min(begin + 64, len(examples))))
+            return [{**others, **{name: _plain(example[name]) for name in fields.texts}} for example in chosen]
+
+        with ThreadPoolExecutor(4) as pool:
+            for part in pool.map(read, range(0, len(examples), 64)):
+                yield from part
+
+    def picture(self, item: Item):
+        if not item.file_name:
+            return "", None
+        at = int(item.file_name.rsplit(":", 1)[1])
+        name = f"{self._folder}: {item.file_name}"
+        return name, functools.partial(open_example, self._folder, self._split, self._image, at, name, item.id)
+
+
+def open_example(folder: str, split: str, image: str, at: int, name: str, row_id: str) -> Image.Image:
+    return decode_picture(io.BytesIO(_examples(folder, split)[at][image]), name, row_id)
+
+
+def _builder(folder: str):
+    """The prepared builder of a folder; VlaxError, with the way to one, for what is none or knows no random access."""
+    try:
+        import tensorflow_datasets as tfds  # here, because few runs need it
+    except ImportError as error:
+        raise VlaxError(
+            f"{folder}: tensorflow_datasets cannot be imported ({error}); pip install tensorflow-datasets"
+        ) from None
+    if not (epath.Path(folder) / "dataset_info.json").exists():
+        below = [str(p.parent) for p in sorted(epath.Path(folder).glob("*/dataset_info.json"))]
+        below += [str(p.parent) for p in sorted(epath.Path(folder).glob("*/*/dataset_info.json"))]
+        way_out = f"perhaps {below[-1]}" if below else "give NAME/VERSION or NAME/CONFIG/VERSION below the tfds data_dir"
+        raise VlaxError(f"{folder} is no prepared tfds builder (it has no dataset_info.json); {way_out}")
+    try:
+        return tfds.builder_from_directory(folder)
+    except (ValueError, KeyError, OSError) as error:
+        raise VlaxError(f"{folder}: tfds cannot read this builder ({str(error).splitlines()[0]}); prepare it again") from None
+
+
+@functools.lru_cache(maxsize=32)
+def _info(folder: str):
+    info = _builder(folder).info
+    if info.file_format is None or info.file_format.value not in ("array_record", "parquet"):
+        name = info.file_format.value if info.file_format else "an unknown format"
+        way_out = (
+            f"prepare it again: tfds build {info.name} --file_format=array_record (most builders need tensorflow-cpu for that)"
+        )
+        raise VlaxError(f"{folder} is prepared as {name}, which has no random access; {way_out}")
+    return info
+
+
+@functools.lru_cache(maxsize=32)
+def _examples(folder: str, split: str):
+    """Random access to the examples of a split, pictures encoded; shared by threads."""
+    from tensorflow_datasets.core import decode
+
+    info = _info(folder)
+    skip = {name: decode.SkipDecoding() for name in info.features if _is_image(info.features[name])}
+    try:
+        return _builder(folder).as_data_source(split, decoders=skip or None)
+    except (ValueError, KeyError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise VlaxError(f"{folder} has no split {split!r} ({reason}); it holds {', '.join(info.splits)}") from None
+
+
+def _is_image(feature) -> bool:
+    return type(feature).__name__ == "Image"
+
+
+def _plain(value):
+    """numpy's and bytes as Python's own: texts, numbers, lists and dictionaries."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, Mapping):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,139 @@
+"""WebDataset: tar shards whose members belong together by their names up to the first dot.
+
+    00012.jpg + 00012.txt                                       ->  Row(id="pairs-000/00012#0", task="caption", ...)
+    00012.jpg + 00012.json {"question": "...", "answer": "..."}  ->  Row(id="pairs-000/00012", task="question", ...)
+
+A shard's headers and texts are scanned once, shards in parallel; a picture is then read from its place in the tar.
+"""
+
+import functools
+import io
+import json
+import tarfile
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+from etils import epath
+from PIL import Image
+
+from vlax.data.readers import records, shards
+from vlax.data.readers.faults import STRICT
+from vlax.data.readers.files import FileSource, Item
+from vlax.data.readers.reading import decode_picture
+from vlax.errors import VlaxError
+
+PICTURES = ("jpg", "jpeg", "png", "webp")
+TEXTS = ("txt", "json", "cls")
+COMPRESSED = {b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\xfd7zXZ": "unxz", b"\x28\xb5\x2f\xfd": "unzstd"}
+SHAPE = "a sample is KEY.jpg (jpeg, png, webp) with KEY.txt (a caption) or KEY.json (caption, or question and answer)"
+
+
+class Place(NamedTuple):
+    """Where a picture lies in its tar, in bytes."""
+
+    file: int
+    offset: int
+    size: int
+
+
+class WebDataset(FileSource):
+    """Rows of one tar, of a folder of them, or of a range "pairs-{000..010}.tar".
+
+    The text is that of KEY.json where there is one, with its fields named as in `records.NAMES` or by `columns`, else of
+    KEY.txt, else the class in KEY.cls. A sample without a picture is a row of text. The fingerprint covers names, sizes and
+    text of the shards.
+    """
+
+    def __init__(self, path: str, images: str = "", train: bool = True, task: str = "", *, columns: Mapping | None = None,
+                 split: str = "", base="", drop_image_ids=(), limit=None, faults=STRICT):  # fmt: skip
+        files = shards.listed(base, path, r"\.(tar(\.\w+)?|tgz)$", "tar")
+        files = shards.of_split(files, split, path)
+        self._files = [str(file) for file in files.values()]
+        self._places: dict[str, Place] = {}
+        name = "-".join(["webdataset", epath.Path(path).stem, *([split] if split else [])])
+        found = records.Collector(path, columns, task, train)
+        with ThreadPoolExecutor(8) as pool:
+            for at, (called, samples) in enumerate(zip(files, pool.map(scan, self._files), strict=True)):
+                top = self._files[at].removesuffix(called).rstrip("/")
+                for key, sample in samples.items():
+                    where, of = f"{top}: {called} {key}", f"{called.removesuffix('.tar')}/{key}"
+                    if "" in sample:
+                        self._places[of] = Place(at, *sample[""])
+                    picture = of if "" in sample else ""
+                    with faults.row(name, where):
+                        found.add(where, of, picture, picture, _values(where, sample))
+        sizes = [[called, file.stat().length] for called, file in files.items()]
+        settings = {"kind": "webdataset", "train": train, "split": split, "columns": sorted((columns or {}).items())}
+        digests = [json.dumps([sizes, found.digest]).encode()]
+        super().__init__(name, found.task, images, base, settings, digests, records.unique(found.items), drop_image_ids, limit)
+
+    def picture(self, item: Item):
+        if not item.file_name:
+            return "", None
+        place = self._places[item.file_name]
+        name = f"{self._files[place.file]}: {item.file_name}"
+        return name, functools.partial(open_member, self._files[place.file], place.offset, place.size, name, item.id)
+
+
+def open_member(file: str, offset: int, size: int, name: str, row_id: str) -> Image.Image:
+    with epath.Path(file).open("rb") as tar:
+        tar.seek(offset)
+        return decode_picture(io.BytesIO(tar.read(size)), name, row_id)
+
+
+def scan(file: str) -> dict[str, dict]:
+    """The samples of a tar in order: {key: {"txt": bytes, "json": bytes, "": (offset, size) of the picture}}.
+
+    VlaxError for a compressed tar, in which no picture can be found without unpacking all before it, and for one that is cut
+    off: Python's tarfile takes a damaged header for the end.
+    """
+    samples: dict[str, dict] = {}
+    with epath.Path(file).open("rb") as opened:
+        start = opened.read(8)
+        for magic, tool in COMPRESSED.items():
+            if start.startswith(magic):
+                way_out = f"unpack the tar itself ({tool} {epath.Path(file).name}): its pictures are compressed already"
+                raise VlaxError(f"{file} is compressed, and pictures cannot be read from the middle of it; {way_out}")
+        opened.seek(0)
+        end = 0
+        try:
+            with tarfile.open(fileobj=opened, mode="r:") as tar:
+                for member in tar:
+                    end = member.offset_data + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+                    folder, _, name = member.name.rpartition("/")
+                    stem, _, extension = name.partition(".")
+                    if not member.isfile() or not stem:
+                        continue
+                    sample = samples.setdefault(f"{folder}/{stem}".removeprefix("./").lstrip("/"), {})
+                    kind = extension.lower()
+                    if kind in PICTURES:
+                        sample.setdefault("", (member.offset_data, member.size))
+                    elif kind in TEXTS:
+                        sample[kind] = tar.extractfile(member).read()
+        except (tarfile.TarError, OSError) as error:
+            raise VlaxError(f"{file} is not a whole tar ({error}); fetch it again") from None
+        opened.seek(end)
+        if any(opened.read(2 * tarfile.BLOCKSIZE)):
+            raise VlaxError(f"{file} is damaged or cut off at byte {end}; fetch it again")
+    samples = {key: sample for key, sample in samples.items() if sample}
+    if not samples:
+        raise VlaxError(f"{file} holds no samples; {SHAPE}")
+    return samples
+
+
+def _values(where: str, sample: dict) -> dict:
+    """The fields of a sample: of its JSON, else its caption, else its class."""
+    try:
+        if "json" in sample:
+            values = json.loads(sample["json"])
+            if not isinstance(values, dict):
+                raise VlaxError(f"{where}.json holds a {type(values).__name__}, not an object; {SHAPE}")
+            has_text = any(name in values for part in ("text", "question") for name in records.NAMES[part])
+            return values if has_text or "txt" not in sample else {**values, "caption": sample["txt"].decode()}
+        for kind in ("txt", "cls"):
+            if kind in sample:
+                return {"caption": sample[kind].decode()}
+    except ValueError as error:
+        raise VlaxError(f"{where}: its text is not UTF-8 or not JSON ({error}); mend or remove the sample") from None
+    raise VlaxError(f"{where} has no text; {SHAPE}")

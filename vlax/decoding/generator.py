@@ -1,0 +1,222 @@
+"""Decoding with a static key/value cache: greedy, sampling, beam search (`beam.py`) and answers from a list (`constrain.py`).
+
+Cache slots are [I image | P prompt | generated]; the token generated at step t lies in slot I + P + t and takes the position
+after its row's last prompt token plus t, so the padding of the prompt costs slots and no positions. The prefix runs once,
+under the model's own mask kind; a generated token sees every valid prefix slot, all earlier generated tokens and itself.
+
+    one row, two image tokens (i), three prompt slots with one pad, two generated tokens (a, b)
+    slot        i  i  p  p  -  a  b
+    position    0  1  2  3  0  4  5
+    b sees      1  1  1  1  0  1  1
+
+Two programs are compiled for each shape (B, P): the prefill, and a chunk of steps that Python repeats until every row is done.
+Axis letters: B batch, I image tokens, P prompt slots, S = I + P, C capacity of the cache, V vocabulary.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from vlax import masks
+from vlax.decoding import beam, constrain
+from vlax.decoding.options import DecodeConfig
+from vlax.errors import VlaxError
+from vlax.models.vlm import VLM, VLMConfig
+from vlax.params import groups
+
+
+def sample(logits: jax.Array, row: jax.Array, t: jax.Array, config: DecodeConfig) -> jax.Array:
+    """int32[B]: one token a row from softmax(logits / temperature), cut to the nucleus. logits f32[B,V], row int32[B].
+
+    The key of a row is folded from (seed, row id, t): what it draws depends neither on its slot nor on its batch mates. Tokens
+    that tie with the last one of the nucleus belong to it.
+    """
+    logits = logits / config.temperature
+    if config.top_p < 1:
+        ordered = jnp.flip(jnp.sort(logits, axis=-1), axis=-1)
+        share = jax.nn.softmax(ordered, axis=-1)
+        inside = jnp.cumsum(share, axis=-1) - share < config.top_p
+        least = jnp.where(inside, ordered, jnp.inf).min(-1, keepdims=True)
+        logits = jnp.where(logits < least, -jnp.inf, logits)
+    key = jax.random.key(config.seed)
+    keys = jax.vmap(lambda r: jax.random.fold_in(jax.random.fold_in(key, r), t))(row)
+    return jax.vmap(jax.random.categorical)(keys, logits).astype(jnp.int32)
+
+
+class Generator:
+    """Compiled decoding of one model: `generate(params, batch) -> (tokens, scores)`.
+
+    batch: `tokens, segment, example int32[B,P]` with the prompt alone, right-padded with segment 0; `image uint8[B,1,H,W,3]`
+    unless the model has no tower; `has_image bool[B,1]`; `row int32[B,1]`. A filler row (example all 0) counts as done.
+    Returns tokens int32[B,max_new_tokens], pad_id after EOS, and scores f32[B]: the sum of the log-probabilities of a row's
+    tokens, EOS included, under the model itself (temperature 1, whole vocabulary). A row's tokens depend neither on its slot
+    nor on its batch mates while B and P stay the same; logits are not bit-equal across batch sizes.
+    trie: greedy decoding takes its edges only. Parameters and batch may be sharded over a mesh.
+    Raises VlaxError for packed rows and for too short a position table.
+    """
+
+    def __init__(
+        self,
+        graphdef: nnx.GraphDef,
+        model: VLMConfig,
+        decode: DecodeConfig,
+        eos_id: int,
+        pad_id: int,
+        trie: constrain.Trie | None = None,
+    ):
+        if not 0 <= eos_id < model.decoder.vocab_size:
+            raise VlaxError(f"decoding: eos_id={eos_id} is no token of a vocabulary of {model.decoder.vocab_size}")
+        self.graphdef, self.model, self.decode = graphdef, model, decode
+        self.eos_id, self.pad_id, self.trie = eos_id, pad_id, trie
+        # The prefill chooses the first token, so one step fewer than tokens; equal chunks keep the overshoot small.
+        steps = decode.max_new_tokens - 1
+        self._chunks = -(-steps // decode.chunk)
+        self._chunk_steps = -(-steps // max(self._chunks, 1))
+        self._start = jax.jit(self._start_impl)
+        self._advance = jax.jit(self._advance_impl, donate_argnums=2)
+        self._forced = jax.jit(self._forced_impl)
+        self._likelihood = jax.jit(self._likelihood_impl)
+
+    def __call__(self, params: groups.Params, batch: dict) -> tuple[jax.Array, jax.Array]:
+        view, state = self._start(params, self._inputs(batch), self.trie)
+        for _ in range(self._chunks):
+            if state["done"]:
+                break
+            state = self._advance(params, view, state, self.trie)
+        if self.decode.num_beams > 1:
+            return state["best_tokens"], state["best_logp"]
+        return state["tokens"], state["scores"]
+
+    def forced_logits(self, params: groups.Params, batch: dict, answers: jax.Array) -> jax.Array:
+        """f32[B,A,V]: what the cached path predicts for each answer token, given those before it.
+
+        answers: int32[B,A], A at most max_new_tokens. The same numbers, up to rounding, as `VLM.__call__` on [prompt | answer].
+        """
+        self._check_room(answers)
+        return self._forced(params, self._inputs(batch), answers)
+
+    def likelihood(self, params: groups.Params, batch: dict, answers: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """(f32[B,A], bool[B,A]) of A alternatives a row, int32[A,B,L], padded after EOS: the sum of the log-probabilities of
+        each, EOS included, under the model itself, and whether greedy decoding would write it. One prefill serves all."""
+        self._check_room(answers)
+        return self._likelihood(params, self._inputs(batch), answers)
+
+    def _check_room(self, answers: jax.Array) -> None:
+        if answers.shape[-1] > self.decode.max_new_tokens:
+            raise VlaxError(f"{answers.shape[-1]} answer tokens do not fit max_new_tokens={self.decode.max_new_tokens}")
+
+    def _inputs(self, batch: dict) -> dict:
+        """The entries that decoding reads, checked while shapes are still known to be wrong for free."""
+        size = self.model.tokens_per_image + batch["tokens"].shape[1]
+        if batch["has_image"].shape[1] != 1:
+            raise VlaxError(f"decoding takes one example a row, not {batch['has_image'].shape[1]} packed image slots")
+        needed, table = size + self.decode.max_new_tokens - 1, self.model.decoder.max_positions
+        if self.model.decoder.rope_theta is None and needed > table:
+            raise VlaxError(
+                f"decoding needs {needed} positions ({size} of image and prompt) and the model has {table}; "
+                "lower max_new_tokens or shorten the prompt"
+            )
+        names = ("tokens", "segment", "example", "has_image", "row", *(["image"] if self.model.vision is not None else []))
+        return {name: batch[name] for name in names}
+
+    def _prefill(self, model: VLM, batch: dict):
+        """(logits f32[B,V] after the last prompt token, cache, view): [image | prompt] through the decoder once.
+
+        view: what later steps must know of the prefix: `visible bool[B,S]`, `positions int32[B,S]`, `start int32[B]`, the
+        position of the first generated token.
+        """
+        image_tokens, room = self.model.tokens_per_image, ((0, 0), (0, self.decode.max_new_tokens - 1))
+        embeddings, positions, mask = model.sequence(batch)
+        cache = model.decoder.empty_cache(embeddings.shape[0], embeddings.shape[1] + room[1][1])
+        hidden, _, cache = model.decoder.trace(
+            embeddings, positions, jnp.pad(mask, ((0, 0), *room)), cache, 0, jnp.pad(positions, room)
+        )
+        last = jnp.maximum(image_tokens + (batch["example"] > 0).sum(-1, keepdims=True) - 1, 0)
+        # The head on one position: at V = 150 k it is the largest product of the prefill.
+        logits = model.decoder.logits(jnp.take_along_axis(hidden, last[..., None], axis=1)[:, 0])
+        view = {
+            "visible": masks.sequence_examples(batch["example"], batch["has_image"], image_tokens) > 0,
+            "positions": positions,
+            "start": jnp.take_along_axis(positions, last, axis=1)[:, 0] + 1,
+        }
+        return logits, cache, view
+
+    def _feed(self, model: VLM, token: jax.Array, index: jax.Array, cache: list, view: dict):
+        """(logits f32[R,V], cache) after generated token number `index`, int32[R], went through the decoder."""
+        generated = jnp.arange(self.decode.max_new_tokens - 1, dtype=jnp.int32)
+        rows, size = view["visible"].shape
+        visible = jnp.concatenate([view["visible"], jnp.broadcast_to(generated <= index, (rows, generated.size))], axis=1)
+        positions = jnp.concatenate([view["positions"], view["start"][:, None] + generated], axis=1)
+        x, now = model.decoder.embed(token[:, None]), (view["start"] + index)[:, None]
+        hidden, _, cache = model.decoder.trace(x, now, visible[:, None], cache, size + index, positions)
+        return model.decoder.logits(hidden[:, 0]), cache
+
+    def _choose(self, state: dict, logits: jax.Array, row: jax.Array, trie: constrain.Trie | None) -> dict:
+        """State after token t is chosen from f32[R,V]; rows that are done write pads and add nothing to their score."""
+        t, finished, c = state["t"], state["finished"], self.decode
+        node = state["node"]
+        if trie is not None:
+            token, node = constrain.choose(trie, node, logits)
+        else:
+            token = sample(logits, row, t, c) if c.temperature > 0 else jnp.argmax(logits, axis=-1).astype(jnp.int32)
+        logp = jnp.take_along_axis(logits, token[:, None], axis=-1)[:, 0] - jax.nn.logsumexp(logits, axis=-1)
+        return {
+            "node": node,
+            "last": token,
+            "tokens": state["tokens"].at[:, t].set(jnp.where(finished, self.pad_id, token), mode="drop"),
+            "scores": state["scores"] + jnp.where(finished, 0.0, logp),
+            "finished": finished | (token == self.eos_id) | (t >= c.max_new_tokens - 1),
+        }
+
+    def _next(self, state: dict, logits: jax.Array, cache: list, view: dict, trie: constrain.Trie | None) -> dict:
+        c = self.decode
+        if c.num_beams > 1:
+            new, parent = beam.choose(state, logits, self.eos_id, c.max_new_tokens, c.length_penalty)
+            cache = beam.reorder(cache, parent, view["visible"].shape[1])
+        else:
+            new = self._choose(state, logits, view["row"], trie)
+        return {**new, "cache": cache, "t": state["t"] + 1, "done": new["finished"].all()}
+
+    def _start_impl(self, params, batch, trie):
+        logits, cache, view = self._prefill(groups.rebuild(self.graphdef, params), batch)
+        rows, c = logits.shape[0], self.decode
+        state = {"t": jnp.zeros((), jnp.int32), "finished": (batch["example"] == 0).all(-1)}
+        pads = jnp.full((rows, c.max_new_tokens), self.pad_id, jnp.int32)
+        if c.num_beams > 1:
+            state |= beam.start(pads, c.num_beams)
+            # The prefill ran on B rows; only now do the beams of a row get a copy each.
+            repeat = functools.partial(jnp.repeat, repeats=c.num_beams, axis=0)
+            logits, cache, view = jax.tree.map(repeat, (logits, cache, view))
+        else:
+            state |= {"tokens": pads, "scores": jnp.zeros(rows, jnp.float32), "node": jnp.zeros(rows, jnp.int32)}
+        view["row"] = batch["row"][:, 0]
+        return view, self._next(state, logits, cache, view, trie)
+
+    def _advance_impl(self, params, view, state, trie):
+        model = groups.rebuild(self.graphdef, params)
+
+        def step(state, _):
+            # In the steps of the last chunk beyond max_new_tokens all rows are done: the index only has to stay in range.
+            index = jnp.minimum(state["t"], self.decode.max_new_tokens - 1) - 1
+            logits, cache = self._feed(model, state["last"], index, state["cache"], view)
+            return self._next(state, logits, cache, view, trie), None
+
+        return jax.lax.scan(step, state, length=self._chunk_steps)[0]
+
+    def _forced_impl(self, params, batch, answers):
+        model = groups.rebuild(self.graphdef, params)
+        first, cache, view = self._prefill(model, batch)
+
+        def step(cache, fed):
+            logits, cache = self._feed(model, *fed, cache, view)
+            return cache, logits
+
+        indices = jnp.arange(answers.shape[1] - 1, dtype=jnp.int32)
+        _, rest = jax.lax.scan(step, cache, (answers[:, :-1].T, indices))
+        return jnp.concatenate([first[:, None], rest.transpose(1, 0, 2)], axis=1)
+
+    def _likelihood_impl(self, params, batch, answers):
+        model = groups.rebuild(self.graphdef, params)
+        return constrain.likelihood(model.decoder, *self._prefill(model, batch), answers, self.eos_id)

@@ -1,0 +1,128 @@
+"""Text from pictures and prompts, in batches of one physical size, so that a row's answer does not depend on its company."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import jax
+import numpy as np
+
+from vlax.data.batches.pipeline import filler
+from vlax.decoding import constrain
+from vlax.decoding.generator import Generator
+from vlax.decoding.options import DecodeConfig
+from vlax.errors import VlaxError
+from vlax.masks import PROMPT
+from vlax.models.vlm import VLMConfig
+from vlax.params import groups, sharding
+from vlax.text.prompts import Encoder
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """One prompt, with a resized picture uint8[H,W,3] or None. `row` seeds sampling."""
+
+    prompt: Sequence[int]
+    image: np.ndarray | None
+    row: int = 0
+
+
+class Predictor:
+    """Batched decoding of one model. Every call of the compiled programs has `batch_size` rows, filler included.
+
+    answers: the only texts there are (see `constrain.py`), chosen `by` "trie" or "likelihood"; none: any text. With answers,
+    `max_new_tokens` is what the longest of them takes. VlaxError for answers or `decode` that do not go together.
+    """
+
+    def __init__(
+        self,
+        graphdef,
+        config: VLMConfig,
+        encoder: Encoder,
+        decode: DecodeConfig,
+        batch_size: int,
+        mesh,
+        answers: Sequence[str] = (),
+        by: str = "trie",
+    ):
+        shards = mesh.shape["data"] * mesh.shape["fsdp"]
+        self.config, self.encoder, self.mesh = config, encoder, mesh
+        self.batch_size = -(-batch_size // shards) * shards
+        self.answers, self.by, trie = None, by, None
+        if len(answers):
+            constrain.check(decode, by)
+            self.answers = constrain.AnswerList.make(encoder, answers)
+            decode = dataclasses.replace(decode, max_new_tokens=self.answers.tokens.shape[1])
+            trie = self.answers.trie if by == "trie" else None
+        self.decode, tokenizer = decode, encoder.tokenizer
+        self.generate = Generator(graphdef, config, decode, tokenizer.eos_token_id, tokenizer.pad_token_id, trie)
+
+    def batch(self, requests: Sequence[Request], length: int) -> dict[str, np.ndarray]:
+        """The batch contract's arrays for at most batch_size prompts, padded to `length` text slots."""
+        out = filler(self.batch_size, length, self.config.preprocess, self.encoder)
+        for i, request in enumerate(requests):
+            size = len(request.prompt)
+            if request.image is not None and self.config.vision:
+                out["image"][i, 0], out["has_image"][i, 0] = request.image, True
+            out["tokens"][i, :size], out["segment"][i, :size], out["example"][i, :size] = request.prompt, PROMPT, 1
+            out["row"][i, 0] = request.row
+        return out
+
+    def place(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+        """This host's share of a physical batch, which every host has whole, on its devices."""
+        hosts, host = jax.process_count(), jax.process_index()
+        share = self.batch_size // hosts
+        return sharding.put_batch({k: v[host * share : (host + 1) * share] for k, v in batch.items()}, self.mesh)
+
+    def length(self, requests: Sequence[Request], length: int = 0) -> int:
+        """Prompt slots: `length`, or as many as the longest prompt takes, rounded up to a multiple of 16."""
+        longest = max((len(r.prompt) for r in requests), default=1)
+        length = length or -(-longest // 16) * 16
+        if longest > length:
+            raise VlaxError(f"a prompt has {longest} tokens; there are {length} slots")
+        return length
+
+    def tokens(self, params: groups.Params, requests: Sequence[Request], length: int = 0) -> Iterator[np.ndarray]:
+        """Yields int32[n,max_new_tokens] for one physical batch of n requests after another, in order: the ids of each
+        answer, its EOS included where it came to one, then pads. length: as in the method `length`."""
+        length = self.length(requests, length)
+        for begin in range(0, len(requests), self.batch_size):
+            part = requests[begin : begin + self.batch_size]
+            if self.answers is not None and self.by == "likelihood":
+                each = self.answers.tokens[:, None]  # the same alternatives in every row
+                alternatives = np.broadcast_to(each, (len(each), self.batch_size, each.shape[-1]))
+                sums, _ = self.score(params, part, alternatives, length)
+                yield self.answers.tokens[sums.argmax(-1)]
+                continue
+            with jax.set_mesh(self.mesh):
+                tokens, _ = self.generate(params, self.place(self.batch(part, length)))
+            yield gather(tokens)[: len(part)]
+
+    def score(
+        self, params: groups.Params, requests: Sequence[Request], answers: np.ndarray, length: int = 0
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """`Generator.likelihood` of at most batch_size requests (n) and A alternatives each: f32[n,A], bool[n,A].
+
+        answers: int32[A,batch_size,L], padded after EOS. length: as in the method `length`.
+        """
+        with jax.set_mesh(self.mesh):
+            batch = self.place(self.batch(requests, self.length(requests, length)))
+            sums, greedy = self.generate.likelihood(params, batch, answers)
+        return gather(sums)[: len(requests)], gather(greedy)[: len(requests)]
+
+    def texts(self, params: groups.Params, requests: Sequence[Request], length: int = 0) -> Iterator[list[str]]:
+        """Yields the texts of one physical batch after another, in order; an answer of a list as the list gives it."""
+        for tokens in self.tokens(params, requests, length):
+            yield [self.text(row) for row in tokens]
+
+    def text(self, tokens: np.ndarray) -> str:
+        """The text of one row of `tokens`."""
+        return self.encoder.decode(tokens) if self.answers is None else self.answers.text(tokens)
+
+
+def gather(array: jax.Array) -> np.ndarray:
+    """A batch-sharded array of any number of processes, whole, on every host."""
+    if jax.process_count() == 1:
+        return np.asarray(array)
+    from jax.experimental import multihost_utils
+
+    return np.asarray(multihost_utils.process_allgather(array, tiled=True))

@@ -1,0 +1,126 @@
+"""Where the decoder looks while it writes: for each token of an answer, its attention over the image grid.
+
+    answer_attention(model, [request], ["red"])  ->  [[("red", f32[h,w]), ("<end>", f32[h,w])]]
+
+The map of a token is the attention of the position that predicts it (the prompt's last token for the first one), to the
+image tokens, mean over heads and layers, divided by its sum over the image. It says where the model looked, and not why it
+answered: attention is no attribution (Jain and Wallace, arXiv 1902.10186).
+Axis letters: B batch, A answer tokens, I image tokens, S sequence, H heads, h x w = I the grid that reaches the decoder.
+"""
+
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vlax.decoding import constrain
+from vlax.decoding.options import DecodeConfig
+from vlax.decoding.predict import Request, gather
+from vlax.errors import VlaxError
+from vlax.masks import ANSWER
+from vlax.model.api import Model
+from vlax.models.vlm import VLMConfig
+from vlax.params import groups
+
+BATCH = 8  # rows of a physical batch: the reference path holds [B,H,S,S] of a layer
+END = "<end>"
+
+
+def grid(config: VLMConfig) -> tuple[int, int]:
+    """(h, w) of the image tokens in the decoder's sequence, in reading order. Class token and registers are not among them."""
+    side = config.vision.grid // config.projector.pixel_shuffle
+    if side * side != config.tokens_per_image:
+        raise VlaxError(f"{config.tokens_per_image} image tokens are no {side} x {side} grid: there is no map to draw")
+    return side, side
+
+
+def answer_attention(
+    model: Model, requests: Sequence[Request], texts: Sequence[str | Sequence[int]]
+) -> list[list[tuple[str, np.ndarray]]]:
+    """For each request one (token as text, f32[h,w] of sum 1) a token of its answer, EOS included; [] without an image.
+
+    texts: the answers, as text or as the ids that `Predictor.tokens` yields (a text need not tokenise into the ids that
+    were generated). A map is all zeros where a sliding window lets a token see nothing of the image.
+    VlaxError when there are not as many texts as requests.
+    """
+    if len(requests) != len(texts):
+        raise VlaxError(f"{len(requests)} requests and {len(texts)} answers; give one answer a request")
+    found: list[list[tuple[str, np.ndarray]]] = [[] for _ in requests]
+    wanted = [i for i, request in enumerate(requests) if request.image is not None and model.config.vision is not None]
+    if not wanted:
+        return found
+    height, width = grid(model.config)
+    heads = [list(requests[i].prompt) for i in wanted]
+    tails = [_ids(model, texts[i]) for i in wanted]
+    room = -(-max(1, *map(len, tails)) // 8) * 8
+    length = -(-max(len(head) + len(tail) for head, tail in zip(heads, tails, strict=True)) // 16) * 16
+    size = model.predictor(DecodeConfig(1), BATCH).batch_size
+    for begin in range(0, len(wanted), size):
+        part = slice(begin, begin + size)
+        maps = _maps(model, [requests[i] for i in wanted[part]], heads[part], tails[part], length, room)
+        for row, (i, tail) in enumerate(zip(wanted[part], tails[part], strict=True)):
+            each = maps[row, : len(tail)].reshape(-1, height, width)
+            found[i] = list(zip(pieces(model.encoder.tokenizer, tail), each, strict=True))
+    return found
+
+
+def _maps(model: Model, requests, heads, tails, length: int, room: int) -> np.ndarray:
+    """f32[B,room,I] of one physical batch; positions beyond an answer repeat its last one."""
+    predictor = model.predictor(DecodeConfig(1), BATCH)
+    rows = [
+        Request([*head, *tail], request.image, request.row) for request, head, tail in zip(requests, heads, tails, strict=True)
+    ]
+    batch = predictor.batch(rows, length)
+    batch["query"] = np.zeros((predictor.batch_size, room), np.int32)
+    for row, (head, tail) in enumerate(zip(heads, tails, strict=True)):
+        batch["segment"][row, len(head) : len(head) + len(tail)] = ANSWER
+        steps = np.minimum(np.arange(room), len(tail) - 1)
+        batch["query"][row] = model.config.tokens_per_image + len(head) - 1 + steps
+    with jax.set_mesh(model.mesh):
+        return gather(_program(model.graphdef)(model.params, predictor.place(batch)))
+
+
+@functools.lru_cache(maxsize=4)
+def _program(graphdef):
+    """The jitted (params, batch) -> f32[B,A,I]. Heads and layers are reduced inside: [L,B,H,S,S] never exists."""
+
+    def program(params, batch):
+        model = groups.rebuild(graphdef, params)
+        images, query = model.config.tokens_per_image, batch["query"][:, None, :, None]
+        weights = model.decoder.trace(*model.sequence(batch))[1]
+        mean = sum(jnp.take_along_axis(w[..., :images], query, axis=2).mean(1) for w in weights) / len(weights)
+        total = mean.sum(-1, keepdims=True)
+        return jnp.where(total > 0, mean / jnp.where(total > 0, total, 1.0), 0.0)
+
+    return jax.jit(program)
+
+
+def _ids(model: Model, answer: str | Sequence[int]) -> list[int]:
+    """The ids of an answer: of its text, with EOS; or as given, up to its EOS or its first pad."""
+    if isinstance(answer, str):
+        return constrain.answer_ids(model.encoder, answer)
+    ids, tokenizer = [int(token) for token in answer], model.encoder.tokenizer
+    if tokenizer.eos_token_id in ids:
+        return ids[: ids.index(tokenizer.eos_token_id) + 1]
+    return ids[: ids.index(tokenizer.pad_token_id)] if tokenizer.pad_token_id in ids else ids
+
+
+def pieces(tokenizer, ids: Sequence[int]) -> list[str]:
+    """One readable text a token: what it adds to the text of those before it, outer spaces removed.
+
+    EOS is "<end>", a token that ends inside a character "…" (the one that completes it shows it), white space its escape.
+    """
+    out, shown = [], ""
+    for i, token in enumerate(ids):
+        if token == tokenizer.eos_token_id:
+            out.append(END)
+            continue
+        text = tokenizer.decode(ids[: i + 1], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        if text.endswith("\ufffd"):
+            out.append("…")
+            continue
+        new, shown = text[len(shown) :] if text.startswith(shown) else tokenizer.decode([token]), text
+        out.append(new.strip() or (new.encode("unicode_escape").decode().replace(" ", "␣") or "…"))
+    return out

@@ -1,0 +1,58 @@
+"""The page of the report: template, style, script and data as one HTML text that may load nothing.
+
+The content security policy names the hashes of the one style and the one script and forbids the rest: should words of a model
+ever reach the page as markup, they would neither run nor load anything.
+"""
+
+import base64
+import hashlib
+import html
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+_TEMPLATE = Path(__file__).parent / "template"
+# One after the other in one function scope; the last one starts.
+_SCRIPTS = ("base.js", "scores.js", "protocol.js", "attention.js", "cards.js", "samples.js", "report.js")
+
+
+def page(title: str, subtitle: str, protocol_hash: str, data: Mapping) -> str:
+    """HTML text. `data` is a JSON tree, which the script reads from an element that browsers do not execute."""
+    style = _read("report.css")
+    script = '\n(() => {\n"use strict";\n' + "\n".join(map(_read, _SCRIPTS)) + "})();\n"
+    parts = {
+        "policy": f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; "
+        "base-uri 'none'; form-action 'none'",
+        "title": _escape(title),
+        "subtitle": _escape(subtitle),
+        "hash": _escape(protocol_hash),
+        "style": style,
+        "script": script,
+        "data": embedded_json(data),
+    }
+    # One pass: a "{{data}}" inside of what is filled in stays as it is.
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _read("report.html"))
+
+
+def embedded_json(data: Mapping) -> str:
+    r"""JSON that may stand in a script element.
+
+    {"a": "</script><!--"}  ->  {"a":"\u003c/script>\u003c!--"}
+
+    Without "<" no end tag and no comment can begin. Only ASCII is written, so that half of a surrogate pair survives.
+    Raises ValueError for NaN and infinity.
+    """
+    return json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+
+
+def _read(name: str) -> str:
+    return (_TEMPLATE / name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _escape(text: str) -> str:
+    return html.escape(text.encode("utf-8", "replace").decode())

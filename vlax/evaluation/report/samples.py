@@ -1,0 +1,120 @@
+"""The rows that people look at: a contact sheet (samples.png) and the report (report.html) of one evaluation."""
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import jax
+
+from vlax.evaluation import runner, scoring
+from vlax.evaluation.report.attention import answer_attention
+from vlax.evaluation.report.report import ReportSample, write_report
+from vlax.evaluation.report.sheet import Sample, write_sheet
+
+SHEET = 12  # pictures
+
+
+def spread(lines: Sequence[Mapping], values: Mapping[str, float], count: int) -> list[Mapping]:
+    """`count` lines evenly spaced over those sorted from best to worst, so that the best and the worst are among them."""
+    ordered = sorted(lines, key=lambda line: (-values[line["id"]], line["id"]))
+    count = min(count, len(ordered))
+    return [ordered[round(i * (len(ordered) - 1) / max(1, count - 1))] for i in range(count)]
+
+
+def telling(lines: Sequence[Mapping], values: Mapping[str, float], count: int) -> list[Mapping]:
+    """`count` lines in their own order: a quarter the worst, a quarter the best, the others spread over what lies between."""
+    ordered = sorted(lines, key=lambda line: (-values[line["id"]], line["id"]))
+    if len(ordered) <= count:
+        return list(lines)
+    edge = max(1, count // 4)
+    middle = spread(ordered[edge:-edge], values, count - 2 * edge)
+    kept = {line["id"] for line in (*ordered[:edge], *middle, *ordered[-edge:])}
+    return [line for line in lines if line["id"] in kept]
+
+
+def sheet(mine, twin, scored: Mapping[str, Mapping]) -> None:
+    """samples.png of an `evaluate.Evaluation`: rows from best to worst, beside the blind twin's answers."""
+    cards: list[Sample] = []
+    for test in mine.sets:
+        values = _values(test, scored[test.name]["model"])
+        by_id = {row.id: row for row in test.rows}
+        twins = _by_id(twin.lines[test.name]) if twin else {}
+        for line in spread(mine.lines[test.name], values, max(1, SHEET // len(mine.sets))):
+            image = by_id[line["id"]].open_image
+            if image is not None:
+                cards.append(Sample(image(), line["question"], line["prediction"], tuple(line["references"][:2]),
+                                    values[line["id"]], twins.get(line["id"])))  # fmt: skip
+    if cards:
+        write_sheet(mine.directory / "samples.png", cards, mine.title, f"{_summary(mine)}; rows from best to worst")
+
+
+def report(mine, twin, scored: Mapping[str, Mapping], count: int, other=None, pairs: Mapping = {}, name="report.html") -> None:
+    """The HTML report of an `evaluate.Evaluation` with up to `count` rows a set, beside its twin's answers and those of another
+    evaluation (`compare.Kept`, with its `compare.Pair` by set)."""
+    rows: list[ReportSample] = []
+    for test in mine.sets:
+        lines, values = mine.lines[test.name], _values(test, scored[test.name]["model"])
+        twins = _by_id(twin.lines[test.name]) if twin else {}
+        chosen = telling([line for line in lines if line["id"] in values], values, count)
+        rows += _report_samples(mine, test, chosen, scored[test.name], twins, other, pairs.get(test.name))
+    against = None if other is None else {
+        "title": other.title, "sets": {name: other.scores["sets"][p.its_name] for name, p in pairs.items()},
+        "differences": {name: pair.differences for name, pair in pairs.items()},
+        "protocol": other.scores["protocol"],
+    }  # fmt: skip
+    notes = [f"The samples of {t.name} are {count:,} of {len(t.rows):,} rows: a quarter the worst, a quarter the best, "
+             "the others spread over what lies between." for t in mine.sets if len(t.rows) > count]  # fmt: skip
+    if mine.model and jax.process_count() > 1:
+        notes.append("Attention is drawn on one host: run eval.py there, and the predictions are read, not made again.")
+    sets = {test.name: mine.scores["sets"][test.name] for test in mine.sets}
+    write_report(mine.directory / name, title=mine.title, subtitle=_summary(mine), sets=sets,
+                 formulas=mine.scores["formulas"], protocol=mine.scores["protocol"], samples=rows, other=against,
+                 notes=notes)  # fmt: skip
+
+
+def _summary(mine) -> str:
+    headlines = {t.name: scoring.headline(t.suite) for t in mine.sets}
+    return ", ".join(f"{name} {m} {mine.scores['sets'][name][m]['score']:.3f}" for name, m in headlines.items())
+
+
+def _report_samples(mine, test, lines, scored, twins: Mapping, other, pair) -> list[ReportSample]:
+    model_scores, headline = scored["model"], scoring.headline(test.suite)
+    by_id = {row.id: row for row in test.rows}
+    twin_values = _values(test, scored["twin"]) if "twin" in scored else {}
+    others = _by_id(other.lines[pair.its_name]) if pair else {}
+    other_values = _values(test, pair.theirs) if pair else {}
+    ordered = [headline, *(m for m in model_scores.scores if m != headline)]
+    maps = _attention(mine.model, test, lines) if mine.model and jax.process_count() == 1 else [()] * len(lines)
+    out = []
+    for line, attention in zip(lines, maps, strict=True):
+        i, row = line["id"], by_id[line["id"]]
+        values = {m: model_scores.by_row[m][i] for m in ordered if i in model_scores.by_row[m]}
+        out.append(ReportSample(
+            test.name, i, _seen(mine.model, row), line["question"], line["prediction"], tuple(line["references"]),
+            line["answer_type"], values, twins.get(i), twin_values.get(i), others.get(i), other_values.get(i), tuple(attention),
+        ))  # fmt: skip
+    return out
+
+
+def _seen(model, row):
+    """The picture as the tower sees it from edge to edge: cropped where it is cropped there, in its own resolution."""
+    if row.open_image is None:
+        return None
+    image = row.open_image()
+    return model.config.preprocess.frame(image) if model and model.config.preprocess else image
+
+
+def _attention(model, test, lines):
+    by_id = {row.id: row for row in test.rows}
+    rows = [by_id[line["id"]] for line in lines]
+    with ThreadPoolExecutor(runner.THREADS) as pool:
+        asked = runner.requests(model, test, rows, pool)
+    return answer_attention(model, asked, [line["prediction"] for line in lines])
+
+
+def _values(test, scored: scoring.Scored) -> Mapping[str, float]:
+    """The headline's value of every row; rows that it says nothing about count 0."""
+    return scored.by_row[scoring.headline(test.suite)]
+
+
+def _by_id(lines) -> dict[str, str]:
+    return {line["id"]: line["prediction"] for line in lines}

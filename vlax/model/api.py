@@ -1,0 +1,144 @@
+"""The public model: `vlax.load(DIR)` gives a Model that captions, answers and scores."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from PIL import Image, UnidentifiedImageError
+
+from vlax.decoding import constrain
+from vlax.decoding.options import DecodeConfig
+from vlax.decoding.predict import Predictor, Request, gather
+from vlax.errors import VlaxError
+from vlax.masks import ANSWER
+from vlax.model import exports
+from vlax.models.build import DTYPES, abstract_model
+from vlax.models.vlm import VLMConfig
+from vlax.params import groups, sharding
+from vlax.text.prompts import Encoder
+
+
+@dataclasses.dataclass(eq=False)
+class Model:
+    """A vision-language model ready to use. Made by `vlax.load`."""
+
+    config: VLMConfig
+    params: groups.Params
+    encoder: Encoder
+    graphdef: nnx.GraphDef
+    mesh: jax.sharding.Mesh
+    manifest: dict
+
+    def generate(
+        self,
+        images: Sequence,
+        prompts: Sequence[str],
+        *,
+        batch_size: int = 16,
+        answers: Sequence[str] | None = None,
+        by: str = "trie",
+        **decoding,
+    ) -> list[str]:
+        """One text a prompt. images: PIL images or paths, None for a prompt without one; as many as prompts.
+
+        answers: the only texts there are, each returned as given; `by` "trie" (greedy decoding among them) or "likelihood"
+        (the one of the largest log-probability, EOS included, not normalised by length). decoding: fields of
+        `vlax.decoding.options.DecodeConfig`: max_new_tokens (32), num_beams (1: greedy), temperature, top_p,
+        length_penalty, seed.
+        VlaxError for an unknown one, and for an image that does not open.
+        """
+        if len(images) != len(prompts):
+            raise VlaxError(f"{len(images)} images and {len(prompts)} prompts; give one image (or None) a prompt")
+        if answers is not None and (isinstance(answers, str) or not answers):
+            raise VlaxError(f"answers={answers!r} is no list of answers; give at least one, such as ['yes', 'no']")
+        if not prompts:
+            return []
+        try:
+            decode = DecodeConfig(**decoding)
+        except TypeError:
+            fields = [field.name for field in dataclasses.fields(DecodeConfig)]
+            raise VlaxError(f"decoding has the options {', '.join(fields)}, not {', '.join(decoding)}") from None
+        ids = [[*self.encoder.start, *self.encoder.ids(prompt)] for prompt in prompts]
+        requests = [Request(p, self.pixels(image), row) for row, (p, image) in enumerate(zip(ids, images, strict=True))]
+        predictor = self.predictor(decode, batch_size, tuple(answers or ()), by)
+        return [text for batch in predictor.texts(self.params, requests) for text in batch]
+
+    def caption(self, images: Sequence, **options) -> list[str]:
+        """Short captions; options as in `generate`."""
+        return self.generate(images, [self.encoder.prompt_text("caption", "")] * len(images), **options)
+
+    def answer(self, images: Sequence, questions: Sequence[str], **options) -> list[str]:
+        """Answers to one question an image; options as in `generate`, answers=["yes", "no"] for closed questions."""
+        return self.generate(images, [self.encoder.prompt_text("question", q) for q in questions], **options)
+
+    def logits(self, images: Sequence, prompts: Sequence[str], answers: Sequence[str]) -> np.ndarray:
+        """float32[B,T_answer,V]: the uncached model's prediction for each answer token and the EOS after it.
+
+        Rows whose answer is shorter than the longest are padded with zeros.
+        """
+        if not len(images) == len(prompts) == len(answers):
+            raise VlaxError(f"{len(images)} images, {len(prompts)} prompts and {len(answers)} answers; give one of each a row")
+        heads = [[*self.encoder.start, *self.encoder.ids(prompt)] for prompt in prompts]
+        tails = [constrain.answer_ids(self.encoder, answer) for answer in answers]
+        predictor = self.predictor(DecodeConfig(1), len(prompts))
+        requests = [Request(h + t, self.pixels(i)) for h, t, i in zip(heads, tails, images, strict=True)]
+        batch = predictor.batch(requests, max(len(r.prompt) for r in requests))
+        for row, (head, tail) in enumerate(zip(heads, tails, strict=True)):
+            batch["segment"][row, len(head) : len(head) + len(tail)] = ANSWER
+        with jax.set_mesh(self.mesh):
+            full = gather(self._forward(self.params, predictor.place(batch)))
+        out = np.zeros((len(prompts), max(map(len, tails)), full.shape[-1]), np.float32)
+        for row, (head, tail) in enumerate(zip(heads, tails, strict=True)):
+            out[row, : len(tail)] = full[row, len(head) - 1 : len(head) + len(tail) - 1]
+        return out
+
+    def pixels(self, image) -> np.ndarray | None:
+        """uint8[H,W,3] at the tower's size, from a PIL image or a path."""
+        if image is None or self.config.vision is None:
+            return None
+        if not isinstance(image, Image.Image):
+            try:
+                image = Image.open(Path(image))
+                image.load()
+            except (OSError, UnidentifiedImageError) as error:
+                raise VlaxError(f"cannot read the image {image}: {error}. Give the path of a picture that opens") from None
+        return self.config.preprocess.apply(image)
+
+    @functools.cached_property
+    def _forward(self):
+        return jax.jit(lambda params, batch: groups.rebuild(self.graphdef, params)(batch))
+
+    def predictor(self, decode: DecodeConfig, batch_size: int, answers: tuple[str, ...] = (), by: str = "trie") -> Predictor:
+        """A Predictor, compiled once for each set of arguments; answers: the only texts there are (see `constrain.py`)."""
+        if not hasattr(self, "_predictors"):
+            self._predictors: dict = {}
+        key = (decode, batch_size, answers, by)
+        if key not in self._predictors:
+            self._predictors[key] = Predictor(
+                self.graphdef, self.config, self.encoder, decode, batch_size, self.mesh, answers, by
+            )
+        return self._predictors[key]
+
+
+def load(directory: str, *, dtype: str = "float32", mesh=None) -> Model:
+    """The Model of a vlax export directory.
+
+    dtype: compute and storage dtype, "float32" or "bfloat16". mesh: default, all devices along the data axis.
+    VlaxError when the directory is no finished export.
+    """
+    manifest = exports.read_manifest(directory)
+    if dtype not in DTYPES:
+        raise VlaxError(f"dtype={dtype!r} is not one of {', '.join(DTYPES)}")
+    config = exports.read_config(directory)
+    mesh = sharding.make_mesh((-1, 1, 1)) if mesh is None else mesh
+    graphdef, abstract = abstract_model(config, DTYPES[dtype])
+    params = exports.load_params(directory, sharding.parameter_shardings(abstract, mesh))
+    groups.check_same_structure(params, abstract, str(directory))
+    params = {path: jnp.asarray(value, DTYPES[dtype]) for path, value in params.items()}
+    tokenizer = exports.read_tokenizer(directory)
+    return Model(config, params, Encoder(tokenizer, manifest["template_name"]), graphdef, mesh, manifest)

@@ -1,0 +1,105 @@
+"""Exports, which hand a model over.
+
+    workdir/stageN/export/            params/ (orbax), config.json (shapes, mask kind), tokenizer/, manifest.json
+
+`manifest.json` is written last: an export without one is unfinished and is ignored.
+"""
+
+import json
+import tempfile
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+from transformers import AutoTokenizer
+
+from vlax.errors import VlaxError
+from vlax.models.vlm import VLMConfig
+from vlax.params import groups
+from vlax.storage import paths
+
+FORMAT = 1
+
+
+def export(directory, params: Mapping[str, jax.Array], config: VLMConfig, tokenizer, manifest: Mapping[str, Any]) -> dict:
+    """Writes an export; `params` are all parameters, as they are to be stored. Returns the manifest written.
+
+    The manifest gains format, parameter count and a checksum by module, taken from what was read back from disk.
+    """
+    directory = epath.Path(directory)
+    if (directory / "manifest.json").exists():
+        (directory / "manifest.json").unlink()  # from here on unfinished
+    with ocp.StandardCheckpointer() as writer:
+        writer.save(paths.absolute(directory) / "params", dict(params), force=True)
+    stored = load_params(directory)  # by every process: orbax synchronises them
+    if jax.process_index() != 0:
+        return dict(manifest)
+    (directory / "config.json").write_text(json.dumps(config.to_dict(), indent=1, sort_keys=True))
+    write_tokenizer(tokenizer, directory / "tokenizer")
+    full = {
+        **manifest,
+        "format": FORMAT,
+        "mask": config.mask,
+        "parameters": groups.count(stored),
+        "checksums": module_checksums(stored),
+    }
+    (directory / "manifest.json").write_text(json.dumps(full, indent=1, sort_keys=True))
+    return full
+
+
+def write_tokenizer(tokenizer, directory: epath.Path) -> None:
+    """transformers writes local folders only; the files go on to wherever `directory` is."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as local:
+        tokenizer.save_pretrained(local)
+        for file in sorted(epath.Path(local).iterdir()):
+            (directory / file.name).write_bytes(file.read_bytes())
+
+
+def read_tokenizer(directory):
+    """The tokenizer of an export, which may lie on an object store."""
+    source = epath.Path(directory) / "tokenizer"
+    if "://" not in str(directory):
+        return AutoTokenizer.from_pretrained(str(source))
+    with tempfile.TemporaryDirectory() as local:
+        for file in source.iterdir():
+            (epath.Path(local) / file.name).write_bytes(file.read_bytes())
+        return AutoTokenizer.from_pretrained(local)
+
+
+def module_checksums(params: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """{"vision": sha256, "projector": ..., "decoder": ...}"""
+    tops = sorted({path.split("/")[0] for path in params})
+    return {top: groups.checksum({p: v for p, v in params.items() if p.split("/")[0] == top}) for top in tops}
+
+
+def read_manifest(directory) -> dict:
+    """VlaxError when the directory is no finished export."""
+    path = epath.Path(directory) / "manifest.json"
+    if not path.exists():
+        raise VlaxError(f"{directory} is not a finished vlax export: it has no manifest.json. Exports are WORKDIR/STAGE/export")
+    return json.loads(path.read_text())
+
+
+def read_config(directory) -> VLMConfig:
+    return VLMConfig.from_dict(json.loads((epath.Path(directory) / "config.json").read_text()))
+
+
+def load_params(directory, shardings: Mapping | None = None, parts: tuple[str, ...] = ()) -> dict[str, Any]:
+    """{path: array} of an export in the stored dtype: numpy without `shardings`, else jax Arrays placed by them.
+
+    `parts` restricts it to modules ("vision", "decoder"): nothing else is read.
+    """
+    path = paths.absolute(directory) / "params"
+    checkpointer = ocp.PyTreeCheckpointer()
+    stored = checkpointer.metadata(path).item_metadata.tree
+    wanted = {k: v for k, v in stored.items() if not parts or k.split("/")[0] in parts}
+    if shardings is None:
+        args = {k: ocp.RestoreArgs(restore_type=np.ndarray) for k in wanted}
+    else:
+        args = {k: ocp.ArrayRestoreArgs(sharding=shardings[k]) for k in wanted}
+    item = {k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in wanted.items()}
+    return checkpointer.restore(path, args=ocp.args.PyTreeRestore(item=item, restore_args=args, partial_restore=True))

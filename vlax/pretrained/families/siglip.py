@@ -1,0 +1,82 @@
+"""SigLIP (arXiv 2303.15343) and SigLIP 2 at fixed resolution (arXiv 2502.14786), which share one layout."""
+
+from vlax.models.vision import VisionConfig
+from vlax.pretrained.families.rules import (  # fmt: skip
+    Family,
+    Rule,
+    activation,
+    activation_name,
+    identity_norm,
+    linear,
+    norm,
+    patch_conv,
+    require,
+    same,
+    side,
+)
+
+
+def config(hf: dict) -> VisionConfig:
+    require(hf, num_channels=3)
+    return VisionConfig(
+        image_size=side(hf["image_size"]),
+        patch_size=side(hf["patch_size"]),
+        width=hf["hidden_size"],
+        layers=hf["num_hidden_layers"],
+        heads=hf["num_attention_heads"],
+        mlp_dim=hf["intermediate_size"],
+        activation=activation(hf["hidden_act"]),
+        eps=hf["layer_norm_eps"],
+    )
+
+
+def to_hf(c: VisionConfig) -> dict:
+    """CLIP's fields are the same."""
+    return {
+        "model_type": "siglip_vision_model",
+        "architectures": ["SiglipVisionModel"],
+        "image_size": c.image_size,
+        "patch_size": c.patch_size,
+        "hidden_size": c.width,
+        "num_hidden_layers": c.layers,
+        "num_attention_heads": c.heads,
+        "intermediate_size": c.mlp_dim,
+        "hidden_act": activation_name(c.activation),
+        "layer_norm_eps": c.eps,
+        "vision_use_head": False,  # there is no pooling head to write
+    }
+
+
+def layer_rules(path: str, name: str) -> list[Rule]:
+    """One encoder layer; CLIP's has the same names."""
+    return [
+        *norm(f"{path}/norm1", f"{name}.layer_norm1"),
+        *(rule for x in "qkv" for rule in linear(f"{path}/attention/{x}", f"{name}.self_attn.{x}_proj")),
+        *linear(f"{path}/attention/o", f"{name}.self_attn.out_proj"),
+        *norm(f"{path}/norm2", f"{name}.layer_norm2"),
+        *linear(f"{path}/mlp/up", f"{name}.mlp.fc1"),
+        *linear(f"{path}/mlp/down", f"{name}.mlp.fc2"),
+    ]
+
+
+def rules(c: VisionConfig) -> list[Rule]:
+    return [
+        patch_conv("patch/kernel", "embeddings.patch_embedding.weight", c.patch_size),
+        same("patch/bias", "embeddings.patch_embedding.bias"),
+        same("position", "embeddings.position_embedding.weight"),
+        *(rule for i in range(c.layers) for rule in layer_rules(f"layers/{i}", f"encoder.layers.{i}")),
+        *(norm("post_norm", "post_layernorm") if c.post_norm else []),
+    ]
+
+
+FAMILY = Family(
+    model_types=("siglip_vision_model",),
+    anchor="embeddings.patch_embedding.weight",
+    config=config,
+    rules=rules,
+    to_hf=to_hf,
+    stem="vision_model.",
+    filler=lambda c: {} if c.post_norm else identity_norm("post_layernorm", c.width),
+    ignored=(r"head\..*", r"embeddings\.position_ids"),  # the attention pooling head, a buffer
+    outside=(r"text_model\..*", r"logit_(scale|bias)"),
+)

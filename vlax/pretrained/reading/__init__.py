@@ -1,0 +1,1 @@
+"""From a directory in Hugging Face layout to parameters. Imports families."""

@@ -1,0 +1,81 @@
+"""A checkpoint whose config is understood, and the streaming of its weights."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vlax.models.decoder import DecoderConfig
+from vlax.models.vision import VisionConfig
+from vlax.models.vlm import VLMConfig
+from vlax.pretrained.reading import positions
+from vlax.pretrained.reading.load_plan import Part, Step, make
+from vlax.pretrained.reading.load_report import LoadReport
+from vlax.pretrained.reading.tensors import Stored, headers
+
+Dtype = np.dtype | type | str | Callable[[str], object] | None
+Place = Callable[[str, np.ndarray], object]
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """leading: rows of the position table before the grid (the class token's); antialias: how the family resamples the grid."""
+
+    directory: Path
+    config: VisionConfig | DecoderConfig | VLMConfig
+    parts: list[Part]
+    leading: int = 0
+    antialias: bool = False
+
+    def plan(self, dtype: Dtype = None) -> tuple[list[Step], dict[str, Stored], LoadReport]:
+        """Reads headers only; VlaxError for whatever does not fit."""
+        stored = headers(self.directory)
+        steps, report = make(stored, self.parts, FITS, str(self.directory), _wanted(dtype))
+        return steps, stored, report
+
+    def load(self, dtype: Dtype, place: Place | None) -> tuple[dict, LoadReport]:
+        steps, stored, report = self.plan(dtype)
+        wanted, params = _wanted(dtype), {}
+        for step in steps:
+            values = step.rule.read([stored[name].read() for name in step.tensors])
+            for path, value, shape in zip(step.paths, values, step.shapes, strict=True):
+                if value.shape != shape:
+                    value = self._fit(path, value, shape)
+                kind = value.dtype if wanted(path) is None else jnp.dtype(wanted(path))
+                # A copy only where the layout or the dtype changes; the stored array is freed with `values`.
+                value = np.asarray(value, kind, order="C")
+                # Transfers are asynchronous: without waiting, the host would fill with arrays on their way.
+                params[path] = value if place is None else jax.block_until_ready(place(path, value))
+        return params, report
+
+    def _fit(self, path: str, value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        if path == "vision/position":
+            return positions.resample(value, shape[0] - self.leading, self.leading, self.antialias)
+        return grow(value, shape)
+
+
+# Parameters that may come in another shape, and in which: a grid of positions of another size, a smaller vocabulary.
+FITS: dict[str, Callable] = {
+    "vision/position": lambda have, want: have[1] == want[1],
+    "decoder/embedding": lambda have, want: have[0] < want[0] and have[1] == want[1],
+    "decoder/head": lambda have, want: have[1] < want[1] and have[0] == want[0],
+}
+
+
+def grow(value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """A table [V,D] or head [D,V] for a larger vocabulary: the new entries are the mean of the old ones."""
+    axis = 0 if value.shape[0] != shape[0] else 1
+    out = np.empty(shape, value.dtype)
+    out[...] = value.mean(axis=axis, keepdims=True, dtype=np.float32)
+    out[tuple(slice(n) for n in value.shape)] = value
+    return out
+
+
+def _wanted(dtype: Dtype) -> Callable[[str], object]:
+    """path -> dtype; None keeps the stored one."""
+    if callable(dtype) and not isinstance(dtype, type):
+        return dtype
+    return lambda path: dtype

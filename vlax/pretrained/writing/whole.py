@@ -1,0 +1,210 @@
+"""Whole models out: in LLaVA's or PaliGemma's layout where the stock class computes the same, else the parts one by one.
+
+    layout                     mask                           what runs it
+    LLaVA                      causal                         the stock class
+    LLaVA and generate.py      image_bidirectional            the stock class; generate.py passes it the mask
+    PaliGemma                  prefix_lm, around Gemma        the stock class
+    vision/ decoder/           image_sees_prompt, other       nothing stock: README.md says what would come out wrong
+      projector.safetensors    prefix_lm, other projectors
+
+generate.py is written beside the first three: a prompt is [image tokens | BOS, if there is one | prompt], an order that stock
+processors do not make for every tokenizer.
+"""
+
+import copy
+import dataclasses
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from vlax.errors import VlaxError
+from vlax.models.decoder import Decoder, DecoderConfig
+from vlax.models.projector import Projector, ProjectorConfig
+from vlax.models.vision import VisionTower
+from vlax.models.vlm import VLMConfig
+from vlax.params import groups
+from vlax.pretrained.families import llava, paligemma
+from vlax.pretrained.families.rules import Rule, Whole, linear
+from vlax.pretrained.reading import source, tensors
+from vlax.pretrained.reading.load_plan import abstract
+from vlax.pretrained.reading.loader import load_decoder, load_vision, preprocess
+from vlax.pretrained.writing import writer
+from vlax.pretrained.writing.shards import LIMIT, write_file, write_tensors
+from vlax.storage import hub
+from vlax.text import tokenizer
+
+IMAGE = "<image>"
+PROJECTOR = "projector.safetensors"
+STEMS = {"vision": "vision_tower.", "decoder": "language_model.", "head": "language_model.lm_head.weight"}
+
+GROWN = (
+    "Every row of the embedding was taken, so it has grown from {old} to {new} rows for the token `<image>` (id {id}); the new "
+    "rows are the mean of the old. All other values are those of the vlax export, bit for bit."
+)
+POST_NORMED = (
+    "The features are the tower's post-normed ones, which LLaVA's class takes because `vision_config` says "
+    "`tie_last_hidden_states`. Programs that do not know that field (older versions of transformers, other engines) compute "
+    "something else without a word; `generate.py` checks it and stops."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Later:
+    """An array that is not read yet."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    read: Callable[[], np.ndarray]
+
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(self.read(), dtype)
+
+
+@dataclasses.dataclass
+class Written:
+    """What an export wrote.
+
+    layout     "llava", "paligemma", "apart", "decoder" or "vision"
+    obstacles  why it lies apart: what a stock class would compute wrongly
+    notes      what the user has to know, one sentence each
+    """
+
+    layout: str
+    obstacles: list[str] = dataclasses.field(default_factory=list)
+    notes: list[str] = dataclasses.field(default_factory=list)
+
+
+def write_model(directory, config: VLMConfig, params: Mapping, tokens, *, limit: int = LIMIT) -> Written:
+    """Writes a whole model; params: {path: array} of all its modules; tokens: its tokenizer; limit: bytes of a shard.
+
+    VlaxError when a tower or the decoder itself is expressed by no family.
+    """
+    if config.vision is None:
+        raise VlaxError("this model has no vision tower: export it with --part=decoder")
+    tokenizer.check_vocabulary(config.decoder, tokens)
+    kind, obstacles = choose(config)
+    out = Path(directory)
+    out.mkdir(parents=True, exist_ok=True)
+    if kind is None:
+        return write_apart(out, config, params, tokens, obstacles, limit)
+    return write_whole(out, kind, config, params, tokens, limit)
+
+
+def choose(config: VLMConfig) -> tuple[Whole | None, list[str]]:
+    """(layout, []) or (None, what its stock class would compute wrongly)."""
+    decoder = writer.decoder_family(config.decoder)[1]["model_type"]
+    writer.vision_family(config.vision)
+    kinds = [paligemma.MODEL, llava.MODEL] if config.mask == "prefix_lm" else [llava.MODEL]
+    found = [kind.obstacles(config, decoder) for kind in kinds]
+    fitting = [kind for kind, obstacles in zip(kinds, found, strict=True) if not obstacles]
+    # Of several layouts that do not fit, the one that lacks least is explained.
+    return (fitting[0], []) if fitting else (None, min(found, key=len))
+
+
+def write_whole(out: Path, kind: Whole, config: VLMConfig, params: Mapping, tokens, limit: int) -> Written:
+    """One directory that a stock class loads."""
+    written = Written(kind.model_types[0])
+    tokens, image_id, rows = with_image_token(tokens, config.decoder.vocab_size)
+    if rows > config.decoder.vocab_size:
+        written.notes.append(GROWN.format(old=config.decoder.vocab_size, new=rows, id=image_id))
+        params, decoder = grown(params, config.decoder, rows)
+        config = dataclasses.replace(config, decoder=decoder)
+    vision, decoder = writer.vision_family(config.vision), writer.decoder_family(config.decoder)
+    found = [
+        *writer.part_tensors("vision/", VisionTower, vision[0], config.vision, params, STEMS["vision"] + vision[0].stem),
+        *projector_tensors(config.projector, kind.rules(config.projector), params),
+        *writer.part_tensors(
+            "decoder/", Decoder, decoder[0], config.decoder, params, STEMS["decoder"] + decoder[0].stem, STEMS["head"]
+        ),
+    ]
+    write_tensors(out, found, limit=limit)
+    ids, dtype = writer.token_ids(tokens), writer.common_dtype(found)
+    tower = vision[1]
+    if kind is llava.MODEL and config.vision.post_norm:
+        tower = tower | {"tie_last_hidden_states": True}
+        written.notes.append(POST_NORMED)
+    values = kind.to_hf(config) | ids | {
+        "dtype": dtype, "image_token_index": image_id, "tie_word_embeddings": config.decoder.tied, "vision_config": tower,
+        "text_config": decoder[1] | ids | {"dtype": dtype},
+        "vlax": {"mask": config.mask, "image_tokens": config.tokens_per_image},
+    }  # fmt: skip
+    writer.write_json(out / "config.json", values)
+    # An image token in an answer would be taken for a picture when the answer is read again.
+    writer.write_json(out / "generation_config.json", ids | {"suppress_tokens": [image_id]})
+    tokens.save_pretrained(str(out))
+    write_processor(out, kind, config)
+    shutil.copyfile(Path(__file__).with_name("generate_hf.py"), out / "generate.py")
+    return written
+
+
+def write_processor(out: Path, kind: Whole, config: VLMConfig) -> None:
+    """The image processor, and for LLaVA what its processor has to know."""
+    images = writer.preprocessor(config.vision, config.preprocess)
+    if kind is llava.MODEL:
+        processor = {
+            "processor_class": "LlavaProcessor", "image_token": IMAGE, "patch_size": config.vision.patch_size,
+            "num_additional_image_tokens": int(config.vision.class_token),
+            "vision_feature_select_strategy": "default" if config.vision.class_token else "full",
+        }  # fmt: skip
+        writer.write_json(out / "processor_config.json", processor)
+    writer.write_json(out / "preprocessor_config.json", images)
+
+
+def with_image_token(tokens, vocab_size: int):
+    """(a copy of the tokenizer that has <image>, its id, rows that the embedding needs).
+
+    The token takes the first unused row; a full table grows to the next multiple of 64, as `load_decoder(vocab_size=...)` does.
+    """
+    from tokenizers import AddedToken
+
+    tokens = copy.deepcopy(tokens)
+    if IMAGE not in tokens.get_vocab():
+        tokens.add_tokens([AddedToken(IMAGE, special=True, normalized=False)], special_tokens=True)
+    need = tokenizer.size(tokens)
+    return tokens, tokens.convert_tokens_to_ids(IMAGE), vocab_size if need <= vocab_size else -(-need // 64) * 64
+
+
+def grown(params: Mapping, c: DecoderConfig, rows: int) -> tuple[dict, DecoderConfig]:
+    """The parameters with a larger embedding (and head), grown when they are read."""
+    wider = dataclasses.replace(c, vocab_size=rows)
+    shapes = {"decoder/embedding": (rows, c.width), "decoder/head": (c.width, rows)}
+
+    def later(old, shape):
+        return Later(shape, old.dtype, lambda: source.grow(np.asarray(old), shape))
+
+    return {path: later(v, shapes[path]) if path in shapes else v for path, v in params.items()}, wider
+
+
+def projector_tensors(c: ProjectorConfig, rules: list[Rule], params: Mapping) -> list:
+    mine = {path.removeprefix("projector/"): value for path, value in params.items() if path.startswith("projector/")}
+    groups.check_same_structure(mine, abstract(lambda rngs: Projector(c, rngs=rngs)), "the projector to write")
+    return [tensor for rule in rules for tensor in writer.rule_tensors(rule, mine)]
+
+
+def apart_rules(c: ProjectorConfig) -> list[Rule]:
+    return [rule for name in ("fc1", "fc2")[: 1 + (c.kind == "mlp")] for rule in linear(name, name, c.bias)]
+
+
+def write_apart(out: Path, config: VLMConfig, params: Mapping, tokens, obstacles: list[str], limit: int) -> Written:
+    """vision/, decoder/ and projector.safetensors with projector.json: torch's [out,in] matrices and what joins the parts."""
+    writer.write_vision(out / "vision", config.vision, params, preprocess=config.preprocess)
+    writer.write_decoder(out / "decoder", config.decoder, params, tokens, limit=limit)
+    write_file(out / PROJECTOR, projector_tensors(config.projector, apart_rules(config.projector), params))
+    writer.write_json(out / "projector.json", {"projector": dataclasses.asdict(config.projector), "mask": config.mask})
+    return Written("apart", obstacles)
+
+
+def load_apart(directory, dtype=None) -> tuple[VLMConfig, dict]:
+    """(config, all parameters) of what `write_apart` wrote; dtype None keeps the stored ones."""
+    local = Path(directory)
+    vision, params, _ = load_vision(local / "vision", dtype=dtype)
+    decoder, decoder_params, _ = load_decoder(local / "decoder", dtype=dtype)
+    values = hub.read_json(local / "projector.json")
+    projector = ProjectorConfig(**values["projector"])
+    stored = tensors.file_header(local / PROJECTOR)
+    for rule in apart_rules(projector):
+        for path, value in zip(rule.paths, rule.read([stored[name].read() for name in rule.tensors]), strict=True):
+            params["projector/" + path] = np.ascontiguousarray(value, dtype)
+    return VLMConfig(decoder, vision, projector, values["mask"], preprocess(local / "vision")), params | decoder_params

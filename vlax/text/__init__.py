@@ -1,0 +1,1 @@
+"""From rows to token ids: prompt templates, chat templates, tokenizers. Imports models (shapes) and storage."""

@@ -1,0 +1,81 @@
+"""The tokenizer of a checkpoint, with a pad token that is not its EOS token.
+
+Why that matters: training frameworks that mask the pad id out of the loss then mask EOS with it, and the model never learns to
+stop (lmms-finetune#47). vlax masks by segment, so its loss is safe either way, but an export is used by others. What is done:
+
+    the tokenizer has a pad token other than EOS          it is kept
+    its vocabulary has one of PAD_TOKENS                  that becomes the pad token
+    the embedding table has a row that no token uses      a new token "<|pad|>" takes it
+    the table is full (GPT-2, Llama 2)                    refused, unless the table is made larger: `vocab_size`
+"""
+
+from vlax.errors import VlaxError
+from vlax.models.decoder import DecoderConfig
+from vlax.storage.hub import local_directory, read_json
+
+PAD_TOKENS = ("<|pad|>", "<pad>", "[PAD]", "<|finetune_right_pad_id|>", "<|padding|>")
+FLAG = "--config.run.decoder=DIR"
+
+
+def load_tokenizer(directory, vocab_size: int, flag: str = FLAG):
+    """transformers' tokenizer of a local directory or hub id, its pad token mended as above.
+
+    vocab_size: rows of the decoder's embedding table. flag: what the error about a bad directory tells to pass.
+    VlaxError: no tokenizer files, no EOS token, a full table, or a tokenizer
+    with more tokens than the table has rows.
+    """
+    tokenizer = _read(local_directory(directory, flag=flag, weights=False))
+    if tokenizer.eos_token_id is None:
+        raise VlaxError(f"the tokenizer of {directory} has no EOS token; add eos_token to its tokenizer_config.json")
+    check_size(tokenizer, vocab_size, directory)
+    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id != tokenizer.eos_token_id:
+        return tokenizer
+    known = [token for token in PAD_TOKENS if token in tokenizer.get_vocab()]
+    if not known and size(tokenizer) >= vocab_size:
+        raise VlaxError(
+            f"the tokenizer of {directory} has no pad token besides EOS and its {vocab_size} embedding rows are all taken; "
+            f"load the decoder with vocab_size={-(-(vocab_size + 1) // 64) * 64} to make room for one"
+        )
+    tokenizer.add_special_tokens({"pad_token": known[0] if known else PAD_TOKENS[0]})
+    return tokenizer
+
+
+def size(tokenizer) -> int:
+    """Highest token id + 1: how many embedding rows it needs."""
+    return max(tokenizer.get_vocab().values()) + 1
+
+
+def check_size(tokenizer, vocab_size: int, source) -> None:
+    if size(tokenizer) > vocab_size:
+        raise VlaxError(
+            f"the tokenizer of {source} has {size(tokenizer)} tokens, the decoder only {vocab_size} embedding rows; use the "
+            f"tokenizer that the decoder was trained with"
+        )
+
+
+def check_vocabulary(config: DecoderConfig, tokenizer) -> None:
+    """Raises VlaxError if the tokenizer has ids beyond the embedding table; unused rows are fine."""
+    check_size(tokenizer, config.vocab_size, getattr(tokenizer, "name_or_path", "") or "this run")
+
+
+def _read(directory):
+    from transformers import AutoTokenizer, GPT2Tokenizer, PreTrainedTokenizerFast
+
+    if not any(
+        (directory / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
+    ):
+        raise VlaxError(
+            f"{directory} has no tokenizer (tokenizer.json, tokenizer.model or vocab.json + merges.txt); add its files"
+        )
+    # AutoTokenizer goes by the model type first: beside a Qwen2 model it would cut text by Qwen2's rules, whatever
+    # tokenizer.json says. A generic class means that tokenizer.json says it all.
+    file = directory / "tokenizer_config.json"
+    generic = file.is_file() and read_json(file).get("tokenizer_class") in ("TokenizersBackend", "PreTrainedTokenizerFast")
+    described = any((directory / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model"))
+    # AutoTokenizer refuses a bare vocab.json + merges.txt; it is GPT-2's format.
+    kind = PreTrainedTokenizerFast if generic else AutoTokenizer if described else GPT2Tokenizer
+    try:
+        return kind.from_pretrained(str(directory), local_files_only=True)
+    except Exception as error:  # transformers and tokenizers raise many kinds, with the reason in the text
+        reason = " ".join(str(error).split())[:200]
+        raise VlaxError(f"cannot read the tokenizer of {directory} ({reason}); download its files again") from None

@@ -1,0 +1,112 @@
+"""What a person sees while a stage trains: header, progress bar, validation lines, footer."""
+
+import json
+import logging
+import sys
+from collections.abc import Mapping
+
+import jax
+from tqdm import tqdm
+
+from vlax.data.batches import lengths
+from vlax.params import groups
+
+MANY_OVERLONG = 0.01  # share of overlong rows from which on the header warns
+
+
+def print_header(s, begin: int) -> None:
+    """Devices, mesh, model, trainable table, data and steps; before anything compiles."""
+    stage, plan = s.plan.stage, s.plan
+    devices = jax.devices()
+    mesh = " x ".join(f"{axis} {size}" for axis, size in s.mesh.shape.items())
+    print(f"\n=== {plan.name} " + "=" * (100 - len(plan.name)))
+    print(
+        f"devices   {len(devices)} {devices[0].device_kind}, {jax.process_count()} process(es); "
+        f"mesh {mesh}; compute {plan.run.dtype}"
+    )
+    print(
+        f"model     {groups.count(s.abstract):,} parameters, {s.config.tokens_per_image} tokens an image, mask {s.config.mask}"
+    )
+    for part, origin in stage.init.items():
+        source = plan.run[part] if origin == "pretrained" else origin
+        print(f"  from    {part}: {source}")
+    print(groups.table(s.abstract, s.assigned, dict(stage.learning_rate)))
+    mixture = s.batches.collate.mixture
+    for source, count in zip(mixture.sources, mixture.counts, strict=True):
+        note = f", {source.dropped:,} dropped as evaluation pictures" if hasattr(source, "dropped") else ""
+        print(f"data      {source.name}: {len(source):,} rows, {count:,} an epoch{note}")
+    if len(quarantine := s.batches.collate.quarantine):
+        print(f"quarantine {quarantine.about(source.name for source in mixture.sources)}")
+    print_lengths(s)
+    epochs = s.batches.plan.positions(len(s.batches)) / mixture.epoch_size
+    split = f" in {stage.accumulate} micro-batches ({stage.accumulation})" if stage.accumulate > 1 else ""
+    print(
+        f"steps     {s.updates:,} updates of {stage.batch_size} rows{split} "
+        f"= {epochs:.2f} epochs; text {stage.text_length} tokens"
+    )
+    if begin:
+        print(f"resuming  at micro-step {begin:,} of {s.micro_steps:,}")
+    sys.stdout.flush()
+
+
+def print_lengths(s) -> None:
+    """How long the first rows are, loudly where many of them don't fit, and how batches are laid out."""
+    stage, collate = s.plan.stage, s.batches.collate
+    found = lengths.survey(lengths.Lengths(s.encoder), collate.mixture, stage.text_length)
+    done = "dropped" if stage.overlong == "drop" else "cut"
+    print(
+        f"lengths   median {found.median}, 99 % up to {found.most}, longest {found.longest} tokens of {found.rows:,} rows; "
+        f"{found.overlong:.1%} over {stage.text_length}, which are {done}"
+    )
+    if found.overlong > MANY_OVERLONG:
+        logging.warning(
+            "WARNING: %.1f %% of the rows are longer than stage.text_length=%d and are %s (stage.overlong); "
+            "99 %% of all rows fit in --config.stage.text_length=%d",
+            100 * found.overlong, stage.text_length, done, found.most,
+        )  # fmt: skip
+    if layout := s.batches.plan.describe():
+        print(layout)
+
+
+def progress_bar(s, begin: int, enabled: bool) -> tqdm:
+    """One bar a stage. Where output is no terminal it draws itself rarely, so that log files stay short."""
+    terminal = sys.stderr.isatty()
+    return tqdm(
+        total=s.updates,
+        initial=begin // s.per_update,
+        desc=s.plan.name,
+        unit="step",
+        disable=not enabled,
+        dynamic_ncols=terminal,
+        mininterval=0.5 if terminal else 20,
+    )
+
+
+def show_progress(bar: tqdm, update: int, updates: int, summary: Mapping[str, float]) -> None:
+    bar.set_postfix_str(
+        f"loss {summary['loss']:.3f}, {summary['images_per_s']:.0f} img/s, {summary['tokens_per_s']:.0f} tok/s, "
+        f"data wait {summary['data_wait']:.0%}",
+        refresh=False,
+    )
+
+
+def validation_line(name: str, update: int, values: Mapping[str, float], scores: Mapping[str, float]) -> str:
+    losses = ", ".join(f"{k.removeprefix('loss/')} {v:.4f}" for k, v in values.items() if k != "loss")
+    shown = "".join(f"; {k} {v:.3f}" for k, v in scores.items() if isinstance(v, float))
+    return f"{name} step {update}: held-out loss {losses}{shown}"
+
+
+def print_footer(s) -> None:
+    """Rows that were left out, and where export, logs and plots are."""
+    directory = s.plan.directory
+    manifest = json.loads((s.plan.export / "manifest.json").read_text())
+    which = "" if manifest["validation_loss"] is None else f" (best on validation: loss {manifest['validation_loss']:.4f})"
+    for line in s.batches.collate.left_out.lines():
+        print(line)
+    programs = getattr(s.train_step, "_cache_size", None)
+    if programs and len(s.batches.plan.lengths_used) > 1:
+        print(f"programs  {programs()} of the train step, for {len(s.batches.plan.lengths_used)} text lengths")
+    print(
+        f"export {s.plan.export}{which} | logs {directory / 'metrics.jsonl'} | plots {directory.parent / 'curves.png'}",
+        flush=True,
+    )

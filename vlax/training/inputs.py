@@ -1,0 +1,133 @@
+"""The data of one stage: sources without evaluation pictures and quarantined rows, mixed and arranged into batches."""
+
+import functools
+import json
+import math
+from collections.abc import Sequence
+
+import jax
+
+from vlax.data.batches import arrange, augment, mixture
+from vlax.data.batches.lengths import Lengths
+from vlax.data.batches.mixture import Mixture
+from vlax.data.batches.pipeline import Collator, HostBatches, ImageCache
+from vlax.data.batches.quarantine import DropBudget, planned_rows, read_quarantine
+from vlax.data.batches.row_plan import Plan
+from vlax.data.readers import leaks
+from vlax.data.readers.faults import STRICT, Faults
+from vlax.data.sources import open_source
+from vlax.errors import VlaxError
+from vlax.models.vlm import VLMConfig
+from vlax.rows import Source
+from vlax.suites import protocol
+from vlax.text.prompts import Encoder
+from vlax.training.stages import StagePlan
+
+DRAWN = ("scenes", "cells")  # their splits are disjoint by construction
+
+
+def build(plan: StagePlan, config: VLMConfig, encoder: Encoder) -> tuple[HostBatches, dict[str, HostBatches], int]:
+    """(training batches, held-out batches by source, updates of the stage). Held-out batches have the plain layout."""
+    run, stage = plan.run, plan.stage
+    lengths, quarantine = Lengths(encoder), read_quarantine(run.quarantine)
+    collate = functools.partial(
+        Collator,
+        encoder=encoder,
+        text_length=stage.text_length,
+        preprocess=config.preprocess,
+        cache=ImageCache(run.image_cache_mb << 20),
+        overlong=stage.overlong,
+        quarantine=quarantine,
+    )
+    hosts = {"host": jax.process_index(), "hosts": jax.process_count()}
+    micro_batches = stage.accumulate if stage.accumulation == "scan" else 1
+    per_update = stage.accumulate // micro_batches
+    faults = Faults(quarantine, collect=True)
+    mixed = open_mixture(stage.mixture, plan, faults, first=stage.epoch_of, lengths=lengths)
+    counter = DropBudget(stage.drop_budget, 0)
+    training = collate(mixed, augment=augment.check(stage.augment), left_out=counter)
+    rows = stage.batch_size // per_update
+    arranged, updates = arrange.make(stage, mixed, lengths, rows, per_update, training.count_overlong)
+    planned = planned_rows(mixed, arranged.positions(updates * per_update))
+    # Of the rows that readers refused, the part that a run of this length would have met; the same on every host.
+    met = math.ceil(len(faults.found) * planned / sum(map(len, mixed.sources)))
+    counter.expect(planned, faults.found[:met])
+    batches = HostBatches(training, arranged, updates * per_update, **hosts, micro_batches=micro_batches)
+    validation, rows = {}, stage.batch_size // stage.accumulate
+    for name, spec in stage.validation.items():
+        faults = Faults(quarantine, collect=True)
+        held_out = open_mixture({name: spec}, plan, faults, train=False)
+        count = min(stage.eval_batches, math.ceil(held_out.epoch_size / rows))
+        counter = DropBudget(stage.drop_budget, 0)
+        counter.expect(held_out.epoch_size, faults.found)
+        validation[name] = HostBatches(
+            collate(held_out, left_out=counter), Plan(held_out, rows, stage.text_length), count, **hosts
+        )
+    return batches, validation, updates
+
+
+def open_mixture(
+    specs, plan: StagePlan, faults: Faults = STRICT, *, first: str = "", lengths: Lengths | None = None, train: bool = True
+) -> Mixture:
+    """The sources of a config, mixed as their specs say (`data/mixture.py`), without the pictures of evaluation sets.
+
+    faults   decides about rows that a reader cannot take
+    first    the source that weights refer to; needed where several sources have weights
+    lengths  measures the sources that say how many tokens they bring
+    train    False: one held-out source, in its own order
+    """
+    names = list(specs)
+    if not names:
+        raise VlaxError(f"stage {plan.name} has no training data: stage.mixture is empty")
+    if first and first not in names:
+        raise VlaxError(f"stage.epoch_of={first!r} is no source of the mixture ({', '.join(names)})")
+    shares = {name: mixture.share(name, specs[name]) for name in names}
+    if train and len(names) > 1 and not first and any(kind == "weight" for kind, _ in shares.values()):
+        raise VlaxError(
+            f"the mixture has {len(names)} sources: say with stage.epoch_of whose pass is an epoch: {', '.join(names)}"
+        )
+    names.sort(key=lambda name: (name != first, name))
+    plain = [{k: v for k, v in specs[name].items() if k not in mixture.SHARES} for name in names]
+    drop = evaluation_pictures(plan, plain) if train else frozenset()
+    sources = [_open(spec, plan, train, drop, faults) for spec in plain]
+    weights = [value if kind == "weight" else 1.0 for kind, value in map(shares.get, names)]
+    fixed = ()
+    if train:
+        mean = functools.partial(lengths.mean, limit=plan.stage.text_length, overlong=plan.stage.overlong)
+        fixed = [mixture.fixed_rows(n, *shares[n], source, mean) for n, source in zip(names, sources, strict=True)]
+    return Mixture(sources, weights, plan.run.seed, shuffle=train, fixed=fixed)
+
+
+def _open(spec: dict, plan: StagePlan, train: bool, drop: frozenset[str], faults: Faults) -> Source:
+    begin = len(faults.found)
+    try:
+        return open_source(spec, plan.run.data_root, train=train, drop_image_ids=drop, faults=faults)
+    except VlaxError as error:
+        if len(faults.found) > begin:  # where no row is left, the reason lies in the rows
+            raise VlaxError(f"{error}. The first row that was refused: {faults.found[begin].text}") from None
+        raise
+
+
+def evaluation_pictures(plan: StagePlan, specs: Sequence[dict]) -> frozenset[str]:
+    """Keys (`data/leaks.py`) of the pictures that the stage is validated and scored on, and of the suites in run.exclude."""
+    if all(spec.get("kind") in DRAWN for spec in specs):
+        return frozenset()
+    contents = {name: content.to_dict() for name, content in plan.stage.suites.items()}
+    contents |= {name: protocol.read(name) for name in plan.run.exclude}
+    contents |= {f"stage.validation.{n}": {"data": {"validation": s.to_dict()}} for n, s in plan.stage.validation.items()}
+    found: set[str] = set()
+    for name, content in contents.items():
+        for split in ("test", "validation"):
+            spec = content["data"].get(split)
+            if spec and spec.get("kind") not in DRAWN:
+                found |= _pictures(name, json.dumps(spec, sort_keys=True), plan.run.data_root)
+    return frozenset(found)
+
+
+@functools.lru_cache(maxsize=32)
+def _pictures(name: str, spec: str, data_root: str) -> frozenset[str]:
+    try:
+        return leaks.evaluation_pictures([open_source(json.loads(spec), data_root, train=False, faults=Faults(collect=True))])
+    except VlaxError as error:
+        raise VlaxError(f"leak filter: the pictures of {name} must not be trained on, and {error}; or take {name} out of "
+                        "stage.suites and run.exclude") from None  # fmt: skip

@@ -1,0 +1,169 @@
+"""Where each part of a stage's model comes from: a parent stage, pretrained weights, or fresh initial values.
+
+stage.init value     read from
+fresh                run.model (shapes), run.seed (values)
+pretrained           run.vision / run.decoder: a vlax export, or a checkpoint in Hugging Face layout (directory or hub id)
+a stage's name       WORKDIR/STAGE/hf/PART where that stage wrote the part in Hugging Face layout, else WORKDIR/STAGE/export
+"""
+
+import contextlib
+import dataclasses
+import functools
+import json
+import logging
+import math
+
+import jax
+import numpy as np
+from etils import epath
+
+from vlax.data.readers.faults import Faults
+from vlax.data.sources import open_source
+from vlax.errors import VlaxError
+from vlax.images import Preprocess
+from vlax.model import exports
+from vlax.models.decoder import DecoderConfig
+from vlax.models.lora import LoRAConfig
+from vlax.models.projector import ProjectorConfig
+from vlax.models.vision import VisionConfig
+from vlax.models.vlm import VLMConfig
+from vlax.params import groups
+from vlax.pretrained.reading import loader
+from vlax.rows import RowFault
+from vlax.text import tokenizer
+from vlax.text.bpe import train_bpe
+from vlax.text.prompts import spans
+from vlax.training.stages import StagePlan
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """kind: "fresh", "export" (a vlax export), "hf" (Hugging Face layout) or "pending" (a parent stage that is not finished:
+    its shapes are run.model's, its parameters do not exist yet); where: the directory or hub id."""
+
+    kind: str
+    where: str = ""
+
+
+def find(plan: StagePlan, part: str) -> Origin:
+    """The Origin of a part of a stage's model; VlaxError when it is pretrained and no directory was given."""
+    name = plan.stage.init[part]
+    if name == "fresh":
+        return Origin("fresh")
+    if name == "pretrained":
+        where = plan.run.get(part, "")
+        if not where:
+            raise VlaxError(f"stage {plan.name} wants a pretrained {part}: pass --config.run.{part}=DIR")
+        return Origin("export" if (epath.Path(where) / "manifest.json").exists() else "hf", where)
+    written = plan.parents[part] / "hf" / part
+    if (written / "config.json").exists():
+        return Origin("hf", str(written))
+    export = plan.parents[part] / "export"
+    return Origin("export" if (export / "manifest.json").exists() else "pending", str(export))
+
+
+def model_config(plan: StagePlan, vocab: int) -> VLMConfig:
+    """The shapes of a stage's model, each part's by its origin; parts that stage.init does not name are absent.
+
+    vocab: tokens of the tokenizer, which the decoder's embedding must hold.
+    """
+    stage = plan.stage
+    mask = stage.mask or plan.run.mask
+    try:
+        decoder = _decoder(plan, vocab)
+        if stage.lora.rank:
+            decoder = dataclasses.replace(decoder, lora=LoRAConfig(**stage.lora))
+        if vocab > decoder.vocab_size:
+            raise VlaxError(
+                f"the tokenizer has {vocab} tokens, the decoder's embedding {decoder.vocab_size} rows; they must fit"
+            )
+        if "vision" not in stage.init:
+            return VLMConfig(decoder, mask=mask)
+        vision, preprocess = _vision(plan)
+        projector = _projector(plan, vision, decoder)
+        return VLMConfig(decoder, vision, projector, mask, preprocess)
+    except (TypeError, ValueError) as error:
+        text = str(error).split("__init__() ")[-1]
+        raise VlaxError(f"run.model: {text}; the fields are those of vlax/models") from None
+
+
+def _decoder(plan: StagePlan, vocab: int) -> DecoderConfig:
+    origin, run = find(plan, "decoder"), plan.run
+    if origin.kind == "export":
+        return exports.read_config(origin.where).decoder
+    if origin.kind == "hf":
+        return loader.decoder_config(origin.where, vocab_size=run.vocab_size or None)
+    shapes = {**run.model.decoder, **(run.model.captioner if plan.stage.captioner else {})}
+    shapes["vocab_size"] = shapes["vocab_size"] or math.ceil((vocab + 1) / 16) * 16  # one row to spare, for <image>
+    return DecoderConfig(**shapes)
+
+
+def _vision(plan: StagePlan) -> tuple[VisionConfig, Preprocess | None]:
+    origin, size = find(plan, "vision"), plan.run.image_size or None
+    if origin.kind == "export":
+        config = exports.read_config(origin.where)
+        return config.vision, config.preprocess
+    if origin.kind == "hf":
+        return loader.vision_config(origin.where, image_size=size), loader.preprocess(origin.where, image_size=size)
+    return VisionConfig(**plan.run.model.vision), None
+
+
+def _projector(plan: StagePlan, vision: VisionConfig, decoder: DecoderConfig) -> ProjectorConfig:
+    origin = find(plan, "projector")
+    if origin.kind == "export":
+        return exports.read_config(origin.where).projector
+    return ProjectorConfig(vision_width=vision.width, width=decoder.width, **plan.run.model.projector)
+
+
+def load_part(origin: Origin, part: str, config: VLMConfig, shardings=None, *, say: bool = False) -> groups.Params:
+    """{path: array} of a part as its origin stores it: numpy without `shardings`, else placed by them. Not for fresh parts.
+
+    say: log the load report.
+    """
+    if origin.kind == "export":
+        return exports.load_params(origin.where, shardings, (part,))
+
+    def place(path: str, value: np.ndarray):
+        return value if shardings is None else jax.device_put(value, shardings[path])
+
+    if part == "vision":
+        size = config.vision.image_size
+        _, params, report = loader.load_vision(origin.where, image_size=size, dtype=None, place=place)
+    else:
+        _, params, report = loader.load_decoder(origin.where, vocab_size=config.decoder.vocab_size, dtype=None, place=place)
+    if say:
+        logging.info("%s: %s", part, report.summary())
+    return params
+
+
+def load_tokenizer(plan: StagePlan):
+    """The chain's tokenizer: a finished parent's, run.tokenizer, the pretrained decoder's, or a BPE trained on run.bpe_text.
+
+    Every stage of a chain sees the same one: the BPE is a pure function of the config.
+    """
+    run = plan.run
+    for parent in plan.parents.values():
+        if (parent / "export" / "manifest.json").exists():
+            return exports.read_tokenizer(parent / "export")
+    origin = find(plan, "decoder")
+    if origin.kind == "export":
+        return exports.read_tokenizer(origin.where)
+    if run.tokenizer or origin.kind == "hf":
+        rows = _decoder(plan, 0).vocab_size if origin.kind == "hf" else run.model.decoder.vocab_size or 1 << 30
+        flag = "--config.run.tokenizer=DIR" if run.tokenizer else tokenizer.FLAG
+        return tokenizer.load_tokenizer(run.tokenizer or origin.where, rows, flag)
+    return _embedded_tokenizer(run.bpe_text.to_json(sort_keys=True), run.data_root, run.templates, run.bpe_vocab)
+
+
+@functools.lru_cache(maxsize=2)
+def _embedded_tokenizer(bpe_text: str, data_root: str, templates: str, vocab: int):
+    """The BPE trained on the sources of run.bpe_text (JSON), once a process."""
+    faults = Faults(collect=True)  # faulty rows are no text to learn from, listed or not: the vocabulary is the same
+    sources = [open_source(spec, data_root, train=True, faults=faults) for spec in json.loads(bpe_text).values()]
+
+    def texts():
+        for row in (source[i] for source in sources for i in range(len(source))):
+            with contextlib.suppress(RowFault):
+                yield "".join(text for text, _ in spans(row, templates))
+
+    return train_bpe(texts(), vocab)

@@ -1,0 +1,134 @@
+"""Everything that one stage runs with, built from its plan and checked before anything compiles:
+tokenizer -> shapes -> data -> mesh -> parameters (parent stage > pretrained > fresh) -> optimizer -> jitted steps."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from vlax.data.batches import arrange
+from vlax.data.batches.pipeline import HostBatches
+from vlax.errors import VlaxError
+from vlax.models.build import DTYPES, abstract_model
+from vlax.models.vlm import VLMConfig
+from vlax.params import groups, sharding
+from vlax.text.prompts import Encoder
+from vlax.text.tokenizer import size as tokenizer_size
+from vlax.training import handover, inputs, optimizer, origins, steps
+from vlax.training.stages import StagePlan, closest
+
+
+@dataclasses.dataclass
+class Session:
+    """One stage, ready to run."""
+
+    plan: StagePlan
+    config: VLMConfig
+    mesh: jax.sharding.Mesh
+    encoder: Encoder
+    batches: HostBatches  # training, by micro-step (by update with accumulation="scan")
+    validation: dict[str, HostBatches]
+    updates: int
+    graphdef: nnx.GraphDef
+    abstract: dict[str, jax.ShapeDtypeStruct]  # all parameters, as initialised
+    assigned: dict[str, str]  # trainable path -> group
+    tx: object
+    train_step: Callable
+    eval_step: Callable
+
+    @property
+    def micro_steps(self) -> int:
+        """Calls of train_step in the whole stage."""
+        return len(self.batches)
+
+    @property
+    def per_update(self) -> int:
+        """Calls of train_step an update."""
+        return 1 if self.plan.stage.accumulation == "scan" else self.plan.stage.accumulate
+
+
+def check_stage(stage, trainable_groups) -> None:
+    """Settings that contradict each other, in one line each."""
+    unknown = [part for part in stage.init if part not in ("vision", "projector", "decoder")]
+    if unknown or "decoder" not in stage.init:
+        odd = ", ".join(unknown) or "nothing"
+        raise VlaxError(f"stage {stage.name}: init is about vision, projector and decoder, not {odd}")
+    if set(stage.learning_rate) != set(trainable_groups):
+        odd = sorted(set(stage.learning_rate) ^ set(trainable_groups))[0]
+        raise VlaxError(f"stage {stage.name}: group {odd!r} has a pattern or a learning rate, but not both")
+    for field, choices in (("accumulation", ("multisteps", "scan")), ("select", ("last", "best"))):
+        if stage[field] not in choices:
+            raise VlaxError(
+                f"stage.{field}={stage[field]!r} is not one of {', '.join(choices)}{closest(stage[field], choices)}"
+            )
+    if stage.accumulate < 1 or stage.batch_size % stage.accumulate:
+        raise VlaxError(f"stage.batch_size={stage.batch_size} is not a multiple of stage.accumulate={stage.accumulate}")
+    arrange.check(stage)
+
+
+def optimizer_config(stage, updates: int) -> optimizer.OptimizerConfig:
+    return optimizer.OptimizerConfig(
+        updates=updates, accumulate=stage.accumulate, multisteps=stage.accumulation == "multisteps", warmup=stage.warmup,
+        final=stage.final_learning_rate, clip=stage.clip, weight_decay=stage.weight_decay, b2=stage.beta2,
+    )  # fmt: skip
+
+
+def build(plan: StagePlan) -> Session:
+    """A Session; every mistake of the config is a VlaxError from here."""
+    run, stage = plan.run, plan.stage
+    if run.dtype not in DTYPES:
+        raise VlaxError(f"run.dtype={run.dtype!r} is not one of {', '.join(DTYPES)}")
+    check_stage(stage, stage.trainable)
+    mesh = sharding.make_mesh((run.mesh.data, run.mesh.fsdp, run.mesh.tp))
+    scan = stage.accumulation == "scan"
+    sharding.check_batch(stage.batch_size // stage.accumulate, mesh)
+    encoder = Encoder(origins.load_tokenizer(plan), run.templates)
+    config = origins.model_config(plan, tokenizer_size(encoder.tokenizer))
+    try:
+        graphdef, abstract = abstract_model(config, DTYPES[run.dtype])
+    except (ValueError, KeyError) as error:
+        raise VlaxError(f"run.model: {error}") from None
+    assigned = groups.assign(abstract, stage.trainable)
+    arrange.check_positions(stage, config)
+    batches, validation, updates = inputs.build(plan, config, encoder)
+
+    tx = optimizer.make(optimizer_config(stage, updates), assigned, dict(stage.learning_rate))
+    step_config = steps.StepConfig(run.layers, run.remat, stage.accumulate if scan else 1)
+    state_shardings = train_state_shardings(abstract, assigned, tx, mesh)
+    train = functools.partial(steps.train_step, graphdef=graphdef, tx=tx, assigned=assigned, config=step_config)
+    evaluate = functools.partial(steps.eval_step, graphdef=graphdef, config=step_config)
+    # Pinned output shardings: without them the second call meets other shardings than the first and compiles again.
+    train = jax.jit(train, donate_argnums=0, out_shardings=(state_shardings, sharding.replicated(mesh)))
+    return Session(plan, config, mesh, encoder, batches, validation, updates, graphdef, abstract, assigned, tx, train,
+                   jax.jit(evaluate))  # fmt: skip
+
+
+def train_state_shardings(abstract, assigned, tx, mesh) -> dict:
+    """Shardings of {params, opt_state, step} for the trainable part."""
+    trainable = {path: value for path, value in abstract.items() if path in assigned}
+    params = sharding.parameter_shardings(trainable, mesh)
+    opt_state = jax.eval_shape(lambda p: optimizer.init(tx, p), trainable)
+    with_tokens = {**params, optimizer.TOKENS: sharding.replicated(mesh)}
+    return {
+        "params": params,
+        "opt_state": sharding.state_shardings(tx, opt_state, with_tokens, mesh),
+        "step": sharding.replicated(mesh),
+    }
+
+
+def initial_state(session: Session) -> tuple[dict, groups.Params]:
+    """(train state, frozen parameters) at the stage's first step: what learns in float32, the rest in the compute dtype."""
+    plan, mesh = session.plan, session.mesh
+    shardings = sharding.parameter_shardings(session.abstract, mesh)
+    params = handover.initial_params(plan, session.config, session.abstract, shardings, session.encoder)
+    trainable, frozen = groups.split(params, session.assigned)
+    dtype = DTYPES[plan.run.dtype]
+    trainable = {path: value.astype(jnp.float32) for path, value in trainable.items()}
+    frozen = {path: value.astype(dtype) for path, value in frozen.items()}
+    out = train_state_shardings(session.abstract, session.assigned, session.tx, mesh)
+    opt_state = jax.jit(functools.partial(optimizer.init, session.tx), out_shardings=out["opt_state"])(trainable)
+    step = jax.device_put(jnp.zeros((), jnp.int32), out["step"])
+    return {"params": trainable, "opt_state": opt_state, "step": step}, frozen

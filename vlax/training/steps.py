@@ -1,0 +1,77 @@
+"""Pure train and evaluation steps over {params, opt_state, step}, the frozen parameters and a batch."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from vlax.models.vlm import token_losses
+from vlax.params import groups
+from vlax.training import optimizer
+
+
+@dataclasses.dataclass(frozen=True)
+class StepConfig:
+    """What of a step is static."""
+
+    layers: str = "unroll"  # or "scan": see models/layers.py
+    remat: bool = False
+    micro_batches: int = 1  # > 1: the batch has a leading axis, which one lax.scan accumulates over
+
+
+def loss_sum(trainable: Mapping, frozen: Mapping, batch: Mapping, graphdef: nnx.GraphDef, config: StepConfig):
+    """(sum of the answer-token losses, (tokens, correct tokens)) of one micro-batch, all f32 scalars."""
+    model = groups.rebuild(graphdef, groups.join(trainable, frozen))
+    logits = model(batch, mode=config.layers, remat=config.remat)
+    losses, supervised, correct = token_losses(logits, batch)
+    return losses.sum(), (supervised.sum().astype(jnp.float32), correct.sum().astype(jnp.float32))
+
+
+def _gradients(trainable, frozen, batch, graphdef, config):
+    """(gradients of the loss sum, f32[3] of loss sum, tokens and correct tokens), over all micro-batches."""
+    # Only the trainable dict is differentiated: no cotangent exists for a frozen parameter, whatever XLA eliminates.
+    grad = jax.value_and_grad(loss_sum, has_aux=True)
+
+    def one(batch):
+        (loss, (tokens, correct)), grads = grad(trainable, frozen, batch, graphdef, config)
+        return grads, jnp.stack([loss, tokens, correct])
+
+    if config.micro_batches == 1:
+        return one(batch)
+
+    def body(carry, micro):
+        return jax.tree.map(jnp.add, carry, one(micro)), None
+
+    zeros = jax.tree.map(jnp.zeros_like, dict(trainable)), jnp.zeros(3, jnp.float32)
+    return jax.lax.scan(body, zeros, batch)[0]
+
+
+def train_step(state, frozen, batch, *, graphdef: nnx.GraphDef, tx: optax.GradientTransformation,
+               assigned: Mapping[str, str], config: StepConfig):  # fmt: skip
+    """One micro-step. Returns (state, metrics).
+
+    metrics: f32 scalars loss_sum, tokens, correct, finite, and grad_norm/GROUP (of the token mean). When the loss or a
+    gradient is not finite the state comes back as it was, so that the last good one can be saved and the run stopped.
+    """
+    grads, sums = _gradients(state["params"], frozen, batch, graphdef, config)
+    tokens = sums[1]
+    squares: dict[str, jax.Array] = {}
+    for path, grad in grads.items():
+        squares[assigned[path]] = squares.get(assigned[path], 0.0) + jnp.sum(jnp.square(grad.astype(jnp.float32)))
+    norms = {f"grad_norm/{name}": jnp.sqrt(value) / jnp.maximum(tokens, 1) for name, value in squares.items()}
+    finite = jnp.isfinite(jnp.stack([sums[0], *norms.values()])).all() & (tokens > 0)
+    params, opt_state = optimizer.update(tx, grads, tokens, state["opt_state"], state["params"])
+    new = {"params": params, "opt_state": opt_state, "step": state["step"] + 1}
+    new = jax.tree.map(lambda fresh, old: jnp.where(finite, fresh, old), new, dict(state))
+    metrics = {"loss_sum": sums[0], "tokens": tokens, "correct": sums[2], "finite": finite.astype(jnp.float32), **norms}
+    return new, metrics
+
+
+def eval_step(trainable, frozen, batch, *, graphdef: nnx.GraphDef, config: StepConfig):
+    """Held-out sums of one batch: f32 scalars loss_sum, tokens, correct."""
+    config = dataclasses.replace(config, micro_batches=1, remat=False)
+    loss, (tokens, correct) = loss_sum(trainable, frozen, batch, graphdef, config)
+    return {"loss_sum": loss, "tokens": tokens, "correct": correct}
