@@ -37,9 +37,9 @@ ALLOWED = {
     "training": f"{GROUND} params models text data data.readers data.batches decoding pretrained.reading pretrained.writing "
     "model suites",
     "training.inspect": f"{GROUND} text training",
-    "evaluation": f"{GROUND} params models text data data.readers decoding model scores suites training",
+    "evaluation.report": "errors masks params models decoding model",
+    "evaluation": f"{GROUND} params models text data data.readers decoding model scores suites training evaluation.report",
 }
-ALLOWED["evaluation.report"] = f"{ALLOWED['evaluation']} evaluation"
 ALLOWED["commands.data"] = f"{ALLOWED['training']} data.recognise"
 ALLOWED["commands"] = " ".join(dict.fromkeys(" ".join([*ALLOWED.values(), *ALLOWED]).split()))
 

@@ -338,6 +338,34 @@ def test_comparisons_refuse_different_protocols(evaluated, trained, quick_captio
         compare.load("/nowhere")
 
 
+def test_suites_that_decode_alike_share_their_predictions(trained, tmp_path, capsys):
+    """Metrics or a name of its own need no other predictions: they are decoded once, and each suite finds them."""
+    config, workdir = trained
+    text = (protocol.FOLDER / "embedded_cells.toml").read_text()
+    strict = tmp_path / "strict.toml"
+    strict.write_text(text.replace('metrics = ["vqav2@official", "exact_match"]', 'metrics = ["exact_match"]'))
+    options = Options(suites=("embedded_cells", str(strict)), limit=8, twin=False, report_samples=0)
+    scores = evaluate.run(config, str(workdir), options)
+    protocols, runs = scores["protocol"]["sets"], scores["runs"]
+    assert protocols["strict"]["hash"] != protocols["embedded_cells"]["hash"] and runs["strict"] == runs["embedded_cells"]
+    directory = workdir / "stage4" / "eval" / options.folder()
+    assert len((directory / "predictions.jsonl").read_text().splitlines()) == 8
+    kept = compare.load(directory)
+    assert {name: [line["id"] for line in lines] for name, lines in kept.lines.items()} == {
+        name: [line["id"] for line in kept.lines["strict"]] for name in ("embedded_cells", "strict")
+    }
+    terminal.compare([str(directory)] * 2, False, 4)
+    assert "strict: 0 of 8 predictions differ" in capsys.readouterr().out
+    evaluate.run(config, str(workdir), dataclasses.replace(options, against=str(directory)))
+    assert "embedded_cells: 0 of 8 predictions differ" in capsys.readouterr().out
+    # ... and as the predictions of another system, under the name that they were not written for
+    theirs = Options(predictions=str(directory / "predictions.jsonl"), suites=(str(strict),), limit=8, report_samples=0)
+    again = evaluate.run(config, str(workdir), theirs)["sets"]["strict"]
+    assert {m: row["score"] for m, row in again.items() if m != "rows"} == {
+        m: row["score"] for m, row in scores["sets"]["strict"].items() if m != "rows"
+    }
+
+
 def test_closed_questions(trained, tmp_path, quick_captions):
     config, workdir = trained
     options = Options(suites=("embedded_cells",), answers=("yes", "no"), limit=6, twin=False, report_samples=0)

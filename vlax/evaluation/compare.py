@@ -37,7 +37,7 @@ def load(directory: str | epath.Path) -> Kept:
     found = predictions.read(directory / "predictions.jsonl", runs.values())
     kept = Kept(scores["title"], directory, scores, {})
     for name, key in runs.items():
-        raw = [line for (run, _), line in found.items() if run == key and line["set"] == name]
+        raw = [line for (run, _), line in found.items() if run == key]
         if len(raw) != scores["sets"][name]["rows"]:
             raise VlaxError(f"{directory}/predictions.jsonl has {len(raw)} of the {scores['sets'][name]['rows']} rows of "
                             f"{name} that were scored; run eval.py again, which makes what is missing")  # fmt: skip

@@ -8,10 +8,9 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from vlax.errors import VlaxError
-from vlax.evaluation import compare, predictions, runner, scoring
+from vlax.evaluation import compare, predictions, runner, samples, scoring
 from vlax.evaluation.options import Options, chosen, export_directory
-from vlax.evaluation.report import samples
-from vlax.evaluation.runner import TestSet
+from vlax.evaluation.runner import Evaluation, TestSet
 from vlax.evaluation.table import score_table
 from vlax.model import api
 from vlax.params import sharding
@@ -20,20 +19,6 @@ from vlax.suites import protocol
 from vlax.training import stages
 
 DEFAULTS = Options()
-
-
-@dataclasses.dataclass
-class Evaluation:
-    """One set of predictions on its way to disk. `lines`: by set name, post-processed; empty on all processes but the first."""
-
-    title: str
-    directory: epath.Path
-    sets: list[TestSet]
-    lines: dict[str, list[dict]]
-    protocols: dict[str, dict]
-    about: dict
-    model: api.Model | None = None
-    scores: dict = dataclasses.field(default_factory=dict)
 
 
 def run(config: ConfigDict, workdir: str, options: Options = DEFAULTS) -> dict:

@@ -4,6 +4,7 @@
      "references": ["no", ...], "answer_type": "yes/no", "task": "question", "image": "scene 12"}
 
 `run` identifies what was asked, how it was decoded and the weights: lines of other runs stay in the file and are not counted.
+Rows are found by run and id. `set` names the suite that asked first; others that decode alike share its lines.
 `prediction` is the text as decoded; what the protocol's post-processing makes of it is done when it is scored.
 """
 
@@ -115,17 +116,17 @@ def external(path: str, rows: Sequence[Row], name: str) -> list[dict]:
 
 
 def _of_set(entries: list[dict], path: str, name: str) -> list[dict]:
-    """Of a predictions.jsonl of vlax, the lines of one set; VlaxError where they are of several runs."""
+    """Of a predictions.jsonl of vlax, the run of one set, or the only one where none goes by its name (a suite that decodes
+    alike may have been asked first); VlaxError where there are several."""
     if not all("run" in entry and "set" in entry for entry in entries):
         return entries
-    mine = [entry for entry in entries if entry["set"] == name]
-    runs = sorted({entry["run"] for entry in mine})
+    runs = sorted({entry["run"] for entry in entries if entry["set"] == name} or {entry["run"] for entry in entries})
     if len(runs) != 1:
         sets = ", ".join(sorted({entry["set"] for entry in entries}))
         raise VlaxError(
             f"{path} holds {len(runs)} runs of {name} (sets: {sets}); keep the lines of one of them ({', '.join(runs)})"
         )
-    return mine
+    return [entry for entry in entries if entry["run"] == runs[0]]
 
 
 def _entries(path: str) -> list[dict]:

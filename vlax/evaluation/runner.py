@@ -47,6 +47,20 @@ class TestSet:
         return {row.id: number for number, row in enumerate(self.rows)}
 
 
+@dataclasses.dataclass
+class Evaluation:
+    """One set of predictions on its way to disk. `lines`: by set name, post-processed; empty on all processes but the first."""
+
+    title: str
+    directory: epath.Path
+    sets: list[TestSet]
+    lines: dict[str, list[dict]]
+    protocols: dict[str, dict]
+    about: dict
+    model: Model | None = None
+    scores: dict = dataclasses.field(default_factory=dict)
+
+
 def open_sets(suites: Sequence[Suite], data_root: str, limit: int = 0, split: str = "test") -> list[TestSet]:
     """The sets of suites that have the split. `limit` > 0 keeps the first rows of each.
 

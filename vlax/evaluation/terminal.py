@@ -6,9 +6,8 @@ from pathlib import Path
 
 from vlax.errors import VlaxError
 from vlax.evaluation import compare as comparison
-from vlax.evaluation import runner
-from vlax.evaluation.evaluate import Evaluation
-from vlax.evaluation.report import samples
+from vlax.evaluation import runner, samples
+from vlax.evaluation.runner import Evaluation
 from vlax.suites import protocol
 
 

@@ -1,1 +1,1 @@
-"""report.html and what it shows. Imports evaluation."""
+"""report.html and samples.png, of plain data, and the attention they show. Imports model."""

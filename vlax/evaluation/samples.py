@@ -4,11 +4,17 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
+import numpy as np
+from PIL import Image
 
 from vlax.evaluation import runner, scoring
+from vlax.evaluation.compare import Kept, Pair
 from vlax.evaluation.report.attention import answer_attention
 from vlax.evaluation.report.report import ReportSample, write_report
 from vlax.evaluation.report.sheet import Sample, write_sheet
+from vlax.evaluation.runner import Evaluation, TestSet
+from vlax.model.api import Model
+from vlax.rows import Row
 
 SHEET = 12  # pictures
 
@@ -31,8 +37,8 @@ def telling(lines: Sequence[Mapping], values: Mapping[str, float], count: int) -
     return [line for line in lines if line["id"] in kept]
 
 
-def sheet(mine, twin, scored: Mapping[str, Mapping]) -> None:
-    """samples.png of an `evaluate.Evaluation`: rows from best to worst, beside the blind twin's answers."""
+def sheet(mine: Evaluation, twin: Evaluation | None, scored: Mapping[str, Mapping]) -> None:
+    """samples.png: rows from best to worst, beside the blind twin's answers."""
     cards: list[Sample] = []
     for test in mine.sets:
         values = _values(test, scored[test.name]["model"])
@@ -47,9 +53,16 @@ def sheet(mine, twin, scored: Mapping[str, Mapping]) -> None:
         write_sheet(mine.directory / "samples.png", cards, mine.title, f"{_summary(mine)}; rows from best to worst")
 
 
-def report(mine, twin, scored: Mapping[str, Mapping], count: int, other=None, pairs: Mapping = {}, name="report.html") -> None:
-    """The HTML report of an `evaluate.Evaluation` with up to `count` rows a set, beside its twin's answers and those of another
-    evaluation (`compare.Kept`, with its `compare.Pair` by set)."""
+def report(
+    mine: Evaluation,
+    twin: Evaluation | None,
+    scored: Mapping[str, Mapping],
+    count: int,
+    other: Kept | None = None,
+    pairs: Mapping[str, Pair] = {},
+    name: str = "report.html",
+) -> None:
+    """The HTML report with up to `count` rows a set, beside its twin's answers and those of another evaluation."""
     rows: list[ReportSample] = []
     for test in mine.sets:
         lines, values = mine.lines[test.name], _values(test, scored[test.name]["model"])
@@ -71,12 +84,20 @@ def report(mine, twin, scored: Mapping[str, Mapping], count: int, other=None, pa
                  notes=notes)  # fmt: skip
 
 
-def _summary(mine) -> str:
+def _summary(mine: Evaluation) -> str:
     headlines = {t.name: scoring.headline(t.suite) for t in mine.sets}
     return ", ".join(f"{name} {m} {mine.scores['sets'][name][m]['score']:.3f}" for name, m in headlines.items())
 
 
-def _report_samples(mine, test, lines, scored, twins: Mapping, other, pair) -> list[ReportSample]:
+def _report_samples(
+    mine: Evaluation,
+    test: TestSet,
+    lines: Sequence[Mapping],
+    scored: Mapping[str, scoring.Scored],
+    twins: Mapping[str, str],
+    other: Kept | None,
+    pair: Pair | None,
+) -> list[ReportSample]:
     model_scores, headline = scored["model"], scoring.headline(test.suite)
     by_id = {row.id: row for row in test.rows}
     twin_values = _values(test, scored["twin"]) if "twin" in scored else {}
@@ -95,7 +116,7 @@ def _report_samples(mine, test, lines, scored, twins: Mapping, other, pair) -> l
     return out
 
 
-def _seen(model, row):
+def _seen(model: Model | None, row: Row) -> Image.Image | None:
     """The picture as the tower sees it from edge to edge: cropped where it is cropped there, in its own resolution."""
     if row.open_image is None:
         return None
@@ -103,7 +124,7 @@ def _seen(model, row):
     return model.config.preprocess.frame(image) if model and model.config.preprocess else image
 
 
-def _attention(model, test, lines):
+def _attention(model: Model, test: TestSet, lines: Sequence[Mapping]) -> list[list[tuple[str, np.ndarray]]]:
     by_id = {row.id: row for row in test.rows}
     rows = [by_id[line["id"]] for line in lines]
     with ThreadPoolExecutor(runner.THREADS) as pool:
@@ -111,10 +132,10 @@ def _attention(model, test, lines):
     return answer_attention(model, asked, [line["prediction"] for line in lines])
 
 
-def _values(test, scored: scoring.Scored) -> Mapping[str, float]:
+def _values(test: TestSet, scored: scoring.Scored) -> Mapping[str, float]:
     """The headline's value of every row; rows that it says nothing about count 0."""
     return scored.by_row[scoring.headline(test.suite)]
 
 
-def _by_id(lines) -> dict[str, str]:
+def _by_id(lines: Sequence[Mapping]) -> dict[str, str]:
     return {line["id"]: line["prediction"] for line in lines}
