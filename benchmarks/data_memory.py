@@ -75,7 +75,7 @@ def batches(folder: Path, args: argparse.Namespace) -> HostBatches:
     if args.plan == "buckets":
         plan = BucketPlan(mixture, args.batch, TEXT, buckets=BUCKETS, **common)
     elif args.plan == "packed":
-        plan = PackedPlan(mixture, args.batch, TEXT, SLOTS, refuse=collate.count_overlong, **common)
+        plan = PackedPlan(mixture, args.batch, TEXT, SLOTS, **common)
     else:
         plan = Plan(mixture, args.batch, TEXT)
     return HostBatches(collate, plan, args.batches)

@@ -151,7 +151,7 @@ def test_dropped_rows_are_counted_and_named_once(make):
         batches[step]
     left_out = batches.collate.left_out
     assert left_out.counts == {"dropped": 1}
-    assert re.fullmatch(rf"s0:r4 \(\d+ tokens, limit {LENGTH}\)", left_out.first[0])
+    assert re.fullmatch(rf"s0:r4 \(\d+ tokens, limit {LENGTH}\)", left_out.named["dropped"][0])
 
 
 def test_cut_loses_the_answers_end_and_never_the_image(make, encoder):

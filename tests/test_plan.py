@@ -282,20 +282,20 @@ def test_the_length_of_a_stage():
     """Epochs where no number of updates is given; packing needs fewer batches for the same rows."""
     stage, m = base.stage("x"), mixture(rows=(37,))
     stage.update({"text_length": LIMIT, "epochs": 2.0, "plan_window": 3})
-    measure, refuse = Lengths(encoder()), lambda row_id, tokens: None
-    plan, updates = arrange.make(stage, m, measure, 4, 1, refuse)
+    measure = Lengths(encoder())
+    plan, updates = arrange.make(stage, m, measure, 4, 1)
     assert updates == 19 == -(-74 // 4) and plan.hash == m.plan_hash
     stage.buckets = (6, LIMIT)
-    plan, updates = arrange.make(stage, m, measure, 2, 2, refuse)
+    plan, updates = arrange.make(stage, m, measure, 2, 2)
     assert updates == 19 and plan.stop == 76 and plan.buckets == (6, LIMIT)
     stage.buckets, stage.packing = (), 3
-    plan, updates = arrange.make(stage, m, measure, 2, 2, refuse)
+    plan, updates = arrange.make(stage, m, measure, 2, 2)
     rows = plan.batches(74)
     assert updates == -(-rows // 2) < 15 and plan.slots == 3
     places = {int(p) for step in range(2 * updates) for p in plan.batch(step).positions.ravel()}
     assert places >= set(range(74))
     stage.steps = 5
-    assert arrange.make(stage, m, measure, 2, 2, refuse)[1] == 5
+    assert arrange.make(stage, m, measure, 2, 2)[1] == 5
 
 
 def stage2(**shares):

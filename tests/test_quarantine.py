@@ -5,8 +5,9 @@ import json
 
 import pytest
 
+from vlax.data.batches.budget import DropBudget, planned_rows
 from vlax.data.batches.mixture import Mixture
-from vlax.data.batches.quarantine import DropBudget, Quarantine, place, planned_rows, read_quarantine
+from vlax.data.batches.quarantine import Quarantine, place, read_quarantine
 from vlax.data.readers.faults import STRICT, Fault, Faults
 from vlax.errors import VlaxError
 from vlax.rows import Row, RowFault, Turn
@@ -164,7 +165,7 @@ def test_bad_rows_become_filler_within_the_budget():
     assert budget.counts == {"bad": 3} and budget.summary() == {
         "left_out/bad": 3, "left_out/quarantined": 0, "left_out/dropped": 0, "left_out/cut": 0,
     }  # fmt: skip
-    assert sorted(budget.first)[0] == "a:[5] (a: record 5 is broken)"
+    assert sorted(budget.named["bad"])[0] == "a:[5]: a: record 5 is broken"
     assert budget.lines()[0].startswith("left out  3 bad rows of 3 allowed: a:")
 
 
@@ -181,11 +182,8 @@ def test_the_run_stops_at_the_budget_with_the_first_rows_named():
     assert "a:r90: " in text and "a:r100" not in text  # the first ten
     assert "Run python -m vlax.data doctor SOURCE --out=DIR" in text
     assert "--config.run.quarantine=DIR/quarantine.jsonl" in text and text.endswith("raise --config.stage.drop_budget")
-    named = DropBudget(0, 100, doctor="python -m vlax.data doctor a.json")
-    with pytest.raises(
-        VlaxError, match=r"^1 bad rows, and the drop budget allows 0 .*Run python -m vlax.data doctor a.json and"
-    ):
-        named.bad(7, "no such file", "a:r7")
+    with pytest.raises(VlaxError, match=r"^1 bad rows, and the drop budget allows 0 .*a:r7: no such file\. Run python"):
+        DropBudget(0, 100).bad(7, "no such file", "a:r7")
 
 
 def test_quarantined_rows_are_outside_the_budget():
@@ -194,7 +192,7 @@ def test_quarantined_rows_are_outside_the_budget():
     budget, ids = DropBudget(0, 60), mixture.ids(0, 60)
     assert fill(mixture, ids, Quarantine(entries), budget) == [-1 if i in (1, 2, 3, 39) else i for i in ids]
     assert budget.counts == {"quarantined": 4} and budget.quarantined_by_source == {"a": 3, "b": 1}
-    assert budget.lines() == ["quarantined 4 rows: 3 of a, 1 of b"] and budget.first == []
+    assert budget.lines() == ["quarantined 4 rows: 3 of a, 1 of b"] and budget.named["bad"] == []
 
 
 def test_with_and_without_the_list_the_order_is_the_same():
@@ -210,20 +208,13 @@ def test_overlong_rows_are_counted_apart():
     budget = DropBudget(0, 1000)
     for _ in range(2):
         fill(mixture, mixture.ids(0, 1000), Quarantine(), budget, long=range(0, 1000, 50))
-    assert budget.counts == {"dropped": 20} and len(budget.first) == 10
+    assert budget.counts == {"dropped": 20} and len(budget.named["dropped"]) == 10
     first = "; ".join(f"a:r{i} (99 tokens, limit 40)" for i in (0, 50, 100))
     line = f"left out  20 rows that are too long: {first}"
-    assert budget.first[0] == "a:r0 (99 tokens, limit 40)" and budget.lines() == [line]
+    assert budget.named["dropped"][0] == "a:r0 (99 tokens, limit 40)" and budget.lines() == [line]
     budget = DropBudget(0, 10)
     budget.overlong(3, "cut", "41 tokens, limit 40", lambda: "a:r3")
     assert budget.lines() == ["cut       1 rows that are too long: a:r3 (41 tokens, limit 40)"]
-
-
-def budget(mixture, positions, share, refused, host=0, hosts=1):
-    """What a host allows itself for a run over so many positions, with its part of the refused rows counted."""
-    out = DropBudget(share, 0)
-    out.expect(planned_rows(mixture, positions) / hosts, refused, host, hosts)
-    return out
 
 
 def test_planned_rows():
@@ -248,20 +239,19 @@ def test_threads_count_every_row_once():
     budget = DropBudget(0.5, 4000)
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda i: budget.bad(i % 1500, "r", f"n{i}"), range(6000)))
-    assert budget.counts["bad"] == 1500 and len(budget.first) == 10
+    assert budget.counts["bad"] == 1500 and len(budget.named["bad"]) == 10
 
 
 def test_what_a_reader_refused_counts_as_well():
-    """Rows without a global id: their source and place make them distinct. Each host has its part of them."""
-    mixture, faults = Mixture([Rows("a", 100)], [1.0], seed=0), Faults(collect=True)
+    """Rows without a global id: their source and place make them distinct."""
+    faults = Faults(collect=True)
     read(faults, ("a", "", "b", ""))
-    assert [budget(mixture, 100, 0.02, faults.found, host, 2).counts["bad"] for host in range(2)] == [1, 1]
-    assert budget(mixture, 100, 0.02, faults.found * 2).counts == {"bad": 2}
+    assert DropBudget(0.02, 100, faults.found * 2).counts == {"bad": 2}
     with pytest.raises(
         VlaxError, match=r"^2 bad rows, and the drop budget allows 1 .* of 100 rows\): coco-a:annotations\[1\]: /data"
     ):
-        budget(mixture, 100, 0.01, faults.found)
+        DropBudget(0.01, 100, faults.found)
     many = [Fault("a", f"[{i}]", "row refused", "x" * 500) for i in range(20)]
     with pytest.raises(VlaxError, match=r"^20 bad rows, and the drop budget allows 1 ") as caught:
-        budget(mixture, 100, 0.01, many)
+        DropBudget(0.01, 100, many)
     assert "a:[9]: xxx" in str(caught.value) and "a:[10]" not in str(caught.value) and len(str(caught.value)) < 2500

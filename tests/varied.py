@@ -59,14 +59,14 @@ def mixture(seed=0, rows=(37, 20), most=LIMIT) -> Mixture:
     return Mixture(sources, [1.0, 0.5][: len(rows)], seed)
 
 
-def make(kind: str, mixed: Mixture, rows=4, overlong="drop", window=3, stop=0, slots=3, refuse=None):
+def make(kind: str, mixed: Mixture, rows=4, overlong="drop", window=3, stop=0, slots=3):
     """A plan of one of KINDS, with nothing cached."""
     if kind == "plain":
         return Plan(mixed, rows, LIMIT)
     common = {"lengths": Lengths(encoder()), "overlong": overlong, "window": window, "stop": stop}
     if kind == "buckets":
         return BucketPlan(mixed, rows, LIMIT, buckets=BUCKETS, **common)
-    return PackedPlan(mixed, rows, LIMIT, slots, refuse=refuse or (lambda row_id, tokens: None), **common)
+    return PackedPlan(mixed, rows, LIMIT, slots, **common)
 
 
 KINDS = ("plain", "buckets", "packed")

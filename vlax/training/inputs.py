@@ -8,10 +8,11 @@ from collections.abc import Sequence
 import jax
 
 from vlax.data.batches import arrange, augment, mixture
+from vlax.data.batches.budget import DropBudget, planned_rows
 from vlax.data.batches.lengths import Lengths
 from vlax.data.batches.mixture import Mixture
 from vlax.data.batches.pipeline import Collator, HostBatches, ImageCache
-from vlax.data.batches.quarantine import DropBudget, planned_rows, read_quarantine
+from vlax.data.batches.quarantine import read_quarantine
 from vlax.data.batches.row_plan import Plan
 from vlax.data.readers import leaks
 from vlax.data.readers.faults import STRICT, Faults
@@ -44,24 +45,21 @@ def build(plan: StagePlan, config: VLMConfig, encoder: Encoder) -> tuple[HostBat
     per_update = stage.accumulate // micro_batches
     faults = Faults(quarantine, collect=True)
     mixed = open_mixture(stage.mixture, plan, faults, first=stage.epoch_of, lengths=lengths)
-    counter = DropBudget(stage.drop_budget, 0)
-    training = collate(mixed, augment=augment.check(stage.augment), left_out=counter)
-    rows = stage.batch_size // per_update
-    arranged, updates = arrange.make(stage, mixed, lengths, rows, per_update, training.count_overlong)
+    arranged, updates = arrange.make(stage, mixed, lengths, stage.batch_size // per_update, per_update)
     planned = planned_rows(mixed, arranged.positions(updates * per_update))
     # Of the rows that readers refused, the part that a run of this length would have met; the same on every host.
     met = math.ceil(len(faults.found) * planned / sum(map(len, mixed.sources)))
-    counter.expect(planned, faults.found[:met])
+    left_out = DropBudget(stage.drop_budget, planned, faults.found[:met])
+    training = collate(mixed, augment=augment.check(stage.augment), left_out=left_out)
     batches = HostBatches(training, arranged, updates * per_update, **hosts, micro_batches=micro_batches)
     validation, rows = {}, stage.batch_size // stage.accumulate
     for name, spec in stage.validation.items():
         faults = Faults(quarantine, collect=True)
         held_out = open_mixture({name: spec}, plan, faults, train=False)
         count = min(stage.eval_batches, math.ceil(held_out.epoch_size / rows))
-        counter = DropBudget(stage.drop_budget, 0)
-        counter.expect(held_out.epoch_size, faults.found)
+        left_out = DropBudget(stage.drop_budget, held_out.epoch_size, faults.found)
         validation[name] = HostBatches(
-            collate(held_out, left_out=counter), Plan(held_out, rows, stage.text_length), count, **hosts
+            collate(held_out, left_out=left_out), Plan(held_out, rows, stage.text_length), count, **hosts
         )
     return batches, validation, updates
 

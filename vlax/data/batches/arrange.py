@@ -45,12 +45,11 @@ def check_positions(stage, config) -> None:
         )
 
 
-def make(stage, mixture: Mixture, lengths: Lengths, rows: int, per_update: int, refuse) -> tuple[Plan, int]:
+def make(stage, mixture: Mixture, lengths: Lengths, rows: int, per_update: int) -> tuple[Plan, int]:
     """(the stage's plan, its length in updates)
 
     rows        of the global batch that a train step takes
     per_update  train steps an update
-    refuse      told of each row that packing leaves out for its length: refuse(row id, tokens)
 
     Without stage.steps, the stage is stage.epochs long; the last update is filled from the next epoch.
     """
@@ -58,7 +57,7 @@ def make(stage, mixture: Mixture, lengths: Lengths, rows: int, per_update: int, 
     updates = stage.steps or math.ceil(wanted / (rows * per_update))
     window = {"lengths": lengths, "overlong": stage.overlong, "window": stage.plan_window}
     if stage.packing > 1:
-        plan = PackedPlan(mixture, rows, stage.text_length, stage.packing, **window, refuse=refuse,
+        plan = PackedPlan(mixture, rows, stage.text_length, stage.packing, **window,
                           stop=0 if stage.steps else wanted)  # fmt: skip
         return plan, stage.steps or math.ceil(plan.batches(wanted) / per_update)
     if stage.buckets:

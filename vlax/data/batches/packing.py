@@ -6,7 +6,6 @@ logits are those of the same examples one a row.
 
 import bisect
 import dataclasses
-from collections.abc import Callable
 
 import numpy as np
 
@@ -50,13 +49,12 @@ def pack(lengths: np.ndarray, capacity: int, slots: int) -> list[list[int]]:
 class PackedPlan(WindowedPlan):
     """Batch rows of up to `slots` examples, in a seeded order within each window.
 
-    Every example takes a slot, text-only ones too (their image stays hidden). Rows that are dropped take none: `refuse(row id,
-    tokens)` is told of them. A window has as many batch rows as it needs, so step k is found by packing what comes before it:
-    a resumed run measures the rows up to its step (some 30 microseconds a row of short text, once a process; packing costs a
+    Every example takes a slot, text-only ones too (their image stays hidden). Rows that are dropped take none: every batch of
+    their window names them. A window has as many batch rows as it needs, so step k is found by packing what comes before it: a
+    resumed run measures the rows up to its step (some 30 microseconds a row of short text, once a process; packing costs a
     fiftieth of that), and so does a stage that is given in epochs, to know its length.
     """
 
-    refuse: Callable[[int, int], None]
     _ends: list = dataclasses.field(default_factory=list)  # batch rows up to the end of each window
 
     def batch(self, step: int) -> Planned:
@@ -64,13 +62,15 @@ class PackedPlan(WindowedPlan):
         with self._lock:
             while not self._ends or self._ends[-1] < last:
                 self._extend()
-            number, parts = bisect.bisect_right(self._ends, first), []
+            number, parts, dropped = bisect.bisect_right(self._ends, first), [], []
             while first < last:
                 begin = self._ends[number - 1] if number else 0
-                parts.append(tuple(array[first - begin : last - begin] for array in self._window(number)))
+                *arrays, too_long = self._window(number)
+                parts.append([array[first - begin : last - begin] for array in arrays])
+                dropped += too_long
                 first, number = self._ends[number], number + 1
         positions, ids = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-        return Planned(positions, ids, self.text_length)
+        return Planned(positions, ids, self.text_length, dropped)
 
     def _extend(self) -> None:
         """Counts one more window."""
@@ -83,16 +83,14 @@ class PackedPlan(WindowedPlan):
                 "--config.stage.overlong=cut"
             )
 
-    def _arrange(self, begin, ids, tokens, kept, rng) -> tuple[np.ndarray, np.ndarray]:
-        for row_id in ids[~kept]:
-            source, index = self.mixture.locate(int(row_id))
-            self.refuse(int(row_id), int(self.lengths.of_source(source, np.array([index]))[0]))
+    def _arrange(self, begin, ids, tokens, kept, rng) -> tuple[np.ndarray, np.ndarray, list[tuple[int, int]]]:
+        dropped = list(zip(ids[~kept].tolist(), tokens[~kept].tolist(), strict=True))
         chosen = np.flatnonzero(kept)
-        packed = pack(tokens[chosen], self.text_length, self.slots)
+        packed = pack(np.minimum(tokens[chosen], self.text_length), self.text_length, self.slots)
         at = np.full((len(packed), self.slots), -1, np.int64)
         for row, members in zip(at, (packed[i] for i in rng.permutation(len(packed))), strict=True):
             row[: len(members)] = chosen[members]
-        return np.where(at < 0, -1, begin + at), np.where(at < 0, -1, ids[at])
+        return np.where(at < 0, -1, begin + at), np.where(at < 0, -1, ids[at]), dropped
 
     def batches(self, positions: int) -> int:
         if positions != self.stop:

@@ -9,7 +9,7 @@ A batch is a dict of arrays (B rows of this host, N image slots, T text tokens; 
     example    int32[B,T]         1..N, 0 pad; image slot n belongs to example n + 1
     row        int32[B,N]         global row id, -1 filler
 
-Which rows a batch holds is a pure function of (seed, step): the plan (`plan.py`) is global, hosts take slices of it
+Which rows a batch holds is a pure function of (seed, step): the plan (`row_plan.py`) is global, hosts take slices of it
 afterwards. A row that does not fit becomes filler and never shifts the order. In a packed row the text of example n + 1
 follows that of example n; an example without a picture has its slot all the same.
 """
@@ -22,8 +22,9 @@ import grain
 import numpy as np
 
 from vlax.data.batches import augment
+from vlax.data.batches.budget import DropBudget
 from vlax.data.batches.mixture import Mixture
-from vlax.data.batches.quarantine import DropBudget, Quarantine, place
+from vlax.data.batches.quarantine import Quarantine, place
 from vlax.data.batches.row_plan import Plan
 from vlax.data.readers import stored
 from vlax.data.readers.prepared import PreparedSource
@@ -169,6 +170,8 @@ class HostBatches:
 
     def __getitem__(self, step: int) -> dict[str, np.ndarray]:
         planned = self.plan.batch(step)
+        for row_id, tokens in planned.dropped:
+            self.collate.count_overlong(row_id, tokens)
         mine = np.arange(self.plan.rows).reshape(self.micro_batches, self.hosts, -1)[:, self.host].reshape(-1)
         draws = None
         if self.collate.augment:  # by place in the order: the same whatever the layout, the hosts and the workers

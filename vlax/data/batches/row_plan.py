@@ -16,6 +16,7 @@ import dataclasses
 import hashlib
 import json
 import threading
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -32,6 +33,7 @@ class Planned:
     positions: np.ndarray  # int64[B,N]: places in the mixture's order; -1 filler
     ids: np.ndarray  # int64[B,N]: global row ids; -1 filler
     length: int  # T
+    dropped: Sequence[tuple[int, int]] = ()  # (global row id, tokens) of rows that were too long for a place near these
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -107,10 +109,9 @@ class WindowedPlan(Plan):
                 begin, end = self._bounds(number)
                 ids = self.mixture.ids(begin, end)
                 tokens = self.lengths.of(self.mixture, ids)
-                fits = tokens <= self.text_length
-                tokens = np.minimum(tokens, self.text_length)
+                kept = (tokens <= self.text_length) | (self.overlong == "cut")
                 rng = np.random.default_rng([self.mixture.seed, 4, number])
-                made = self._arrange(begin, ids, tokens, fits | (self.overlong == "cut"), rng)
+                made = self._arrange(begin, ids, tokens, kept, rng)
                 while len(self._arranged) >= KEPT:
                     self._arranged.pop(next(iter(self._arranged)))
                 self._arranged[number] = made
@@ -145,6 +146,7 @@ class BucketPlan(WindowedPlan):
 
     def _arrange(self, begin, ids, tokens, kept, rng) -> list[Planned]:
         fitting, dropped = np.flatnonzero(kept), np.flatnonzero(~kept)
+        tokens = np.minimum(tokens, self.text_length)
         fitting = fitting[np.argsort(tokens[fitting], kind="stable")]
         batches = []
         for part in np.array_split(fitting, len(ids) // self.rows):
