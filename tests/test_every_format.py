@@ -14,7 +14,8 @@ from format_cases import PICTURES, WRITERS, captions, question
 from ml_collections import ConfigDict
 
 from vlax.commands.data import command as cli
-from vlax.data.sources import FIELDS, open_source
+from vlax.data.readers.kinds import KINDS
+from vlax.data.sources import open_source
 from vlax.params import sharding
 from vlax.training import inputs, session, stages
 
@@ -120,7 +121,7 @@ def test_the_loss_follows_the_pictures(trainer, tmp_path, capsys):
 
 def test_no_kind_is_left_out():
     several = {"table": {"jsonl", "csv"}, "hf": {"parquet", "arrow"}}
-    assert set().union(*(several.get(kind, {kind}) for kind in FIELDS)) == set(WRITERS)
+    assert set().union(*(several.get(kind, {kind}) for kind in KINDS)) == set(WRITERS)
 
 
 def shared(name: str) -> Path:

@@ -11,9 +11,10 @@ from etils import epath
 from test_containers import bucket  # noqa: F401  (a fixture)
 
 from vlax.data.readers import stored
+from vlax.data.readers.kinds import KINDS
 from vlax.data.recognise.picture_folder import picture_folder
 from vlax.data.recognise.recognise import recognise
-from vlax.data.sources import FIELDS, open_source
+from vlax.data.sources import open_source
 from vlax.errors import VlaxError
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -301,7 +302,7 @@ def test_real_folders(folder):
         pytest.skip(f"development data {folder} is not here")
     found = recognise(folder, base=str(SHARED))
     assert (found.spec["kind"], found.spec["images"]) == REAL[folder]
-    assert set(found.spec) <= {"kind", *FIELDS[found.spec["kind"]]}
+    assert set(found.spec) <= {"kind", *KINDS[found.spec["kind"]].fields}
     if "are there" in found.note:
         source = open_source({"path": folder}, str(SHARED), train=False)
         assert source.fingerprint == open_source(found.spec, str(SHARED), train=False).fingerprint

@@ -20,10 +20,11 @@ from etils import epath
 
 from vlax.commands.data.checks import ERROR, KINDS, NOTE, WARNING, Finding, Limits
 from vlax.commands.data.scan import Scan, overlap, scan, shared
+from vlax.data.readers import kinds
 from vlax.data.readers.faults import Faults
 from vlax.data.readers.reading import load_json
 from vlax.data.recognise.recognise import recognise
-from vlax.data.sources import FIELDS, open_source
+from vlax.data.sources import open_source
 from vlax.errors import VlaxError
 
 NAMED = 5  # rows that the report names of each kind
@@ -35,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("sources", nargs="+", metavar="SOURCE", help="file, folder or glob; or a JSON object as in a config")
     add("--images", default="", metavar="DIR", help="folder of the pictures that the files name")
-    add("--kind", default="", choices=("", *FIELDS), help="what the SOURCEs are; otherwise they are recognised by looking")
+    add("--kind", default="", choices=("", *kinds.KINDS), help="what the SOURCEs are; otherwise they are recognised by looking")
     add("--split", default="", help="of a source that holds several")
     add("--data-root", default=".", metavar="DIR", help="what relative paths are relative to (default: here)")
     add("--against", nargs="+", default=[], metavar="EVAL", help="evaluation sets whose pictures must not be in SOURCE")

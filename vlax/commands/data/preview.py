@@ -15,8 +15,9 @@ import shlex
 import sys
 
 from vlax.data.readers.faults import Faults
+from vlax.data.readers.kinds import KINDS, PATHS
 from vlax.data.recognise.recognise import Recognised, recognise
-from vlax.data.sources import FIELDS, PATHS, open_source
+from vlax.data.sources import open_source
 from vlax.errors import VlaxError
 from vlax.masks import ANSWER
 from vlax.rows import Row, Source
@@ -33,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("path", metavar="PATH", help="file or folder; shards also as a glob or with {000..010}")
     add("--images", default="", metavar="DIR", help="folder of the pictures (default: looked for near the file)")
-    add("--kind", default="", choices=("", *FIELDS), help="what it is (default: recognised by looking)")
+    add("--kind", default="", choices=("", *KINDS), help="what it is (default: recognised by looking)")
     add("--rows", type=int, default=5, help="rows to show, evenly spaced (default: %(default)s)")
     add("--split", default="", help="of a file or folder with several")
     add("--evaluation", action="store_true", help="rows as they are evaluated: captions of a picture together")
@@ -48,7 +49,7 @@ def main(args: argparse.Namespace) -> int:
     if args.rows < 1:
         raise VlaxError(f"--rows={args.rows}: show at least one row")
     found = recognise(args.path, args.images, kind=args.kind)
-    if args.split and "split" not in FIELDS[found.spec["kind"]]:
+    if args.split and "split" not in KINDS[found.spec["kind"]].fields:
         raise VlaxError(f"--split={args.split}: {found.what} in {args.path} know no splits; leave it out")
     spec = {**found.spec, **({"split": args.split} if args.split else {})}
     source, faults = _open(spec, train=not args.evaluation)

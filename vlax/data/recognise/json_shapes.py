@@ -27,7 +27,7 @@ LOOKED_FOR = (
 
 
 class Shape(NamedTuple):
-    """kind: of `sources.FIELDS`; names: some of the pictures' file names; fields: what the spec needs besides."""
+    """kind: of `kinds.KINDS`; names: some of the pictures' file names; fields: what the spec needs besides."""
 
     kind: str
     what: str

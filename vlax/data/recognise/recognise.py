@@ -16,8 +16,8 @@ import re
 from etils import epath
 
 from vlax.data.readers import shards, vqa
+from vlax.data.readers.kinds import KINDS
 from vlax.data.recognise import containers, json_shapes, picture_folder
-from vlax.data.sources import FIELDS
 from vlax.errors import VlaxError
 from vlax.storage.paths import join, read_file
 
@@ -41,10 +41,10 @@ def recognise(path: str, images: str = "", *, base: str = "", kind: str = "") ->
 
     images  the folder of the pictures; "": it is looked for nearby
     base    what relative paths are relative to, also those in the spec
-    kind    one of `sources.FIELDS`; "": it is found out. VlaxError says what was looked for and what is there instead.
+    kind    one of `kinds.KINDS`; "": it is found out. VlaxError says what was looked for and what is there instead.
     """
-    if kind and kind not in FIELDS:
-        raise VlaxError(f"{path}: there is no kind {kind!r}; the kinds are {', '.join(FIELDS)}")
+    if kind and kind not in KINDS:
+        raise VlaxError(f"{path}: there is no kind {kind!r}; the kinds are {', '.join(KINDS)}")
     where = join(base, path)
     given = join(base, images) if images else None
     if re.search(r"[*?\[{]", str(path)):
@@ -61,7 +61,7 @@ def recognise(path: str, images: str = "", *, base: str = "", kind: str = "") ->
     if found is None:
         raise _unknown(where)
     spec = {key: _relative(value, base) if isinstance(value, epath.Path) else value for key, value in found.spec.items()}
-    if given is not None and "images" not in spec and "images" in FIELDS[spec["kind"]]:
+    if given is not None and "images" not in spec and "images" in KINDS[spec["kind"]].fields:
         spec["images"] = _relative(given, base)
     return dataclasses.replace(found, spec=spec, also=tuple(_relative(epath.Path(p), base) for p in found.also))
 
@@ -133,7 +133,7 @@ def _with_pictures(path: epath.Path, shape: json_shapes.Shape, given: epath.Path
     file = {"table": "path"}.get(shape.kind, "annotations")
     found = picture_folder.picture_folder(path, shape.names, given)
     spec = {"kind": shape.kind, file: path, "images": found.folder, **shape.fields}
-    if found.strip and "strip" in FIELDS[shape.kind]:
+    if found.strip and "strip" in KINDS[shape.kind].fields:
         spec["strip"] = found.strip
     return Recognised(spec, shape.what, note=_note(found, shape.names))
 
@@ -212,14 +212,14 @@ def _order(file: epath.Path, top: epath.Path) -> tuple:
 
 def _named(path: epath.Path, given: epath.Path | None, kind: str) -> Recognised | None:
     """A spec of a kind that the user names; the content does not look like it, and its reader will say why."""
-    fields = FIELDS[kind]
+    named = KINDS[kind]
     if kind == "vqa":
         return _vqa(path, json.loads(read_file(path)), json_shapes.Shape(kind, "VQAv2", []), given)
-    file = next((name for name in ("annotations", "path") if name in fields), None)
+    file = next((name for name in ("annotations", "path") if name in named.needed), None)
     if file is None:
         raise VlaxError(f"{path}: {kind} is made by vlax and reads no file; leave the kind out")
     spec = {"kind": kind, file: path, **({"split": "train"} if kind == "karpathy" else {})}
-    if "images" in list(fields)[: list(fields).index("")]:
+    if "images" in named.needed:
         spec["images"] = given or path.parent
     return Recognised(spec, f"{kind}, as it was named")
 

@@ -1,0 +1,52 @@
+"""The kinds of data there are: what reads each, and the fields of its spec. One more kind is one more line here.
+
+A reader is imported when it is asked for, with the packages that it needs.
+"""
+
+import pkgutil
+from collections.abc import Callable
+from typing import NamedTuple
+
+_ROWS = {"train": bool, "limit": int}
+_CAPTIONS = {**_ROWS, "task": str}
+_DIALOGUES = {**_CAPTIONS, "columns": dict, "strip": str, "skip_multi_image": bool}
+_DRAWN = {"seed": int, "size": int}
+_JSON = {"annotations": str, "images": str}
+_PATH = {"path": str}
+_CONTAINER = {"images": str, **_CAPTIONS, "columns": dict, "split": str}
+
+
+class Kind(NamedTuple):
+    """reader: "file:class" in `vlax.data`; needed, optional: {field of the spec: its type}."""
+
+    reader: str
+    needed: dict[str, type]
+    optional: dict[str, type]
+
+    @property
+    def fields(self) -> dict[str, type]:
+        return {**self.needed, **self.optional}
+
+    def load(self) -> Callable:
+        return pkgutil.resolve_name(f"vlax.data.{self.reader}")
+
+
+KINDS = {
+    "scenes": Kind("embedded.scenes:SceneSource", {"split": str, "style": str}, _DRAWN),
+    "cells": Kind("embedded.cells:CellSource", {"split": str}, _DRAWN),
+    "coco": Kind("readers.coco:CocoCaptions", _JSON, _CAPTIONS),
+    "karpathy": Kind("readers.karpathy:Karpathy", {**_JSON, "split": str}, _CAPTIONS),
+    "llava": Kind("readers.llava:Conversations", _JSON, _DIALOGUES),
+    "sharegpt": Kind("readers.sharegpt:ShareGpt", _JSON, _DIALOGUES),
+    "vqa": Kind("readers.vqa:VqaQuestions", {"questions": str, **_JSON}, _ROWS),
+    "gqa": Kind("readers.gqa:GqaQuestions", _JSON, _ROWS),
+    "textvqa": Kind("readers.textvqa:TextVqa", _JSON, _ROWS),
+    "lxmert": Kind("readers.lxmert:LxmertQuestions", _JSON, _ROWS),
+    "table": Kind("readers.table:Table", _PATH, {"images": str, **_CAPTIONS, "columns": dict, "strip": str}),
+    "hf": Kind("readers.parquet:HfTable", _PATH, _CONTAINER),
+    "webdataset": Kind("readers.webdataset:WebDataset", _PATH, _CONTAINER),
+    "tfds": Kind("readers.tfds:TfdsSource", _PATH, _CONTAINER),
+    "arrayrecord": Kind("readers.arrayrecord:ArrayRecords", _PATH, _CONTAINER),
+    "prepared": Kind("readers.prepared:PreparedSource", _PATH, _CONTAINER),
+}
+PATHS = ("questions", "annotations", "path", "images")  # the fields that are files or folders
