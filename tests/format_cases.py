@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from vlax.commands.data import command as cli
+from vlax.commands import front
 
 PICTURES = 6
 NOUNS = ("dog", "cat", "cow", "hen", "fox", "owl")
@@ -223,7 +223,10 @@ def arrayrecord(folder):
 
 def prepared(folder):
     """Rows of the COCO files; what `prepare` makes of a prepared set must be that set again."""
-    assert cli.main(["prepare", coco(folder)[0], str(folder / "out"), "--codec=png", "--image-size=16", "--workers=1"]) == 0
+    assert (
+        front.main(["data", "prepare", coco(folder)[0], str(folder / "out"), "--codec=png", "--image-size=16", "--workers=1"])
+        == 0
+    )
     return str(folder / "out"), "prepared", 12
 
 

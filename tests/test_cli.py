@@ -15,7 +15,7 @@ from conftest import REPO
 DRIVER = """
 import io, json, os, runpy, sys
 sys.path.insert(0, os.getcwd())
-from vlax.commands import cli
+from vlax.commands import front
 from vlax.training import chain
 from vlax.evaluation import evaluate
 from absl import flags

@@ -13,7 +13,7 @@ from conftest import tiny
 from format_cases import PICTURES, WRITERS, captions, question
 from ml_collections import ConfigDict
 
-from vlax.commands.data import command as cli
+from vlax.commands import front
 from vlax.data.readers.kinds import KINDS
 from vlax.data.sources import open_source
 from vlax.params import sharding
@@ -59,7 +59,7 @@ def trainer(tmp_path_factory):
 
 def run(capsys, *args) -> str:
     """What a command prints; it ends well and complains of nothing."""
-    code = cli.main([str(arg) for arg in args])
+    code = front.main(["data", *map(str, args)])
     out, err = capsys.readouterr()
     assert code == 0, out + err
     assert "error" not in err
@@ -69,7 +69,7 @@ def run(capsys, *args) -> str:
 def previewed(capsys, path: str, kind: str) -> dict:
     """The spec that preview prints for a config."""
     out = run(capsys, "preview", path)
-    assert f"(kind {kind})" in out.split("\n")[0] and f"\n  python -m vlax.data doctor {shlex.quote(path)}\n" in out
+    assert f"(kind {kind})" in out.split("\n")[0] and f"\n  python -m vlax data doctor {shlex.quote(path)}\n" in out
     assert "pixels\n" in out and "missing" not in out and "broken" not in out and "refused" not in out
     return ast.literal_eval(out[out.index("\n{\n") : out.index("\n}\n") + 2].strip())
 

@@ -10,7 +10,8 @@ import pytest
 from export_cases import DECODERS, SIZES, TEXT, TEXT_SIZES, TOWERS, VOCAB, assert_same, drawn
 
 import vlax
-from vlax.commands.export import export, main
+from vlax.commands import front
+from vlax.commands.export import export
 from vlax.decoding.options import DecodeConfig
 from vlax.decoding.predict import Request
 from vlax.images import Preprocess
@@ -219,11 +220,9 @@ def test_errors_of_the_command(exported, tmp_path, monkeypatch, capsys):
     source, out, *_ = exported("image_bidirectional")
 
     def command(*arguments):
-        monkeypatch.setattr("sys.argv", ["vlax.export", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
+        code = front.main(["export", *map(str, arguments)])
         text = capsys.readouterr().err
-        assert stopped.value.code == 2 and text.startswith("vlax: error: ") and text.count("\n") == 1
+        assert code == 2 and text.startswith("vlax: error: ") and text.count("\n") == 1
         return text
 
     assert "not a finished vlax export" in command(tmp_path, "--out", tmp_path / "a")

@@ -1,4 +1,4 @@
-"""python -m vlax.data preview: what it prints, to the letter for two formats, and its one-line errors."""
+"""python -m vlax data preview: what it prints, to the letter for two formats, and its one-line errors."""
 
 import ast
 import json
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from vlax.commands.data import command as cli
+from vlax.commands import front
 from vlax.commands.data.preview import evenly
 from vlax.data.sources import open_source
 from vlax.text.bpe import train_bpe
@@ -42,7 +42,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def preview(capsys, *args):
-    assert cli.main(["preview", *args]) == 0
+    assert front.main(["data", "preview", *args]) == 0
     return capsys.readouterr().out
 
 
@@ -76,8 +76,8 @@ as a source in a config (stage.mixture, or a suite's data):
 }}
 
 to go on:
-  python -m vlax.data doctor coco.json
-  python -m vlax.data prepare coco.json OUT
+  python -m vlax data doctor coco.json
+  python -m vlax data prepare coco.json OUT
 """
     )
 
@@ -157,8 +157,11 @@ def test_evenly():
     ("args", "text"),
     [
         (["preview", "none.json"], "there is no file or folder none.json; mend the path"),
-        (["preview"], "the following arguments are required: PATH. See python -m vlax.data preview --help"),
-        (["preview", "coco.json", "--row=3"], "unrecognized arguments: --row=3. See python"),
+        (["preview"], "the following arguments are required: PATH. See python -m vlax data preview --help"),
+        (
+            ["preview", "coco.json", "--row=3"],
+            "Unknown command line flag 'row'. Did you mean: rows? See python -m vlax data preview",
+        ),
         (["preview", "coco.json", "--rows=0"], "--rows=0: show at least one row"),
         (["preview", "coco.json", "--split=val"], "--split=val: COCO captions in coco.json know no splits"),
         (["preview", "coco.json", "--templates=plian"], "unknown prompt template 'plian'; there are plain"),
@@ -169,13 +172,18 @@ def test_evenly():
 )
 def test_errors_are_one_line(folder, capsys, args, text):
     Path("empty.csv").write_text("image,text\na.png,\n")
-    assert cli.main(args) == 2
+    assert front.main(["data", *args]) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.startswith(f"vlax: error: {text}") and err.count("\n") == 1
 
 
 def test_as_a_program():
     run = subprocess.run(
-        [sys.executable, "-m", "vlax.commands.data.command"], cwd=REPO, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-m", "vlax", "data"], cwd=REPO, capture_output=True, text=True, timeout=120, check=False
     )
-    assert run.returncode == 0 and "python -m vlax.data preview PATH" in run.stdout and run.stderr == ""
+    assert (
+        run.returncode == 0
+        and "  python -m vlax data preview  " in run.stdout
+        and "vlax train" not in run.stdout
+        and run.stderr == ""
+    )

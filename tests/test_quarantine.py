@@ -180,7 +180,7 @@ def test_the_run_stops_at_the_budget_with_the_first_rows_named():
         "13 bad rows, and the drop budget allows 12 (stage.drop_budget=0.006 of 2,000 rows): a:r0: row r0: 0.jpg"
     )
     assert "a:r90: " in text and "a:r100" not in text  # the first ten
-    assert "Run python -m vlax.data doctor SOURCE --out=DIR" in text
+    assert "Run python -m vlax data doctor SOURCE --out=DIR" in text
     assert "--config.run.quarantine=DIR/quarantine.jsonl" in text and text.endswith("raise --config.stage.drop_budget")
     with pytest.raises(VlaxError, match=r"^1 bad rows, and the drop budget allows 0 .*a:r7: no such file\. Run python"):
         DropBudget(0, 100).bad(7, "no such file", "a:r7")

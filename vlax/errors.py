@@ -1,5 +1,23 @@
-"""The one exception for a user's mistake: its text is shown without a stack trace."""
+"""The one exception for a user's mistake, and the one place that shows its text: a line, without a stack trace."""
+
+import os
+import sys
+from collections.abc import Callable
 
 
 class VlaxError(Exception):
     """Something that its user can mend. The message names the thing and the way out."""
+
+
+def guard(main: Callable[[], int | None]) -> int:
+    """The exit code of a program: 2 and one line for a VlaxError, 0 when the reader of our output has seen enough."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it would announce that there is no torch, which is as meant
+    try:
+        return main() or 0
+    except VlaxError as error:
+        sys.stdout.flush()
+        print(f"vlax: error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # head, less
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0

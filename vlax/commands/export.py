@@ -1,13 +1,12 @@
 """Gives a trained model back to the Hugging Face ecosystem, and checks that it computes the same there.
 
-python -m vlax.export runs/embedded/stage3/export --to=hf --out=exported
-python -m vlax.export runs/embedded/stage3/export --to=hf --out=decoder --part=decoder
+python -m vlax export runs/embedded/stage3/export --to=hf --out=exported
+python -m vlax export runs/embedded/stage3/export --to=hf --out=decoder --part=decoder
 """
 
 import argparse
 import importlib.metadata
 import importlib.util
-import sys
 from pathlib import Path
 
 import jax
@@ -108,28 +107,19 @@ def run_check(directory: str, target: Path, written: whole.Written) -> tuple[str
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m vlax.export", description="Write a trained model for others to run.")
-    parser.add_argument("export", help="an export directory: WORKDIR/STAGE/export")
-    parser.add_argument(
-        "--to", choices=["hf"], default="hf", help="the layout: Hugging Face safetensors, config, tokenizer, card"
-    )
-    parser.add_argument("--out", required=True, help="a new directory")
-    parser.add_argument("--part", choices=PARTS, default="all", help="the whole model, the decoder alone, or the tower alone")
-    parser.add_argument("--shard_gb", type=float, default=LIMIT / 1e9, help="largest weights file, in GB")
-    parser.add_argument(
-        "--check", action=argparse.BooleanOptionalAction, default=True, help="compare logits, if torch is there"
-    )
-    args = parser.parse_args()
-    try:
-        written, sentence = export(args.export, args.out, part=args.part, limit=int(args.shard_gb * 1e9), check=args.check)
-    except VlaxError as error:
-        print(f"vlax: error: {error}", file=sys.stderr)
-        sys.exit(2)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of the command."""
+    add = parser.add_argument
+    add("export", help="an export directory: WORKDIR/STAGE/export")
+    add("--to", choices=["hf"], default="hf", help="the layout: Hugging Face safetensors, config, tokenizer, card")
+    add("--out", required=True, help="a new directory")
+    add("--part", choices=PARTS, default="all", help="the whole model, the decoder alone, or the tower alone")
+    add("--shard_gb", type=float, default=LIMIT / 1e9, help="largest weights file, in GB")
+    add("--check", action=argparse.BooleanOptionalAction, default=True, help="compare logits, if torch is there")
+
+
+def main(args: argparse.Namespace) -> None:
+    written, sentence = export(args.export, args.out, part=args.part, limit=int(args.shard_gb * 1e9), check=args.check)
     print(f"{args.out}: {written.layout} layout")
     for line in (*written.obstacles, *written.notes, sentence):
         print(f"  {line}")
-
-
-if __name__ == "__main__":
-    main()

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from etils import epath
 from ml_collections import ConfigDict
@@ -12,25 +13,31 @@ from vlax.suites.protocol import Suite
 from vlax.training import stages
 
 
+def _flag(default: Any, about: str, **more: Any) -> Any:
+    return dataclasses.field(default=default, metadata={"help": about, **more})
+
+
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """The flags of eval.py; each is explained there. VlaxError for flags of which one would have no effect."""
+    """The flags of eval.py, one a field, with its default and its help. VlaxError for flags of which one would have no effect."""
 
-    checkpoint: str = ""
-    suites: tuple[str, ...] = ()
-    data: str = ""
-    images: str = ""
-    like: str = ""
-    answers: tuple[str, ...] = ()
-    answers_by: str = "trie"
-    predictions: str = ""
-    against: str = ""
-    different_protocols: bool = False
-    limit: int = 0
-    batch_size: int = 0
-    twin: bool = True
-    blind: bool = False
-    report_samples: int = 200
+    checkpoint: str = _flag("", "which state: the stage's export (default), last, best, or an export directory")
+    suites: tuple[str, ...] = _flag(
+        (), "suites in place of the stage's own: names, FILE.toml, custom; --suite=help lists them", flag="suite"
+    )
+    data: str = _flag("", "--suite=custom: CAPTIONS.json, QUESTIONS.json,ANNOTATIONS.json or any known format")
+    images: str = _flag("", "--suite=custom: the folder of the pictures")
+    like: str = _flag("", "--suite=custom: the suite whose metrics, prompt and decoding it takes, e.g. vqav2_val")
+    answers: tuple[str, ...] = _flag((), "closed questions: the only answers there are, e.g. yes,no; or @FILE, one a line")
+    answers_by: str = _flag("trie", "--answers: token by token, or the likeliest", choices=("trie", "likelihood"))
+    predictions: str = _flag("", "score this file (JSON lines or list) instead of running a model")
+    against: str = _flag("", "compare with another stage of the workdir, e.g. stage2, or an eval directory")
+    different_protocols: bool = _flag(False, "compare although the protocols differ")
+    limit: int = _flag(0, "score only the first rows of each set; 0: all")
+    batch_size: int = _flag(0, "rows asked for at once, at most a physical batch; answers stay the same")
+    twin: bool = _flag(True, "decode the blind twin too, if it was not yet: the same model, pictures exchanged")
+    blind: bool = _flag(False, "score the blind twin alone")
+    report_samples: int = _flag(200, "rows of each set in report.html; 0: no report")
 
     def __post_init__(self):
         custom = "custom" in self.suites

@@ -142,7 +142,7 @@ def read(name: str) -> dict[str, Any]:
 def custom(data: str, images: str, like: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The suite of a user's own files.
 
-    data: a captions JSON, or "QUESTIONS.json,ANNOTATIONS.json", or any file that `python -m vlax.data preview` recognises.
+    data: a captions JSON, or "QUESTIONS.json,ANNOTATIONS.json", or any file that `python -m vlax data preview` recognises.
     images: the folder of the pictures. like: decoding and metrics of another suite's content, instead of the defaults.
     """
     from vlax.data.sources import open_source  # recognising opens files: not before somebody asks

@@ -1,7 +1,7 @@
 """The data doctor: looks at every row and every picture of some sources, and writes what training must not see.
 
-    python -m vlax.data doctor captions_train.json --images=images --against captions_val.json captions_test.json --out=doctor
-    python -m vlax.data doctor '{"kind": "vqa", "questions": "q.json", "annotations": "a.json", "images": "images"}'
+    python -m vlax data doctor captions_train.json --images=images --against captions_val.json captions_test.json --out=doctor
+    python -m vlax data doctor '{"kind": "vqa", "questions": "q.json", "annotations": "a.json", "images": "images"}'
 
 A SOURCE is a file, folder or glob that vlax recognises, or what a config says of it, as a JSON object. OUT/doctor.json has all
 findings, OUT/quarantine.jsonl the rows to leave out: train with --config.run.quarantine=OUT/quarantine.jsonl. The exit code is

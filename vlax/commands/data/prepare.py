@@ -1,8 +1,8 @@
-"""`python -m vlax.data prepare SOURCE OUT`: a source's pictures resized once, and its rows, in ArrayRecord shards.
+"""`python -m vlax data prepare SOURCE OUT`: a source's pictures resized once, and its rows, in ArrayRecord shards.
 
-    python -m vlax.data prepare coco/annotations/captions_train2014.json coco-train-224 --images=coco/train2014
-    python -m vlax.data prepare pathvqa pathvqa-val --split=validation --no-train --vision=siglip-base
-    python -m vlax.data prepare '{"kind": "coco", "annotations": "captions.json", "images": "images"}' out --codec=raw
+    python -m vlax data prepare coco/annotations/captions_train2014.json coco-train-224 --images=coco/train2014
+    python -m vlax data prepare pathvqa pathvqa-val --split=validation --no-train --vision=siglip-base
+    python -m vlax data prepare '{"kind": "coco", "annotations": "captions.json", "images": "images"}' out --codec=raw
 
 `formats/prepared.py` says what OUT holds and reads it. The same source and settings give the same bytes again (with the same
 Pillow, which encodes them); a run that was interrupted is taken up where its last whole shard ended.

@@ -1,7 +1,7 @@
 """Shows what a file or folder of data is taken for, and some of its rows as the model will see them.
 
-    python -m vlax.data preview captions_train.json
-    python -m vlax.data preview dataset_coco.json --images=coco --split=test --rows=3 --tokenizer=DIR
+    python -m vlax data preview captions_train.json
+    python -m vlax data preview dataset_coco.json --images=coco --split=test --rows=3 --tokenizer=DIR
 
 The supervised part of a text (the answer and its EOS, where the loss falls) stands between « and », or is coloured on a
 terminal. At the end: the source as a config takes it, and the commands to go on with. Nothing is written.
@@ -179,8 +179,8 @@ def closing(args: argparse.Namespace, spec: dict) -> list[str]:
     lines = ["as a source in a config (stage.mixture, or a suite's data):", "{"]
     lines += [f'    "{key}": {json.dumps(value, ensure_ascii=False)},' for key, value in whole.items()]
     given = [f"--{name}={getattr(args, name)}" for name in ("images", "kind", "split") if getattr(args, name)]
-    doctor = shlex.join(["python", "-m", "vlax.data", "doctor", args.path, *given])
-    prepare = shlex.join(["python", "-m", "vlax.data", "prepare", args.path, "OUT", *given])
+    doctor = shlex.join(["python", "-m", "vlax", "data", "doctor", args.path, *given])
+    prepare = shlex.join(["python", "-m", "vlax", "data", "prepare", args.path, "OUT", *given])
     return [*lines, "}", "", "to go on:", f"  {doctor}", *([f"  {prepare}"] if spec["kind"] != "prepared" else [])]
 
 

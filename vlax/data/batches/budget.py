@@ -112,7 +112,7 @@ class DropBudget:
         if self.counts["bad"] > self.allowed:
             raise VlaxError(
                 f"{self.counts['bad']} bad rows, and the drop budget allows {self.allowed} (stage.drop_budget={self.share:g} "
-                f"of {self.rows:,.0f} rows): {'; '.join(self.named['bad'])}. Run python -m vlax.data doctor SOURCE --out=DIR "
+                f"of {self.rows:,.0f} rows): {'; '.join(self.named['bad'])}. Run python -m vlax data doctor SOURCE --out=DIR "
                 "and pass its list with --config.run.quarantine=DIR/quarantine.jsonl, or raise --config.stage.drop_budget"
             )
 

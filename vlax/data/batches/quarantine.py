@@ -69,7 +69,7 @@ def read_quarantine(paths: str | Sequence[str]) -> Quarantine:
 
 def _lines(path: epath.Path) -> list[str]:
     if not path.exists():
-        raise VlaxError(f"run.quarantine: there is no file {path}; write it with python -m vlax.data doctor SOURCE --out=DIR")
+        raise VlaxError(f"run.quarantine: there is no file {path}; write it with python -m vlax data doctor SOURCE --out=DIR")
     return read_file(path).decode("utf-8", "replace").split("\n")
 
 

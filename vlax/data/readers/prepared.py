@@ -1,4 +1,4 @@
-"""A set that `python -m vlax.data prepare` wrote: rows in ArrayRecord shards, pictures resized and stored once each.
+"""A set that `python -m vlax data prepare` wrote: rows in ArrayRecord shards, pictures resized and stored once each.
 
 OUT/manifest.json                            counts, sha256 of every file, licence, source, settings; written last
 OUT/rows-00000-of-00001.array_record         one JSON object a row, with the number of its picture

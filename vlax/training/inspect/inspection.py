@@ -8,7 +8,7 @@
 
 What is supervised stands between « and », or is coloured on a terminal; ^ is under each position where a loss falls: its target
 is the next token. Below the rows: how full the batch is, and what was checked of it. WORKDIR/STAGE/inspect.png has the pictures
-and the attention mask. `python -m vlax.data preview` does the like for a file, without a config.
+and the attention mask. `python -m vlax data preview` does the like for a file, without a config.
 """
 
 import os

@@ -1,0 +1,91 @@
+"""--config and the fields of a config on the command line: ml_collections' flags, with errors of one line."""
+
+import importlib.machinery
+import importlib.util
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import config_flags
+
+from vlax.errors import VlaxError
+
+_HOUSE = Path(__file__).parents[1]
+# Where the configs lie that come with vlax: in the package when it is installed, beside it in a clone.
+FOLDER = next((folder for folder in (_HOUSE / "configs", _HOUSE.parent / "configs") if (folder / "base.py").exists()), _HOUSE)
+
+
+def parse(argv: list[str], required: bool) -> tuple[Any, list[str]]:
+    """(the config with what --config.FIELD=VALUE changes of it, or None; the arguments that are none of these)."""
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS(["vlax"])  # grain and others ask absl's own flags for their defaults
+    provide()
+    argv = [f"--config={locate(arg.partition('=')[2])}" if re.match("--?config=", arg) else arg for arg in argv]
+    for at, arg in enumerate(argv[:-1]):
+        if arg in ("-config", "--config"):
+            argv[at + 1] = locate(argv[at + 1])
+    values = flags.FlagValues()
+    values.set_gnu_getopt(True)
+    config_flags.DEFINE_config_file("config", None, "", flag_values=values, lock_config=True, sys_argv=["vlax", *argv])
+    if required:
+        flags.mark_flag_as_required("config", values)
+    try:
+        rest = values(["vlax", *argv], known_only=True)[1:]
+        if values["config"].value is not None:
+            values["config"].value.run  # noqa: B018  (a config file that could not be loaded says so at its first use)
+        return values["config"].value, rest
+    except flags.Error as error:
+        raise VlaxError(_explain_value(error, argv)) from None
+    except (AttributeError, KeyError, TypeError, ValueError, OSError, ImportError, SyntaxError) as error:
+        raise VlaxError(_explain(error, argv)) from None
+
+
+def locate(given: str) -> str:
+    """FILE[:VARIANT] of a file, or of a name: `stage3` is configs/stage3.py, here or among those that come with vlax."""
+    path, colon, variant = given.partition(":")
+    if path and not os.path.isfile(path) and Path(path).parent in (Path(), Path("configs")):
+        name = f"{Path(path).stem}.py"
+        path = next((str(file) for file in (Path("configs", name), FOLDER / name) if file.is_file()), path)
+    return path + colon + variant
+
+
+def provide() -> None:
+    """Lets `from configs import base` work in any config file: ./configs comes first, then what comes with vlax."""
+    if "configs" not in sys.modules:
+        spec = importlib.machinery.ModuleSpec("configs", None, is_package=True)
+        folders = dict.fromkeys([Path("configs").absolute(), FOLDER])
+        spec.submodule_search_locations = [str(folder) for folder in folders if folder.is_dir()]
+        sys.modules["configs"] = importlib.util.module_from_spec(spec)
+
+
+def _explain(error: Exception, argv: list[str]) -> str:
+    """One line about what is wrong with --config or one of its fields: the flag as it was typed, and what to type instead."""
+    text = str(error).strip() or type(error).__name__
+    path, _ = _config_path(argv)
+    field = re.search(r"'(\w+)", text)
+    typed = [arg.split("=")[0] for arg in argv if field and field[1] in arg.split("=")[0].split(".")[1:]]
+    if typed:
+        hint = re.search(r'Did you mean "(\w+)"', text)
+        meant = f"; did you mean {hint[1]!r}?" if hint else "."
+        return f"{typed[0]}: there is no field {field[1]!r}{meant} Every field is in configs/base.py"
+    if path and not os.path.exists(path):
+        return f"there is no config file {path}; pass --config=configs/NAME.py[:VARIANT], e.g. configs/stage3.py"
+    return f"--config={path}: {text.splitlines()[-1].strip()}"
+
+
+def _explain_value(error: flags.Error, argv: list[str]) -> str:
+    """The same for a flag that is known and a value that it does not take."""
+    text = str(error).strip().splitlines()[-1]
+    if "get_config() takes 0 positional" in text:
+        return f"{_config_path(argv)[0]} has no variants: write --config={_config_path(argv)[0]}"
+    return text.removeprefix("ValueError: ")
+
+
+def _config_path(argv: list[str]) -> tuple[str, str]:
+    """(file, variant) as --config names them."""
+    given = re.search(r"(?:^| )--?config[= ](\S+)", " ".join(argv))
+    path, _, variant = (given[1] if given else "").partition(":")
+    return path, variant

@@ -1,0 +1,47 @@
+"""The one way in: finds the command, reads its flags, runs it. train.py and eval.py are two of the commands by themselves."""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from vlax.commands.flags import Parser
+from vlax.errors import VlaxError, guard
+
+# Modules of this folder, each with a docstring (its help), add_arguments(parser) and main(args) -> exit code, None for 0.
+COMMANDS = {
+    "train": "trains a stage, and the stages that it needs",
+    "eval": "scores a trained stage; compares two of them",
+    "ask": "captions a picture, or answers a question about it",
+    "export": "writes a trained model in Hugging Face layout",
+    "data preview": "what a file or folder is, and five rows as the model will see them",
+    "data doctor": "broken pictures, faulty rows, duplicates, leaks; writes a quarantine list",
+    "data prepare": "pictures resized once and rows sharded, for fast training",
+}
+
+
+def main(argv: Sequence[str] | None = None, prog: str = "") -> int:
+    """Runs `argv`, e.g. ["data", "preview", "captions.json"]; returns the exit code. `prog`: a program that is one command."""
+    return guard(lambda: run(list(sys.argv[1:] if argv is None else argv), prog))
+
+
+def run(argv: list[str], prog: str = "") -> int | None:
+    """The same; VlaxError for a command or flag that there is not."""
+    front = "vlax" if os.path.basename(sys.argv[0]) == "vlax" else "python -m vlax"
+    group = ["data"] if argv[:1] == ["data"] else []
+    rest = argv[len(group) :]
+    known = {name: about for name, about in COMMANDS.items() if name.split()[:-1] == group or not group}
+    if not rest or rest[0] in ("-h", "--help"):
+        print(f"{front} COMMAND: small vision-language models, trained, scored, asked.\n")
+        print("\n".join(f"  {front} {name:<14}{about}" for name, about in known.items()))
+        print(f"\n{front} COMMAND --help has the flags of a command.")
+        return 0
+    name = " ".join([*group, rest[0]])
+    if name not in COMMANDS:
+        words = dict.fromkeys(name.split()[len(group)] for name in known)
+        where = " ".join([front, *group])
+        raise VlaxError(f"there is no command {rest[0]!r}; the commands are {', '.join(words)}. See {where} --help")
+    command = importlib.import_module(f"vlax.commands.{name.replace(' ', '.')}")
+    parser = Parser(prog or f"{front} {name}", command.__doc__ or "")
+    command.add_arguments(parser)
+    return command.main(parser.parse_args(rest[1:]))

@@ -1,0 +1,35 @@
+"""What happens before a config runs: logging, processes, the cache of compiled programs."""
+
+import logging
+import os
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from vlax.errors import VlaxError
+
+_HOUSE = str(Path(__file__).parents[1])
+
+
+def prepare(config: ConfigDict | None) -> ConfigDict:
+    """Starts logging, distributed processes and the persistent compilation cache; returns the config. VlaxError without one."""
+    if config is None:
+        raise VlaxError("--config is missing, e.g. --config=configs/stage3.py")
+    import jax  # not before the flags are right
+
+    handler = logging.StreamHandler()
+    handler.addFilter(_worth_reading)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler], force=True)
+    if config.run.distributed:
+        jax.distributed.initialize()
+    if config.run.compilation_cache:
+        jax.config.update("jax_compilation_cache_dir", os.path.expanduser(config.run.compilation_cache))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    return config
+
+
+def _worth_reading(record: logging.LogRecord) -> bool:
+    """vlax's own lines; of other packages warnings and errors only."""
+    # orbax warns of every save without a validation loss, which is what a save on SIGTERM is.
+    loud = record.levelno >= logging.WARNING and "tracked_metric" not in record.getMessage()
+    return loud or record.pathname.startswith(_HOUSE)

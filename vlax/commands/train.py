@@ -1,0 +1,37 @@
+"""Trains a stage, and the stages it needs.
+
+    python train.py --config=configs/stage3.py                      # embedded data
+    python train.py --config=configs/stage3.py:0.9b --config.run.data_root=gs://bucket/data --workdir=gs://bucket/run
+
+Asked again, it goes on where it stopped. Every field is in configs/base.py. With --inspect nothing is trained: the first batch
+is shown as the model will see it.
+"""
+
+import argparse
+
+from vlax.commands import setup
+from vlax.commands.flags import Parser, at_least
+
+
+def add_arguments(parser: Parser) -> None:
+    """The flags of training."""
+    parser.add_config(required=True)
+    add, switch = parser.add_argument, argparse.BooleanOptionalAction
+    add("--workdir", default="runs/embedded", help="directory (or gs://...) of checkpoints, exports, logs and scores")
+    add("--replay", action=switch, help="run the first steps of every started stage again and compare their losses")
+    add("--inspect", action=switch, help="print the stage's first batches as the model will see them, and train nothing")
+    add("--inspect_batches", type=at_least(1), help="--inspect, of so many batches instead of one")
+
+
+def main(args: argparse.Namespace) -> None:
+    from vlax.evaluation import sampling  # after the flags: a typo should not wait for the imports
+    from vlax.training import chain
+    from vlax.training.inspect import inspection
+
+    config = setup.prepare(args.config)
+    if args.inspect or args.inspect_batches:
+        inspection.run(config, args.workdir, args.inspect_batches or 1)
+    elif args.replay:
+        chain.replay(config, args.workdir)
+    else:
+        chain.run(config, args.workdir, sampling.sampler)
