@@ -223,10 +223,8 @@ def arrayrecord(folder):
 
 def prepared(folder):
     """Rows of the COCO files; what `prepare` makes of a prepared set must be that set again."""
-    assert (
-        front.main(["data", "prepare", coco(folder)[0], str(folder / "out"), "--codec=png", "--image-size=16", "--workers=1"])
-        == 0
-    )
+    flags = ["--codec=png", "--image-size=16", "--workers=1"]
+    assert front.main(["data", "prepare", coco(folder)[0], str(folder / "out"), *flags]) == 0
     return str(folder / "out"), "prepared", 12
 
 

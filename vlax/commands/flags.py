@@ -55,7 +55,7 @@ class Parser(argparse.ArgumentParser):
         return found
 
     def _known(self, arg: str) -> str:
-        """The argument as it was declared: `--max-new-tokens -> --max_new_tokens`, `--notwin` and `--twin=false -> --no-twin`."""
+        """`--max-new-tokens -> --max_new_tokens`, `--notwin` and `--twin=false -> --no-twin`: an argument as declared."""
         match = re.fullmatch(r"--?([A-Za-z][\w-]+)(=.*)?", arg, re.DOTALL)
         if not match:
             return arg

@@ -19,7 +19,7 @@ def _flag(default: Any, about: str, **more: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """The flags of eval.py, one a field, with its default and its help. VlaxError for flags of which one would have no effect."""
+    """The flags of eval.py, one a field, with default and help. VlaxError for flags of which one would have no effect."""
 
     checkpoint: str = _flag("", "which state: the stage's export (default), last, best, or an export directory")
     suites: tuple[str, ...] = _flag(
