@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from export_cases import DECODERS, LEARNED, SIZES, TEXT, TEXT_SIZES, TOWERS, assert_same, drawn
 from PIL import Image
-from vlax.models.build import abstract_model
 
 import vlax
 from vlax.errors import VlaxError
 from vlax.images import Preprocess
+from vlax.models.build import abstract_model
 from vlax.models.decoder import Decoder, DecoderConfig
 from vlax.models.vision import VisionConfig, VisionTower
 from vlax.models.vlm import VLMConfig

@@ -10,9 +10,9 @@ import pytest
 from safetensors.numpy import load_file
 from tiny import config as tiny_config
 from tiny import prompts, weights
-from vlax.models.build import abstract_model
 
 from vlax.errors import VlaxError
+from vlax.models.build import abstract_model
 from vlax.models.lora import LoRAConfig, merge
 from vlax.params import groups, sharding
 from vlax.pretrained.writing import adapter
