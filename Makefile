@@ -29,6 +29,7 @@ TEST_DEPS = $(if $(filter true,$(CI)),.venv/parity,.venv/dev)
 test: $(TEST_DEPS)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(BIN)/python -m pytest -q -m "not slow" -n 2 --dist loadfile $(PYTEST_ARGS)
 
 test-all: $(TEST_DEPS)
@@ -37,6 +38,7 @@ test-all: $(TEST_DEPS)
 lint: .venv/dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/mypy
 
 clean:
 	rm -rf .venv .cache .pytest_cache .ruff_cache

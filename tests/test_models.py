@@ -141,11 +141,11 @@ def test_rotary_products_depend_on_the_distance_only():
 
 
 def test_rope_scaling():
-    plain, _ = rope_frequencies(8, 100.0, None)
-    np.testing.assert_allclose(rope_frequencies(8, 100.0, {"rope_type": "linear", "factor": 4.0})[0], plain / 4)
+    plain = rope_frequencies(8, 100.0, None)
+    np.testing.assert_allclose(rope_frequencies(8, 100.0, {"rope_type": "linear", "factor": 4.0}), plain / 4)
     llama = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
-    scaled, _ = rope_frequencies(8, 10_000.0, {**llama, "original_max_position_embeddings": 64})
-    plain, _ = rope_frequencies(8, 10_000.0, None)
+    scaled = rope_frequencies(8, 10_000.0, {**llama, "original_max_position_embeddings": 64})
+    plain = rope_frequencies(8, 10_000.0, None)
     assert scaled[0] == plain[0]  # 10 turns in the original context: fast, kept
     np.testing.assert_allclose(scaled[2:], plain[2:] / 8)  # less than one turn: slowed by the factor
     assert plain[1] / 8 < scaled[1] <= plain[1]

@@ -7,6 +7,7 @@ model.answer(["photo.jpg"], ["what colour is the circle?"])
 """
 
 import importlib
+from typing import Any
 
 from vlax.errors import VlaxError
 
@@ -20,7 +21,7 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     """The public names, imported when they are first used: a typo on the command line should not wait for jax."""
     if name not in _HOMES:
         raise AttributeError(f"module 'vlax' has no attribute {name!r}; it has {', '.join(__all__)}")

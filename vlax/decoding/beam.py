@@ -1,4 +1,4 @@
-"""Beam search over a static cache: what one step does to the hypotheses. `decoding.py` holds the loop and the model.
+"""Beam search over a static cache: what one step does to the hypotheses. `generator.py` holds the loop and the model.
 
 A hypothesis of `length` generated tokens, its EOS counted, scores
 
@@ -12,11 +12,17 @@ change the result, unlike the early stops of Hugging Face, and so only the best 
 Axis letters: B batch, K beams, L max_new_tokens, V vocabulary. Beams of a row are neighbours: row b, beam k is b * K + k.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
+from vlax.models.attention import KV
 
-def start(pads: jax.Array, beams: int) -> dict:
+State = dict[str, Any]  # the arrays of a search that is under way; under "cache" one (k, v) a layer
+
+
+def start(pads: jax.Array, beams: int) -> State:
     """The state before the first token. pads: int32[B,L] of the pad id. One beam of a row is alive, since all are alike."""
     rows = pads.shape[0]
     alive = jnp.where(jnp.arange(beams) == 0, 0.0, -jnp.inf).astype(jnp.float32)
@@ -29,7 +35,7 @@ def start(pads: jax.Array, beams: int) -> dict:
     }
 
 
-def choose(state: dict, logits: jax.Array, eos_id: int, max_new: int, length_penalty: float) -> tuple[dict, jax.Array]:
+def choose(state: State, logits: jax.Array, eos_id: int, max_new: int, length_penalty: float) -> tuple[State, jax.Array]:
     """One step. logits: f32[B*K,V] for token number t = state["t"].
 
     Returns (the new state: `last int32[B*K]` to feed, `tokens int32[B,K,L]`, `logp f32[B,K]`, `finished bool[B]`, and
@@ -41,12 +47,12 @@ def choose(state: dict, logits: jax.Array, eos_id: int, max_new: int, length_pen
     ranked, index = jax.lax.top_k(logp.reshape(rows, beams * vocab), 2 * beams)
     parent, token = index // vocab, (index % vocab).astype(jnp.int32)
 
-    def extended(pick):
+    def extended(pick: jax.Array) -> jax.Array:
         """int32[B,n,L]: the running tokens of the picked candidates, int32[B,n], with their new one at t."""
-        kept = jnp.take_along_axis(state["tokens"], take(parent, pick)[..., None], axis=1)
+        kept: jax.Array = jnp.take_along_axis(state["tokens"], take(parent, pick)[..., None], axis=1)
         return kept.at[:, :, t].set(take(token, pick), mode="drop")
 
-    def take(values, pick):
+    def take(values: jax.Array, pick: jax.Array) -> jax.Array:
         return jnp.take_along_axis(values, pick, axis=1)
 
     ends = token == eos_id
@@ -74,16 +80,16 @@ def choose(state: dict, logits: jax.Array, eos_id: int, max_new: int, length_pen
     return new, take(parent, pick)
 
 
-def reorder(cache: list, parent: jax.Array, size: int) -> list:
+def reorder(cache: list[KV], parent: jax.Array, size: int) -> list[KV]:
     """The cache, [B*K,G,C,K] a leaf, with every beam's generated slots taken from its parent (int32[B,K]).
 
     The first `size` slots, image and prompt, are the same in all beams of a row and stay where they are.
     """
 
-    def move(x):
+    def move(x: jax.Array) -> jax.Array:
         tail = x[:, :, size:]
         by_row = tail.reshape(*parent.shape, *tail.shape[1:])
         taken = jnp.take_along_axis(by_row, parent[:, :, None, None, None], axis=1)
         return x.at[:, :, size:].set(taken.reshape(tail.shape))
 
-    return jax.tree.map(move, cache)
+    return [(move(keys), move(values)) for keys, values in cache]

@@ -21,14 +21,17 @@ Axis letters: B batch, A answers, L longest answer in tokens, C most children of
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vlax.decoding.options import DecodeConfig
 from vlax.errors import VlaxError
+from vlax.models.attention import KV
+from vlax.models.decoder import Decoder
 from vlax.text.prompts import Encoder
 
 WAYS = ("trie", "likelihood")
@@ -69,7 +72,9 @@ def choose(trie: Trie, node: jax.Array, logits: jax.Array) -> tuple[jax.Array, j
     return jnp.take_along_axis(children, best, axis=-1)[:, 0], jnp.take_along_axis(following, best, axis=-1)[:, 0]
 
 
-def likelihood(decoder, first: jax.Array, cache: list, view: dict, answers: jax.Array, eos_id: int):
+def likelihood(
+    decoder: Decoder, first: jax.Array, cache: list[KV], view: Mapping[str, jax.Array], answers: jax.Array, eos_id: int
+) -> tuple[jax.Array, jax.Array]:
     """(f32[B,A] sums of log-probabilities, bool[B,A] whether greedy decoding would write that answer).
 
     first, cache, view: what `Generator._prefill` returns. answers: int32[A,B,L], one a row and alternative, padded after
@@ -83,7 +88,7 @@ def likelihood(decoder, first: jax.Array, cache: list, view: dict, answers: jax.
     positions = jnp.concatenate([view["positions"], view["start"][:, None] + slots], axis=1)
     now = view["start"][:, None] + jnp.arange(fed, dtype=jnp.int32)
 
-    def one(answer):
+    def one(answer: jax.Array) -> tuple[jax.Array, jax.Array]:
         hidden, _, _ = decoder.trace(decoder.embed(answer[:, :-1]), now, visible, cache, size, positions)
         logits = jnp.concatenate([first[:, None], decoder.logits(hidden)], axis=1)
         logp = jnp.take_along_axis(logits, answer[..., None], axis=-1)[..., 0] - jax.nn.logsumexp(logits, axis=-1)
@@ -134,7 +139,7 @@ class AnswerList:
         return self.texts[int((self.tokens == tokens).all(-1).argmax())]
 
 
-def check(decode, by: str) -> None:
+def check(decode: DecodeConfig, by: str) -> None:
     """VlaxError for a way that is none of WAYS, and for a `DecodeConfig` that does not go with a list of answers."""
     if by not in WAYS:
         raise VlaxError(f"by={by!r} is not one of {', '.join(WAYS)}")

@@ -14,17 +14,23 @@ Axis letters: B batch, I image tokens, P prompt slots, S = I + P, C capacity of 
 """
 
 import functools
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from vlax import masks
 from vlax.decoding import beam, constrain
+from vlax.decoding.beam import State
 from vlax.decoding.options import DecodeConfig
 from vlax.errors import VlaxError
-from vlax.models.vlm import VLM, VLMConfig
+from vlax.models.attention import KV
+from vlax.models.vlm import VLM, Batch, VLMConfig
 from vlax.params import groups
+
+View = Mapping[str, jax.Array]  # what the steps must know of the prefix
 
 
 def sample(logits: jax.Array, row: jax.Array, t: jax.Array, config: DecodeConfig) -> jax.Array:
@@ -59,7 +65,7 @@ class Generator:
 
     def __init__(
         self,
-        graphdef: nnx.GraphDef,
+        graphdef: nnx.GraphDef[VLM],
         model: VLMConfig,
         decode: DecodeConfig,
         eos_id: int,
@@ -76,10 +82,10 @@ class Generator:
         self._chunk_steps = -(-steps // max(self._chunks, 1))
         self._start = jax.jit(self._start_impl)
         self._advance = jax.jit(self._advance_impl, donate_argnums=2)
-        self._forced = jax.jit(self._forced_impl)
-        self._likelihood = jax.jit(self._likelihood_impl)
+        self._forced: Callable[..., jax.Array] = jax.jit(self._forced_impl)
+        self._likelihood: Callable[..., tuple[jax.Array, jax.Array]] = jax.jit(self._likelihood_impl)
 
-    def __call__(self, params: groups.Params, batch: dict) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, params: groups.Params, batch: Batch) -> tuple[jax.Array, jax.Array]:
         view, state = self._start(params, self._inputs(batch), self.trie)
         for _ in range(self._chunks):
             if state["done"]:
@@ -89,7 +95,7 @@ class Generator:
             return state["best_tokens"], state["best_logp"]
         return state["tokens"], state["scores"]
 
-    def forced_logits(self, params: groups.Params, batch: dict, answers: jax.Array) -> jax.Array:
+    def forced_logits(self, params: groups.Params, batch: Batch, answers: jax.Array) -> jax.Array:
         """f32[B,A,V]: what the cached path predicts for each answer token, given those before it.
 
         answers: int32[B,A], A at most max_new_tokens. The same numbers, up to rounding, as `VLM.__call__` on [prompt | answer].
@@ -97,17 +103,17 @@ class Generator:
         self._check_room(answers)
         return self._forced(params, self._inputs(batch), answers)
 
-    def likelihood(self, params: groups.Params, batch: dict, answers: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def likelihood(self, params: groups.Params, batch: Batch, answers: jax.Array | np.ndarray) -> tuple[jax.Array, jax.Array]:
         """(f32[B,A], bool[B,A]) of A alternatives a row, int32[A,B,L], padded after EOS: the sum of the log-probabilities of
         each, EOS included, under the model itself, and whether greedy decoding would write it. One prefill serves all."""
         self._check_room(answers)
         return self._likelihood(params, self._inputs(batch), answers)
 
-    def _check_room(self, answers: jax.Array) -> None:
+    def _check_room(self, answers: jax.Array | np.ndarray) -> None:
         if answers.shape[-1] > self.decode.max_new_tokens:
             raise VlaxError(f"{answers.shape[-1]} answer tokens do not fit max_new_tokens={self.decode.max_new_tokens}")
 
-    def _inputs(self, batch: dict) -> dict:
+    def _inputs(self, batch: Batch) -> Batch:
         """The entries that decoding reads, checked while shapes are still known to be wrong for free."""
         size = self.model.tokens_per_image + batch["tokens"].shape[1]
         if batch["has_image"].shape[1] != 1:
@@ -121,7 +127,7 @@ class Generator:
         names = ("tokens", "segment", "example", "has_image", "row", *(["image"] if self.model.vision is not None else []))
         return {name: batch[name] for name in names}
 
-    def _prefill(self, model: VLM, batch: dict):
+    def _prefill(self, model: VLM, batch: Batch) -> tuple[jax.Array, list[KV], View]:
         """(logits f32[B,V] after the last prompt token, cache, view): [image | prompt] through the decoder once.
 
         view: what later steps must know of the prefix: `visible bool[B,S]`, `positions int32[B,S]`, `start int32[B]`, the
@@ -143,7 +149,7 @@ class Generator:
         }
         return logits, cache, view
 
-    def _feed(self, model: VLM, token: jax.Array, index: jax.Array, cache: list, view: dict):
+    def _feed(self, model: VLM, token: jax.Array, index: jax.Array, cache: list[KV], view: View) -> tuple[jax.Array, list[KV]]:
         """(logits f32[R,V], cache) after generated token number `index`, int32[R], went through the decoder."""
         generated = jnp.arange(self.decode.max_new_tokens - 1, dtype=jnp.int32)
         rows, size = view["visible"].shape
@@ -153,7 +159,7 @@ class Generator:
         hidden, _, cache = model.decoder.trace(x, now, visible[:, None], cache, size + index, positions)
         return model.decoder.logits(hidden[:, 0]), cache
 
-    def _choose(self, state: dict, logits: jax.Array, row: jax.Array, trie: constrain.Trie | None) -> dict:
+    def _choose(self, state: State, logits: jax.Array, row: jax.Array, trie: constrain.Trie | None) -> State:
         """State after token t is chosen from f32[R,V]; rows that are done write pads and add nothing to their score."""
         t, finished, c = state["t"], state["finished"], self.decode
         node = state["node"]
@@ -170,7 +176,7 @@ class Generator:
             "finished": finished | (token == self.eos_id) | (t >= c.max_new_tokens - 1),
         }
 
-    def _next(self, state: dict, logits: jax.Array, cache: list, view: dict, trie: constrain.Trie | None) -> dict:
+    def _next(self, state: State, logits: jax.Array, cache: list[KV], view: View, trie: constrain.Trie | None) -> State:
         c = self.decode
         if c.num_beams > 1:
             new, parent = beam.choose(state, logits, self.eos_id, c.max_new_tokens, c.length_penalty)
@@ -179,10 +185,10 @@ class Generator:
             new = self._choose(state, logits, view["row"], trie)
         return {**new, "cache": cache, "t": state["t"] + 1, "done": new["finished"].all()}
 
-    def _start_impl(self, params, batch, trie):
+    def _start_impl(self, params: groups.Params, batch: Batch, trie: constrain.Trie | None) -> tuple[View, State]:
         logits, cache, view = self._prefill(groups.rebuild(self.graphdef, params), batch)
         rows, c = logits.shape[0], self.decode
-        state = {"t": jnp.zeros((), jnp.int32), "finished": (batch["example"] == 0).all(-1)}
+        state: State = {"t": jnp.zeros((), jnp.int32), "finished": (batch["example"] == 0).all(-1)}
         pads = jnp.full((rows, c.max_new_tokens), self.pad_id, jnp.int32)
         if c.num_beams > 1:
             state |= beam.start(pads, c.num_beams)
@@ -191,13 +197,13 @@ class Generator:
             logits, cache, view = jax.tree.map(repeat, (logits, cache, view))
         else:
             state |= {"tokens": pads, "scores": jnp.zeros(rows, jnp.float32), "node": jnp.zeros(rows, jnp.int32)}
-        view["row"] = batch["row"][:, 0]
+        view = {**view, "row": batch["row"][:, 0]}
         return view, self._next(state, logits, cache, view, trie)
 
-    def _advance_impl(self, params, view, state, trie):
+    def _advance_impl(self, params: groups.Params, view: View, state: State, trie: constrain.Trie | None) -> State:
         model = groups.rebuild(self.graphdef, params)
 
-        def step(state, _):
+        def step(state: State, _: None) -> tuple[State, None]:
             # In the steps of the last chunk beyond max_new_tokens all rows are done: the index only has to stay in range.
             index = jnp.minimum(state["t"], self.decode.max_new_tokens - 1) - 1
             logits, cache = self._feed(model, state["last"], index, state["cache"], view)
@@ -205,11 +211,11 @@ class Generator:
 
         return jax.lax.scan(step, state, length=self._chunk_steps)[0]
 
-    def _forced_impl(self, params, batch, answers):
+    def _forced_impl(self, params: groups.Params, batch: Batch, answers: jax.Array) -> jax.Array:
         model = groups.rebuild(self.graphdef, params)
         first, cache, view = self._prefill(model, batch)
 
-        def step(cache, fed):
+        def step(cache: list[KV], fed: tuple[jax.Array, jax.Array]) -> tuple[list[KV], jax.Array]:
             logits, cache = self._feed(model, *fed, cache, view)
             return cache, logits
 
@@ -217,6 +223,7 @@ class Generator:
         _, rest = jax.lax.scan(step, cache, (answers[:, :-1].T, indices))
         return jnp.concatenate([first[:, None], rest.transpose(1, 0, 2)], axis=1)
 
-    def _likelihood_impl(self, params, batch, answers):
+    def _likelihood_impl(self, params: groups.Params, batch: Batch, answers: jax.Array) -> tuple[jax.Array, jax.Array]:
         model = groups.rebuild(self.graphdef, params)
-        return constrain.likelihood(model.decoder, *self._prefill(model, batch), answers, self.eos_id)
+        logits, cache, view = self._prefill(model, batch)
+        return constrain.likelihood(model.decoder, logits, cache, view, answers, self.eos_id)

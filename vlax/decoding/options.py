@@ -17,7 +17,7 @@ class DecodeConfig:
     seed: int = 0  # sampling only
     chunk: int = 8  # decoder steps between two looks at whether all rows are done; rounded to share the steps evenly
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("max_new_tokens", "num_beams", "chunk"):
             if getattr(self, name) < 1:
                 raise VlaxError(f"decoding: {name}={getattr(self, name)} must be at least 1")

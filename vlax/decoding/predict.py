@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
+from flax import nnx
 
 from vlax.data.batches.pipeline import filler
 from vlax.decoding import constrain
@@ -12,7 +13,7 @@ from vlax.decoding.generator import Generator
 from vlax.decoding.options import DecodeConfig
 from vlax.errors import VlaxError
 from vlax.masks import PROMPT
-from vlax.models.vlm import VLMConfig
+from vlax.models.vlm import VLM, VLMConfig
 from vlax.params import groups, sharding
 from vlax.text.prompts import Encoder
 
@@ -35,12 +36,12 @@ class Predictor:
 
     def __init__(
         self,
-        graphdef,
+        graphdef: nnx.GraphDef[VLM],
         config: VLMConfig,
         encoder: Encoder,
         decode: DecodeConfig,
         batch_size: int,
-        mesh,
+        mesh: jax.sharding.Mesh,
         answers: Sequence[str] = (),
         by: str = "trie",
     ):

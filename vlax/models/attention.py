@@ -5,17 +5,25 @@ Shapes: H query heads, G key/value heads (H a multiple of G), K head width, Q qu
 
 import dataclasses
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.typing import DTypeLike
 
 from vlax.models.layers import RMSNorm, f32_matmul, residual_init
 from vlax.models.lora import LoRAConfig, dense
 
+KV = tuple[jax.Array, jax.Array]  # keys and values of one layer's cache, each [B,G,C,K]
+Rope = tuple[jax.Array, jax.Array]  # cos and sin, each f32[B,S,K/2]
 
-def attend(q, k, v, mask=None, *, scale: float, softcap: float | None = None):
+
+def attend(
+    q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None = None, *, scale: float, softcap: float | None = None
+) -> tuple[jax.Array, jax.Array]:
     """softmax(q k^T * scale) v; also returns the weights, which nobody pays for unless they are used.
 
     q: [B,H,Q,K]; k, v: [B,G,S,K]; mask: bool[B,Q,S] or None (everybody sees everybody).
@@ -36,35 +44,35 @@ def attend(q, k, v, mask=None, *, scale: float, softcap: float | None = None):
     return jnp.einsum("bgqs,bgsk->bgqk", flat, v).reshape(batch, heads, queries, width), weights
 
 
-def rope_frequencies(head_dim: int, theta: float, scaling: dict | None) -> tuple[np.ndarray, float]:
-    """(inverse frequencies f32[K/2], factor on cos and sin) of rotary embeddings (Su et al. 2021).
+def rope_frequencies(head_dim: int, theta: float, scaling: Mapping[str, Any] | None) -> np.ndarray:
+    """Inverse frequencies f32[K/2] of rotary embeddings (Su et al. 2021).
 
     scaling: None, or a Hugging Face `rope_scaling` of rope_type "linear" or "llama3"; another type is a ValueError.
     """
     inverse = 1.0 / theta ** (np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim))
-    kind = (scaling or {}).get("rope_type", "default")
-    if kind == "default":
-        return inverse.astype(np.float32), 1.0
+    scaling = scaling or {}
+    kind = scaling.get("rope_type", "default")
     if kind == "linear":
-        return (inverse / scaling["factor"]).astype(np.float32), 1.0
-    if kind == "llama3":
+        inverse = inverse / scaling["factor"]
+    elif kind == "llama3":
         # Wavelengths beyond the original context are slowed down by `factor`; those in between are blended.
         original = scaling["original_max_position_embeddings"]
         low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
         turns = original * inverse / (2 * math.pi)
         blend = np.clip((turns - low) / (high - low), 0.0, 1.0)
-        return ((1 - blend) * inverse / scaling["factor"] + blend * inverse).astype(np.float32), 1.0
-    raise ValueError(f"rope scaling {kind!r} is not implemented; linear and llama3 are")
+        inverse = (1 - blend) * inverse / scaling["factor"] + blend * inverse
+    elif kind != "default":
+        raise ValueError(f"rope scaling {kind!r} is not implemented; linear and llama3 are")
+    return np.asarray(inverse, np.float32)
 
 
-def rope_tables(positions, head_dim: int, theta: float, scaling: dict | None):
+def rope_tables(positions: jax.Array, head_dim: int, theta: float, scaling: Mapping[str, Any] | None) -> Rope:
     """cos, sin: f32[B,S,K/2] for int32[B,S] positions."""
-    inverse, factor = rope_frequencies(head_dim, theta, scaling)
-    angles = positions[..., None].astype(jnp.float32) * inverse
-    return jnp.cos(angles) * factor, jnp.sin(angles) * factor
+    angles = positions[..., None].astype(jnp.float32) * rope_frequencies(head_dim, theta, scaling)
+    return jnp.cos(angles), jnp.sin(angles)
 
 
-def rotate(x, cos, sin):
+def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
     """Rotates x [B,H,S,K] by its positions, halves paired as in Llama and Qwen."""
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     cos, sin = cos[:, None], sin[:, None]
@@ -90,9 +98,9 @@ class AttentionConfig:
 class Attention(nnx.Module):
     """Multi-head attention with 2-D matmuls: x comes and goes as [B*S, D], which XLA:CPU runs 1.5x faster."""
 
-    def __init__(self, config: AttentionConfig, *, dtype, rngs: nnx.Rngs):
+    def __init__(self, config: AttentionConfig, *, dtype: DTypeLike, rngs: nnx.Rngs):
         c = config
-        options = {"lora": c.lora, "dtype": dtype, "rngs": rngs}
+        options: dict[str, Any] = {"lora": c.lora, "dtype": dtype, "rngs": rngs}
         self.q = dense("q", c.width, c.heads * c.head_dim, use_bias=c.bias, **options)
         self.k = dense("k", c.width, c.kv_heads * c.head_dim, use_bias=c.bias, **options)
         self.v = dense("v", c.width, c.kv_heads * c.head_dim, use_bias=c.bias, **options)
@@ -102,7 +110,15 @@ class Attention(nnx.Module):
             self.k_norm = RMSNorm(c.head_dim, eps=c.norm_eps, dtype=dtype, rngs=rngs)
         self.config = c
 
-    def __call__(self, x, batch: int, mask, rope=None, cache=None, slot=0):
+    def __call__(
+        self,
+        x: jax.Array,
+        batch: int,
+        mask: jax.Array | None,
+        rope: Rope | None = None,
+        cache: KV | None = None,
+        slot: int | jax.Array = 0,
+    ) -> tuple[jax.Array, jax.Array, KV | None]:
         """x: [B*S,D]; mask: bool[B,S,keys] or None; rope: (cos, sin) or None; cache: (k, v), each [B,G,C,K], or None.
 
         With a cache, the new keys and values are written at `slot` and attention runs over the whole capacity C.
@@ -110,7 +126,7 @@ class Attention(nnx.Module):
         """
         c = self.config
 
-        def split_heads(y, heads):
+        def split_heads(y: jax.Array, heads: int) -> jax.Array:
             return y.reshape(batch, -1, heads, c.head_dim)
 
         q, k, v = split_heads(self.q(x), c.heads), split_heads(self.k(x), c.kv_heads), split_heads(self.v(x), c.kv_heads)

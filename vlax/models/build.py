@@ -1,8 +1,11 @@
 """Structure and fresh values of a model, from its config."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
 from vlax.models.decoder import Decoder
 from vlax.models.projector import Projector
@@ -11,12 +14,13 @@ from vlax.models.vlm import VLM, VLMConfig
 from vlax.params import groups
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-PARTS = {"vision": VisionTower, "projector": Projector, "decoder": Decoder}
+PARTS: dict[str, Callable[..., nnx.Module]] = {"vision": VisionTower, "projector": Projector, "decoder": Decoder}
 
 
-def abstract_model(config: VLMConfig, dtype) -> tuple[nnx.GraphDef, dict[str, jax.ShapeDtypeStruct]]:
+def abstract_model(config: VLMConfig, dtype: DTypeLike) -> tuple[nnx.GraphDef[VLM], groups.Shapes]:
     """(structure, {path: shape and dtype}) without allocating anything."""
-    return groups.flatten(nnx.eval_shape(lambda: VLM(config, dtype=dtype, rngs=nnx.Rngs(0))))
+    graphdef, params = groups.flatten(nnx.eval_shape(lambda: VLM(config, dtype=dtype, rngs=nnx.Rngs(0))))
+    return graphdef, {path: jax.ShapeDtypeStruct(value.shape, value.dtype) for path, value in params.items()}
 
 
 def fresh_part(part: str, config: VLMConfig, seed: int) -> groups.Params:

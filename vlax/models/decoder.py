@@ -1,19 +1,24 @@
 """The language model: one pre-norm transformer with the options by which Qwen, Llama, GPT-2, OPT and Gemma differ."""
 
 import dataclasses
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
-from vlax.models.attention import Attention, AttentionConfig, rope_tables
+from vlax.models.attention import KV, Attention, AttentionConfig, Rope, rope_tables
 from vlax.models.layers import MLP, RMSNorm, apply_layers, f32_matmul, layer_norm
 from vlax.models.lora import LoRAConfig
 
+Masks = tuple[jax.Array, jax.Array]  # bool[B,S,keys]: of the layers that see everything, and of those with a sliding window
 
-class _Frozen(dict):
+
+class _Frozen(dict[str, Any]):
     """A dict that nobody changes: flax hashes a config as part of its module's structure, which a plain dict refuses."""
 
-    def __hash__(self):
+    def __hash__(self) -> int:  # type: ignore[override]  # a dict has None there
         return hash(tuple(sorted(self.items())))
 
 
@@ -38,7 +43,7 @@ class DecoderConfig:
     out_bias: bool = False
     qk_norm: bool = False  # Qwen3
     rope_theta: float | None = 10_000.0  # None: learned positions instead (GPT-2, OPT)
-    rope_scaling: dict | None = None
+    rope_scaling: dict[str, Any] | None = None
     max_positions: int = 0  # of the learned table; 0 with RoPE
     tied: bool = True  # the head is the embedding
     embed_scale: bool = False  # Gemma multiplies embeddings by sqrt(width)
@@ -50,24 +55,24 @@ class DecoderConfig:
     window_layers: tuple[int, ...] = ()  # the layers that it holds for
     lora: LoRAConfig | None = None  # adapters while a stage trains; exports are merged
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if isinstance(self.lora, dict):
             object.__setattr__(self, "lora", LoRAConfig(**self.lora))
         if self.rope_scaling is not None:
             object.__setattr__(self, "rope_scaling", _Frozen(self.rope_scaling))
 
 
-def _norm(c: DecoderConfig, dtype, rngs):
+def _norm(c: DecoderConfig, dtype: DTypeLike, rngs: nnx.Rngs) -> RMSNorm | nnx.LayerNorm:
     if c.norm == "rms":
         return RMSNorm(c.width, eps=c.eps, offset=c.norm_offset, dtype=dtype, rngs=rngs)
     return layer_norm(c.width, eps=c.eps, dtype=dtype, rngs=rngs)
 
 
 class Block(nnx.Module):
-    def __init__(self, c: DecoderConfig, *, dtype, rngs: nnx.Rngs):
+    def __init__(self, c: DecoderConfig, *, dtype: DTypeLike, rngs: nnx.Rngs):
         attention = AttentionConfig(
-            c.width, c.heads, c.kv_heads, c.head_dim, c.qkv_bias, c.out_bias, c.qk_norm, c.eps, c.attention_scale,
-            c.attention_softcap, c.layers, c.lora,
+            c.width, c.heads, c.kv_heads, c.head_dim, bias=c.qkv_bias, out_bias=c.out_bias, qk_norm=c.qk_norm, norm_eps=c.eps,
+            scale=c.attention_scale, softcap=c.attention_softcap, layers=c.layers, lora=c.lora,
         )  # fmt: skip
         self.norm1 = _norm(c, dtype, rngs)
         self.attention = Attention(attention, dtype=dtype, rngs=rngs)
@@ -80,14 +85,24 @@ class Block(nnx.Module):
             self.post_norm1, self.post_norm2 = _norm(c, dtype, rngs), _norm(c, dtype, rngs)
         self.post_norms = c.post_norms
 
-    def trace(self, x, batch: int, mask, rope, cache=None, slot=0):
+    def trace(
+        self,
+        x: jax.Array,
+        batch: int,
+        mask: jax.Array,
+        rope: Rope | None,
+        cache: KV | None = None,
+        slot: int | jax.Array = 0,
+    ) -> tuple[jax.Array, jax.Array, KV | None]:
         """As __call__, and also returns the attention weights f32[B,H,S,keys] and the updated cache."""
         out, weights, cache = self.attention(self.norm1(x), batch, mask, rope, cache, slot)
         x = x + (self.post_norm1(out) if self.post_norms else out)
         out = self.mlp(self.norm2(x))
         return x + (self.post_norm2(out) if self.post_norms else out), weights, cache
 
-    def __call__(self, x, batch: int, masks, rope, windowed=None):
+    def __call__(
+        self, x: jax.Array, batch: int, masks: Masks, rope: Rope | None, windowed: jax.Array | None = None
+    ) -> jax.Array:
         """x: [B*S,D]. masks: (global, sliding-window) pair; `windowed` (bool scalar) chooses, None means global."""
         mask = masks[0] if windowed is None else jnp.where(windowed, masks[1], masks[0])
         return self.trace(x, batch, mask, rope)[0]
@@ -96,7 +111,7 @@ class Block(nnx.Module):
 class Decoder(nnx.Module):
     """Embeddings in, hidden states out; `embed` and `logits` are its two ends."""
 
-    def __init__(self, config: DecoderConfig, *, dtype=jnp.float32, rngs: nnx.Rngs):
+    def __init__(self, config: DecoderConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         c = config
         normal = nnx.initializers.normal(c.width**-0.5)  # a unit vector a token: tied logits start at the scale of 1
         self.embedding = nnx.Param(normal(rngs.params(), (c.vocab_size, c.width), jnp.float32))
@@ -108,12 +123,12 @@ class Decoder(nnx.Module):
             self.head = nnx.Param(normal(rngs.params(), (c.width, c.vocab_size), jnp.float32))
         self.config, self.dtype = c, dtype
 
-    def embed(self, tokens):
+    def embed(self, tokens: jax.Array) -> jax.Array:
         """int32[B,T] -> [B,T,D]"""
         x = jnp.take(self.embedding[...], tokens, axis=0).astype(self.dtype)
         return x * jnp.asarray(self.config.width**0.5, self.dtype) if self.config.embed_scale else x
 
-    def logits(self, hidden):
+    def logits(self, hidden: jax.Array) -> jax.Array:
         """[...,D] -> f32[...,V]. Call it on as few positions as carry loss: at V = 150 k it is the largest product."""
         c = self.config
         table = self.embedding[...].T if c.tied else self.head[...]
@@ -121,7 +136,9 @@ class Decoder(nnx.Module):
         out = f32_matmul(flat, table.astype(self.dtype)).reshape(*hidden.shape[:-1], c.vocab_size)
         return out if c.logit_softcap is None else c.logit_softcap * jnp.tanh(out / c.logit_softcap)
 
-    def _inputs(self, x, positions, mask, key_positions):
+    def _inputs(
+        self, x: jax.Array, positions: jax.Array, mask: jax.Array, key_positions: jax.Array | None
+    ) -> tuple[jax.Array, Rope | None, Masks]:
         """(x with learned positions, rotary tables, (global, sliding) masks)"""
         c = self.config
         if c.rope_theta is None:
@@ -132,7 +149,9 @@ class Decoder(nnx.Module):
         distance = positions[:, :, None] - (positions if key_positions is None else key_positions)[:, None, :]
         return x, rope, (mask, mask & (distance < c.window))
 
-    def __call__(self, x, positions, mask, *, mode: str = "unroll", remat: bool = False):
+    def __call__(
+        self, x: jax.Array, positions: jax.Array, mask: jax.Array, *, mode: str = "unroll", remat: bool = False
+    ) -> jax.Array:
         """x: [B,S,D]; positions: int32[B,S]; mask: bool[B,S,S]. Returns the normed hidden states [B,S,D]."""
         c, (batch, length) = self.config, x.shape[:2]
         x, rope, masks = self._inputs(x, positions, mask, None)
@@ -143,11 +162,19 @@ class Decoder(nnx.Module):
         x = apply_layers(self.layers, x, batch, masks, rope, mode=mode, remat=remat, per_layer=windowed)
         return self.norm(x).reshape(batch, length, c.width)
 
-    def trace(self, x, positions, mask, cache=None, slot=0, key_positions=None):
+    def trace(
+        self,
+        x: jax.Array,
+        positions: jax.Array,
+        mask: jax.Array,
+        cache: list[KV] | None = None,
+        slot: int | jax.Array = 0,
+        key_positions: jax.Array | None = None,
+    ) -> tuple[jax.Array, list[jax.Array], list[KV]]:
         """The unrolled reference path, for decoding and for looking inside.
 
         cache: one (k, v) a layer, each [B,G,C,K], written at `slot`; then mask is bool[B,S,C] and key_positions int32[B,C].
-        Returns (hidden [B,S,D], attention weights: one f32[B,H,S,keys] a layer, cache).
+        Returns (hidden [B,S,D], attention weights: one f32[B,H,S,keys] a layer, cache, empty without one).
         """
         c, (batch, length) = self.config, x.shape[:2]
         x, rope, masks = self._inputs(x, positions, mask, key_positions)
@@ -156,10 +183,11 @@ class Decoder(nnx.Module):
             layer_mask = masks[1] if c.window is not None and i in c.window_layers else masks[0]
             x, weight, kv = layer.trace(x, batch, layer_mask, rope, None if cache is None else cache[i], slot)
             weights.append(weight)
-            caches.append(kv)
+            if kv is not None:
+                caches.append(kv)
         return self.norm(x).reshape(batch, length, c.width), weights, caches
 
-    def empty_cache(self, batch: int, capacity: int):
+    def empty_cache(self, batch: int, capacity: int) -> list[KV]:
         """Zeroed (k, v) of every layer, each [B,G,C,K] in the compute dtype."""
         c = self.config
         shape = (batch, c.kv_heads, capacity, c.head_dim)

@@ -1,14 +1,19 @@
 """Small parts that both transformers are made of, and the loop over layers (unrolled or scanned, with or without remat)."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.custom_derivatives import CustomVJPPrimal
+from jax.typing import DTypeLike
 
 from vlax.models.lora import LoRAConfig, dense
 
-ACTIVATIONS: dict[str, Callable] = {
+Saved = tuple[jax.Array | None, jax.Array | None]
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),
     "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
     "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
@@ -20,7 +25,7 @@ ACTIVATIONS: dict[str, Callable] = {
 class RMSNorm(nnx.Module):
     """Root-mean-square norm in float32 (Zhang and Sennrich 2019). `offset=1` is Gemma's form, whose stored scale is w - 1."""
 
-    def __init__(self, width: int, *, eps: float, offset: float = 0.0, dtype=jnp.float32, rngs: nnx.Rngs):
+    def __init__(self, width: int, *, eps: float, offset: float = 0.0, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         self.scale = nnx.Param(jnp.full((width,), 1.0 - offset, jnp.float32))
         self.eps, self.offset, self.dtype = eps, offset, dtype
 
@@ -31,7 +36,7 @@ class RMSNorm(nnx.Module):
         return (normed * scale).astype(self.dtype)
 
 
-def layer_norm(width: int, *, eps: float, dtype, rngs: nnx.Rngs) -> nnx.LayerNorm:
+def layer_norm(width: int, *, eps: float, dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.LayerNorm:
     """flax's LayerNorm with the exact variance: the fast one loses digits that parity with torch needs."""
     return nnx.LayerNorm(width, epsilon=eps, use_fast_variance=False, dtype=dtype, rngs=rngs)
 
@@ -46,13 +51,13 @@ def f32_matmul(x: jax.Array, w: jax.Array) -> jax.Array:
     return jnp.matmul(x, w, preferred_element_type=jnp.float32)
 
 
-def _f32_matmul_forward(x, w):
+def _f32_matmul_forward(x: CustomVJPPrimal, w: CustomVJPPrimal) -> tuple[jax.Array, Saved]:
     # Each operand is kept only for the other's gradient: what is frozen costs no product and no memory.
     saved = (x.value if w.perturbed else None, w.value if x.perturbed else None)
     return f32_matmul(x.value, w.value), saved
 
 
-def _f32_matmul_backward(saved, cotangent):
+def _f32_matmul_backward(saved: Saved, cotangent: jax.Array) -> Saved:
     x, w = saved
     dx = dw = None
     if w is not None:
@@ -67,7 +72,7 @@ def _f32_matmul_backward(saved, cotangent):
 f32_matmul.defvjp(_f32_matmul_forward, _f32_matmul_backward, symbolic_zeros=True)
 
 
-def residual_init(layers: int) -> Callable:
+def residual_init(layers: int) -> nnx.Initializer:
     """Initializer of the matrices that write into the residual stream: smaller with depth (GPT-2), so that at first the stream
     carries the embeddings and not the sum of 2 * layers random maps."""
     return nnx.initializers.variance_scaling(1.0 / (2 * layers), "fan_in", "truncated_normal")
@@ -78,9 +83,9 @@ class MLP(nnx.Module):
 
     def __init__(
         self, width: int, hidden: int, *, activation: str, gated: bool, bias: bool, layers: int,
-        lora: LoRAConfig | None = None, dtype, rngs: nnx.Rngs,
+        lora: LoRAConfig | None = None, dtype: DTypeLike, rngs: nnx.Rngs,
     ):  # fmt: skip
-        options = {"lora": lora, "use_bias": bias, "dtype": dtype, "rngs": rngs}
+        options: dict[str, Any] = {"lora": lora, "use_bias": bias, "dtype": dtype, "rngs": rngs}
         self.up = dense("up", width, hidden, **options)
         if gated:
             self.gate = dense("gate", width, hidden, **options)
@@ -93,7 +98,14 @@ class MLP(nnx.Module):
         return self.down(hidden)
 
 
-def apply_layers(layers: Sequence[nnx.Module], x: jax.Array, *args, mode: str, remat: bool, per_layer: jax.Array | None = None):
+def apply_layers(
+    layers: Sequence[Callable[..., jax.Array]],
+    x: jax.Array,
+    *args: Any,
+    mode: str,
+    remat: bool,
+    per_layer: jax.Array | None = None,
+) -> jax.Array:
     """Runs `layer(x, *args[, per_layer[i]])` for every layer in turn; the layers must be alike.
 
     mode    "unroll": fastest on GPU and in decoding. "scan": the parameters are stacked inside the step and the body is
@@ -102,7 +114,7 @@ def apply_layers(layers: Sequence[nnx.Module], x: jax.Array, *args, mode: str, r
     """
     graphdef, _ = nnx.split(layers[0])
 
-    def body(params, x, extra):
+    def body(params: nnx.State[Any, Any], x: jax.Array, extra: jax.Array | None) -> jax.Array:
         layer = nnx.merge(graphdef, params)
         return layer(x, *args) if extra is None else layer(x, *args, extra)
 

@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
 from vlax.models.layers import ACTIVATIONS
 
@@ -35,7 +36,7 @@ def pixel_shuffle(x: jax.Array, ratio: int) -> jax.Array:
 class Projector(nnx.Module):
     """[B, I_vision, Dv] -> [B, I, D]."""
 
-    def __init__(self, config: ProjectorConfig, *, dtype=jnp.float32, rngs: nnx.Rngs):
+    def __init__(self, config: ProjectorConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         c = config
         inputs = c.vision_width * c.pixel_shuffle**2
         if c.kind not in ("linear", "mlp"):

@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
 from vlax.models.attention import Attention, AttentionConfig
 from vlax.models.layers import MLP, apply_layers, layer_norm
@@ -43,7 +44,7 @@ class VisionConfig:
 
 
 class Block(nnx.Module):
-    def __init__(self, c: VisionConfig, *, dtype, rngs: nnx.Rngs):
+    def __init__(self, c: VisionConfig, *, dtype: DTypeLike, rngs: nnx.Rngs):
         head_dim = c.width // c.heads
         attention = AttentionConfig(c.width, c.heads, c.heads, head_dim, bias=True, out_bias=True, layers=c.layers)
         self.norm1 = layer_norm(c.width, eps=c.eps, dtype=dtype, rngs=rngs)
@@ -57,7 +58,7 @@ class Block(nnx.Module):
             self.scale2 = nnx.Param(jnp.ones((c.width,), jnp.float32))
         self.layer_scale = c.layer_scale
 
-    def __call__(self, x, batch: int):
+    def __call__(self, x: jax.Array, batch: int) -> jax.Array:
         out, _, _ = self.attention(self.norm1(x), batch, None)
         x = x + (out * self.scale1[...].astype(out.dtype) if self.layer_scale else out)
         out = self.mlp(self.norm2(x))
@@ -78,7 +79,7 @@ def patchify(image: jax.Array, patch: int) -> jax.Array:
 class VisionTower(nnx.Module):
     """uint8[B,H,W,3] -> features [B, (H/p)^2, Dv]."""
 
-    def __init__(self, config: VisionConfig, *, dtype=jnp.float32, rngs: nnx.Rngs):
+    def __init__(self, config: VisionConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         c = config
         extra = int(c.class_token) + c.registers
         normal = nnx.initializers.normal(0.02)

@@ -1,16 +1,30 @@
 """The whole model: images through tower and projector, in front of the text, through the decoder."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
 from vlax import masks
+from vlax.errors import VlaxError
 from vlax.images import Preprocess
 from vlax.models.decoder import Decoder, DecoderConfig
 from vlax.models.projector import Projector, ProjectorConfig
 from vlax.models.vision import VisionConfig, VisionTower
+
+Batch = Mapping[str, jax.Array]  # the contract of `data/batches/pipeline.py`
+
+
+class Tower(NamedTuple):
+    """What lies in front of the decoder of a model that sees."""
+
+    vision: VisionConfig
+    projector: ProjectorConfig
+    preprocess: Preprocess
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +37,7 @@ class VLMConfig:
     mask: str = "image_bidirectional"
     preprocess: Preprocess | None = None  # None with a tower: squashed to its size by a bicubic filter, as SigLIP does
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         masks.check_kind(self.mask)
         if self.vision is not None and self.preprocess is None:
             plain = Preprocess(self.vision.image_size, mean=self.vision.mean, std=self.vision.std)
@@ -32,44 +46,45 @@ class VLMConfig:
     @property
     def tokens_per_image(self) -> int:
         """I: what one image takes of the sequence."""
-        return 0 if self.vision is None else self.projector.tokens(self.vision.tokens)
+        return 0 if self.vision is None else self.tower.projector.tokens(self.vision.tokens)
 
-    def to_dict(self) -> dict:
+    @property
+    def tower(self) -> Tower:
+        """VlaxError where there is none: ask `vision is not None` first where both are allowed."""
+        if self.vision is None or self.projector is None or self.preprocess is None:
+            raise VlaxError("this model has no vision tower and projector: it takes text alone")
+        return Tower(self.vision, self.projector, self.preprocess)
+
+    def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict) -> "VLMConfig":
-        def build(kind, fields):
-            lists = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-            return kind(**lists)
-
-        vision, projector, preprocess = (values.get(name) for name in ("vision", "projector", "preprocess"))
-        return cls(
-            decoder=build(DecoderConfig, values["decoder"]),
-            vision=build(VisionConfig, vision) if vision else None,
-            projector=build(ProjectorConfig, projector) if projector else None,
-            mask=values["mask"],
-            preprocess=build(Preprocess, preprocess) if preprocess else None,
-        )
+    def from_dict(cls, values: Mapping[str, Any]) -> "VLMConfig":
+        kinds = {"decoder": DecoderConfig, "vision": VisionConfig, "projector": ProjectorConfig, "preprocess": Preprocess}
+        parts: dict[str, Any] = {}
+        for name, kind in kinds.items():
+            if fields := values.get(name):
+                parts[name] = kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+        return cls(mask=values["mask"], **parts)
 
 
 class VLM(nnx.Module):
-    def __init__(self, config: VLMConfig, *, dtype=jnp.float32, rngs: nnx.Rngs):
+    def __init__(self, config: VLMConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         self.config, self.dtype = config, dtype
         if config.vision is not None:
             self.vision = VisionTower(config.vision, dtype=dtype, rngs=rngs)
-            self.projector = Projector(config.projector, dtype=dtype, rngs=rngs)
+            self.projector = Projector(config.tower.projector, dtype=dtype, rngs=rngs)
         self.decoder = Decoder(config.decoder, dtype=dtype, rngs=rngs)
 
-    def image_tokens(self, image, *, mode: str = "unroll", remat: bool = False):
+    def image_tokens(self, image: jax.Array, *, mode: str = "unroll", remat: bool = False) -> jax.Array:
         """uint8[B,N,H,W,3] -> [B,N*I,D]"""
         batch, slots = image.shape[:2]
         features = self.vision(image.reshape(batch * slots, *image.shape[2:]), mode=mode, remat=remat)
         return self.projector(features).reshape(batch, -1, self.config.decoder.width)
 
-    def sequence(self, batch: dict, *, mode: str = "unroll", remat: bool = False):
-        """(embeddings [B,S,D], positions int32[B,S], mask bool[B,S,S]) of a batch (see `data/pipeline.py`)."""
+    def sequence(self, batch: Batch, *, mode: str = "unroll", remat: bool = False) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """(embeddings [B,S,D], positions int32[B,S], mask bool[B,S,S]) of a batch (see `data/batches/pipeline.py`)."""
         c = self.config
         text = self.decoder.embed(batch["tokens"])
         if c.vision is None:  # no image slots: I = 0, so that masks and positions need no special case
@@ -82,18 +97,18 @@ class VLM(nnx.Module):
         has_image = batch["has_image"] & (i > 0)
         return embeddings, masks.positions(batch["example"], has_image, i), mask
 
-    def __call__(self, batch: dict, *, mode: str = "unroll", remat: bool = False) -> jax.Array:
+    def __call__(self, batch: Batch, *, mode: str = "unroll", remat: bool = False) -> jax.Array:
         """Next-token logits at the text positions: f32[B,T,V]."""
         embeddings, positions, mask = self.sequence(batch, mode=mode, remat=remat)
         hidden = self.decoder(embeddings, positions, mask, mode=mode, remat=remat)
         return self.decoder.logits(hidden[:, -batch["tokens"].shape[1] :])
 
-    def attention_weights(self, batch: dict) -> list[jax.Array]:
+    def attention_weights(self, batch: Batch) -> list[jax.Array]:
         """The decoder's attention, one f32[B,H,S,S] a layer: the reference path, for pictures and tests."""
         return self.decoder.trace(*self.sequence(batch))[1]
 
 
-def token_losses(logits, batch: dict):
+def token_losses(logits: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Cross-entropy of the supervised positions.
 
     logits f32[B,T,V]. Returns (losses f32[B,T], zero where unsupervised; supervised bool[B,T]; correct bool[B,T]).

@@ -7,7 +7,8 @@ hand-over between stages work on; the nested module exists inside the step only.
 import hashlib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol, TypeVar
 
 import jax
 import numpy as np
@@ -16,26 +17,38 @@ from flax import nnx
 from vlax.errors import VlaxError
 
 Params = dict[str, jax.Array]
+Shapes = dict[str, jax.ShapeDtypeStruct]
+M = TypeVar("M", bound=nnx.Module)
 
 
-def flatten(module: nnx.Module) -> tuple[nnx.GraphDef, Params]:
+class Shaped(Protocol):
+    """An array of numpy or jax, on a host, a device or nowhere yet."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype: ...
+
+
+def flatten(module: M) -> tuple[nnx.GraphDef[M], Params]:
     """(static structure, {path: array}); abstract arrays when called under `jax.eval_shape`."""
     graphdef, state = nnx.split(module)
     return graphdef, {"/".join(map(str, path)): leaf.get_value() for path, leaf in nnx.to_flat_state(state)}
 
 
-def rebuild(graphdef: nnx.GraphDef, params: Mapping[str, jax.Array]) -> nnx.Module:
+def rebuild(graphdef: nnx.GraphDef[M], params: Mapping[str, jax.Array]) -> M:
     """The module of `flatten`. Digits in a path become list indices again: as strings, layer 10 would sort before layer 2
     and `nnx.merge` would permute the layers without a word."""
 
-    def keys(path):
+    def keys(path: str) -> tuple[int | str, ...]:
         return tuple(int(part) if part.isdigit() else part for part in path.split("/"))
 
-    flat = {keys(path): nnx.Param(value) for path, value in params.items()}
+    flat: Mapping[Any, Any] = {keys(path): nnx.Param(value) for path, value in params.items()}
     return nnx.merge(graphdef, nnx.from_flat_state(flat))
 
 
-def assign(paths, patterns: Mapping[str, str], *, what: str = "trainable") -> dict[str, str]:
+def assign(paths: Iterable[str], patterns: Mapping[str, str], *, what: str = "trainable") -> dict[str, str]:
     """{path: group name} for the paths that some group's regular expression matches (re.search); first group wins.
 
     A pattern that matches nothing is a VlaxError that lists the modules there are.
@@ -71,15 +84,15 @@ def join(trainable: Params, frozen: Params) -> Params:
     return {**frozen, **trainable}
 
 
-def count(params: Mapping[str, jax.Array]) -> int:
+def count(params: Mapping[str, Shaped]) -> int:
     return sum(math.prod(value.shape) for value in params.values())
 
 
-def size_bytes(params: Mapping[str, jax.Array]) -> int:
+def size_bytes(params: Mapping[str, Shaped]) -> int:
     return sum(math.prod(value.shape) * np.dtype(value.dtype).itemsize for value in params.values())
 
 
-def check_same_structure(have: Mapping, want: Mapping, origin: str) -> None:
+def check_same_structure(have: Mapping[str, Shaped], want: Mapping[str, Shaped], origin: str) -> None:
     """Raises VlaxError unless both dicts have the same paths and shapes; names the first few that differ."""
     missing, extra = sorted(want.keys() - have.keys()), sorted(have.keys() - want.keys())
     reshaped = [
@@ -94,7 +107,7 @@ def check_same_structure(have: Mapping, want: Mapping, origin: str) -> None:
         raise VlaxError(f"{origin} does not fit this model: {', '.join(faults)}. Use the shapes it was made with.")
 
 
-def checksum(params: Mapping[str, np.ndarray]) -> str:
+def checksum(params: Mapping[str, np.ndarray | jax.Array]) -> str:
     """sha256 over sorted paths, dtypes, shapes and bytes: equal exactly if the parameters are bit-equal."""
     digest = hashlib.sha256()
     for path in sorted(params):
@@ -104,7 +117,7 @@ def checksum(params: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def table(params: Mapping[str, jax.Array], assigned: Mapping[str, str], learning_rates: Mapping[str, float]) -> str:
+def table(params: Mapping[str, Shaped], assigned: Mapping[str, str], learning_rates: Mapping[str, float]) -> str:
     """The trainable table: one line a group, and the frozen part by module."""
     rows = [("group", "state", "parameters", "bytes", "learning rate")]
     for name in learning_rates:

@@ -5,7 +5,7 @@ Mesh axes: `data` (batch), `fsdp` (batch, and parameters cut along one dimension
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
@@ -14,6 +14,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from vlax.errors import VlaxError
+from vlax.params.groups import Shaped
 
 AXES = ("data", "fsdp", "tp")
 
@@ -33,7 +34,7 @@ RULES: tuple[tuple[str, P], ...] = (
 )
 
 
-def make_mesh(shape: tuple[int, int, int], devices=None) -> Mesh:
+def make_mesh(shape: tuple[int, int, int], devices: Sequence[jax.Device] | None = None) -> Mesh:
     """A (data, fsdp, tp) mesh. One size may be -1: what the other two leave of the devices."""
     devices = jax.devices() if devices is None else devices
     sizes = list(shape)
@@ -59,7 +60,7 @@ def spec(path: str) -> P:
     raise VlaxError(f"no sharding rule matches parameter {path!r}; add one to vlax/params/sharding.py RULES")
 
 
-def parameter_shardings(params: Mapping, mesh: Mesh) -> dict[str, NamedSharding]:
+def parameter_shardings(params: Mapping[str, Shaped], mesh: Mesh) -> dict[str, NamedSharding]:
     """{path: sharding}. A dimension that its axis does not divide is replicated, and that is logged."""
     out = {}
     for path, value in params.items():
@@ -77,7 +78,9 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P())
 
 
-def state_shardings(tx: optax.GradientTransformation, abstract_opt_state, params: Mapping, mesh: Mesh):
+def state_shardings(
+    tx: optax.GradientTransformation, abstract_opt_state: optax.OptState, params: Mapping[str, NamedSharding], mesh: Mesh
+) -> optax.OptState:
     """Shardings of an optimizer state: moments and accumulators lie as their parameters do, counters are replicated.
 
     Without them `jax.jit(tx.init)` would put the whole state on device 0.

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from vlax.errors import VlaxError
 
@@ -11,7 +12,7 @@ SMALL = ("*.json", "*.txt", "*.model", "*.jinja")
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "decoder_start_token_id")
 
 
-def local_directory(name, *, flag: str, weights: bool = True) -> Path:
+def local_directory(name: str | Path, *, flag: str, weights: bool = True) -> Path:
     """`name` if it is a directory, else a snapshot of the hub repository ("org/name"), without weights if `weights` is False.
 
     flag: what the error tells the user to pass. VlaxError when there is neither such a directory nor a way to the hub.
@@ -34,7 +35,7 @@ def local_directory(name, *, flag: str, weights: bool = True) -> Path:
         ) from None
 
 
-def read_json(file: Path) -> dict:
+def read_json(file: Path) -> dict[str, Any]:
     try:
         values = json.loads(file.read_text())
     except ValueError as error:
@@ -44,7 +45,7 @@ def read_json(file: Path) -> dict:
     return values
 
 
-def read_config(directory: Path, supported: Iterable[str]) -> dict:
+def read_config(directory: Path, supported: Iterable[str]) -> dict[str, Any]:
     """config.json with every default filled in (by transformers' config class of its model_type), nested configs included.
 
     supported: the model_types allowed here. VlaxError: no config.json, or a model_type that is not supported.
@@ -62,11 +63,12 @@ def read_config(directory: Path, supported: Iterable[str]) -> dict:
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.for_model(kind, **_without_token_ids(raw)).to_dict()
+        full: dict[str, Any] = AutoConfig.for_model(kind, **_without_token_ids(raw)).to_dict()
     except Exception as error:  # transformers validates by a dozen exception types
         raise VlaxError(f"{file} is not a valid {kind} config: {' '.join(str(error).split())}; download it again") from None
+    return full
 
 
-def _without_token_ids(values: dict) -> dict:
+def _without_token_ids(values: dict[str, Any]) -> dict[str, Any]:
     """Special token ids belong to the tokenizer here; the config classes only print warnings about them."""
     return {k: _without_token_ids(v) if isinstance(v, dict) else v for k, v in values.items() if k not in TOKEN_IDS}

@@ -8,17 +8,20 @@ With a template that writes "<|user|>Q<|end|>\n<|bot|>A<|end|>\n" and EOS "<|end
 The template renders the dialogue once for each turn, and the spans are where those texts grow: nothing is searched for.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from vlax.errors import VlaxError
+from vlax.text.tokenizer import Tokenizer
 
 
-def spans(turns: Sequence[tuple[str, str]], tokenizer, row: str) -> list[tuple[str, bool]]:
+def spans(turns: Sequence[tuple[str, str]], tokenizer: Tokenizer, row: str) -> list[tuple[str, bool]]:
     """(text, supervised) of (user, assistant) turns, every answer with its EOS. Special tokens are part of the text.
 
     row: its name, for errors. VlaxError when the tokenizer has no template, or one that does not end an answer with EOS.
     """
-    out, messages, shown = [], [], ""
+    out: list[tuple[str, bool]] = []
+    messages: list[dict[str, str]] = []
+    shown = ""
     for user, assistant in turns:
         messages.append({"role": "user", "content": user})
         opened = render(tokenizer, messages, row, generate=True)
@@ -35,12 +38,12 @@ def spans(turns: Sequence[tuple[str, str]], tokenizer, row: str) -> list[tuple[s
     return out
 
 
-def prompt(user: str, tokenizer) -> str:
+def prompt(user: str, tokenizer: Tokenizer) -> str:
     """The text of one question, up to where the answer begins."""
     return render(tokenizer, [{"role": "user", "content": user}], "prompt", generate=True)
 
 
-def render(tokenizer, messages, row: str, *, generate: bool) -> str:
+def render(tokenizer: Tokenizer, messages: Sequence[Mapping[str, str]], row: str, *, generate: bool) -> str:
     if not tokenizer.chat_template:
         raise VlaxError(
             f"row {row}: --config.run.templates=chat, but the tokenizer has no chat template; use templates=instruct or plain"

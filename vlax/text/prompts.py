@@ -15,11 +15,13 @@ import functools
 import hashlib
 import json
 import re
+from collections.abc import Callable, Iterable
 
 from vlax.errors import VlaxError
 from vlax.masks import ANSWER, PROMPT
 from vlax.rows import TASKS, Row, RowFault
 from vlax.text import chat
+from vlax.text.tokenizer import Tokenizer
 
 RECURRING = 80  # characters of a span that is worth remembering
 
@@ -88,10 +90,10 @@ def spans(row: Row, name: str) -> list[tuple[str, bool]]:
 class Encoder:
     """Rows to ids with one tokenizer and one template set."""
 
-    tokenizer: object  # a Hugging Face fast tokenizer
+    tokenizer: Tokenizer
     templates: str
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         template(self.templates)
         t = self.tokenizer
         if t.eos_token_id is None:
@@ -103,7 +105,7 @@ class Encoder:
             )
 
     @functools.cached_property
-    def _cached(self):
+    def _cached(self) -> Callable[[str], tuple[int, ...]]:
         return functools.lru_cache(maxsize=1 << 16)(self._tokenize)
 
     def _tokenize(self, text: str) -> tuple[int, ...]:
@@ -143,7 +145,7 @@ class Encoder:
             segments += [ANSWER if supervised else PROMPT] * len(ids)
         return tokens, segments
 
-    def decode(self, ids) -> str:
+    def decode(self, ids: Iterable[int]) -> str:
         """The text of generated ids, up to the first EOS."""
         kept = []
         for token in ids:

@@ -9,6 +9,10 @@ stop (lmms-finetune#47). vlax masks by segment, so its loss is safe either way, 
     the table is full (GPT-2, Llama 2)                    refused, unless the table is made larger: `vocab_size`
 """
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
 from vlax.errors import VlaxError
 from vlax.models.decoder import DecoderConfig
 from vlax.storage.hub import local_directory, read_json
@@ -17,7 +21,36 @@ PAD_TOKENS = ("<|pad|>", "<pad>", "[PAD]", "<|finetune_right_pad_id|>", "<|paddi
 FLAG = "--config.run.decoder=DIR"
 
 
-def load_tokenizer(directory, vocab_size: int, flag: str = FLAG):
+class Tokenizer(Protocol):
+    """What is asked of a Hugging Face fast tokenizer, whose own types don't say it.
+
+    `Encoder` refuses one without EOS or pad token, so that nobody else has to look.
+    """
+
+    eos_token: str
+    eos_token_id: int
+    pad_token_id: int
+    bos_token_id: int | None
+    chat_template: str | None
+    name_or_path: str
+    backend_tokenizer: Any
+
+    def __call__(self, text: str, *, add_special_tokens: bool) -> Mapping[str, list[int]]: ...
+
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = False) -> str: ...
+
+    def get_vocab(self) -> dict[str, int]: ...
+
+    def add_special_tokens(self, tokens: Mapping[str, str], /) -> int: ...
+
+    def apply_chat_template(
+        self, messages: Sequence[Mapping[str, str]], *, tokenize: bool, add_generation_prompt: bool
+    ) -> str: ...
+
+    def save_pretrained(self, directory: str, /) -> object: ...
+
+
+def load_tokenizer(directory: str | Path, vocab_size: int, flag: str = FLAG) -> Tokenizer:
     """transformers' tokenizer of a local directory or hub id, its pad token mended as above.
 
     vocab_size: rows of the decoder's embedding table. flag: what the error about a bad directory tells to pass.
@@ -40,12 +73,12 @@ def load_tokenizer(directory, vocab_size: int, flag: str = FLAG):
     return tokenizer
 
 
-def size(tokenizer) -> int:
+def size(tokenizer: Tokenizer) -> int:
     """Highest token id + 1: how many embedding rows it needs."""
     return max(tokenizer.get_vocab().values()) + 1
 
 
-def check_size(tokenizer, vocab_size: int, source) -> None:
+def check_size(tokenizer: Tokenizer, vocab_size: int, source: str | Path) -> None:
     if size(tokenizer) > vocab_size:
         raise VlaxError(
             f"the tokenizer of {source} has {size(tokenizer)} tokens, the decoder only {vocab_size} embedding rows; use the "
@@ -53,17 +86,16 @@ def check_size(tokenizer, vocab_size: int, source) -> None:
         )
 
 
-def check_vocabulary(config: DecoderConfig, tokenizer) -> None:
+def check_vocabulary(config: DecoderConfig, tokenizer: Tokenizer) -> None:
     """Raises VlaxError if the tokenizer has ids beyond the embedding table; unused rows are fine."""
-    check_size(tokenizer, config.vocab_size, getattr(tokenizer, "name_or_path", "") or "this run")
+    check_size(tokenizer, config.vocab_size, tokenizer.name_or_path or "this run")
 
 
-def _read(directory):
+def _read(directory: Path) -> Tokenizer:
     from transformers import AutoTokenizer, GPT2Tokenizer, PreTrainedTokenizerFast
 
-    if not any(
-        (directory / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
-    ):
+    described = any((directory / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model"))
+    if not described and not (directory / "vocab.json").is_file():
         raise VlaxError(
             f"{directory} has no tokenizer (tokenizer.json, tokenizer.model or vocab.json + merges.txt); add its files"
         )
@@ -71,11 +103,11 @@ def _read(directory):
     # tokenizer.json says. A generic class means that tokenizer.json says it all.
     file = directory / "tokenizer_config.json"
     generic = file.is_file() and read_json(file).get("tokenizer_class") in ("TokenizersBackend", "PreTrainedTokenizerFast")
-    described = any((directory / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model"))
     # AutoTokenizer refuses a bare vocab.json + merges.txt; it is GPT-2's format.
     kind = PreTrainedTokenizerFast if generic else AutoTokenizer if described else GPT2Tokenizer
     try:
-        return kind.from_pretrained(str(directory), local_files_only=True)
+        tokenizer: Tokenizer = kind.from_pretrained(str(directory), local_files_only=True)
     except Exception as error:  # transformers and tokenizers raise many kinds, with the reason in the text
         reason = " ".join(str(error).split())[:200]
         raise VlaxError(f"cannot read the tokenizer of {directory} ({reason}); download its files again") from None
+    return tokenizer
