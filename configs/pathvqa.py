@@ -1,17 +1,17 @@
 """Transfer to pathology questions. Plain: the embedded cells, from stage 4. `:0.9b`: PathVQA, from the full-size stage 4.
 
-`:0.9b` expects PathVQA's parquet files below run.data_root (vlax/evaluation/protocols/pathvqa_test.toml).
+`:0.9b` expects PathVQA's parquet files below run.data_root (vlax/suites/protocols/pathvqa_test.toml).
 """
 
 from configs import base, datasets, scores, stage4
-from vlax.suites import protocol
+from vlax.suites import files
 
 
 def stage(variant: str):
     s = base.stage("pathvqa")
     s.init = {"vision": "stage4", "projector": "stage4", "decoder": "stage4"}
     s.trainable = {"projector": "^projector/", "decoder": "^decoder/"}
-    suite = protocol.read("pathvqa_test" if variant == "0.9b" else "embedded_cells")
+    suite = files.read("pathvqa_test" if variant == "0.9b" else "embedded_cells")
     if variant == "0.9b":
         s.learning_rate = {"projector": 2e-5, "decoder": 2e-5}
         s.batch_size, s.accumulate, s.text_length, s.epochs, s.eval_every = 64, 1, 96, 3.0, 300

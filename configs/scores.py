@@ -1,6 +1,6 @@
-"""What stages are scored on: suites of vlax/evaluation/protocols, or suites made here of one's own files."""
+"""What stages are scored on: suites of vlax/suites/protocols, or suites made here of one's own files."""
 
-from vlax.suites import protocol
+from vlax.suites import files
 
 
 def on(s, name: str, suite: dict):
@@ -22,11 +22,11 @@ def own(task: str, train: dict, val: dict, test: dict, **decoding) -> dict:
 def captions(s, variant: str):
     """The caption suite of the chain: fixed human references at every stage."""
     if variant == "0.9b":
-        return on(s, "captions", protocol.read("coco_karpathy_test"))
+        return on(s, "captions", files.read("coco_karpathy_test"))
     s.reference = "configs/reference/embedded.json"
-    return on(s, "captions", protocol.read("embedded_captions"))
+    return on(s, "captions", files.read("embedded_captions"))
 
 
 def questions(s, variant: str):
     """The question suite of the chain."""
-    return on(s, "questions", protocol.read("vqav2_val" if variant == "0.9b" else "embedded_questions"))
+    return on(s, "questions", files.read("vqav2_val" if variant == "0.9b" else "embedded_questions"))

@@ -7,6 +7,7 @@ read with `ast`, those within functions too.
 import ast
 import graphlib
 import pathlib
+import re
 
 import pytest
 
@@ -36,7 +37,7 @@ ALLOWED = {
     "suites": f"{GROUND} decoding scores data",
     "training": f"{GROUND} params models text data data.readers data.batches decoding pretrained.reading pretrained.writing "
     "model suites",
-    "training.inspect": f"{GROUND} text training",
+    "training.inspect": f"{GROUND} params text training",
     "evaluation.report": "errors masks params models decoding model",
     "evaluation": f"{GROUND} params models text data data.readers decoding model scores suites training evaluation.report",
 }
@@ -145,3 +146,9 @@ def test_flags_are_for_commands_alone():
         for alias in ([*node.names] if isinstance(node, ast.Import) else [ast.alias(node.module or "")])
     }
     assert not {(file, name) for file, name in names if name.split(".")[0] in ("absl", "argparse")}
+
+
+def test_hosts_are_asked_for_in_one_place():
+    """A collective that one host alone reaches hangs all of them: `vlax/params/distributed.py` has the only ones."""
+    ask = re.compile("process_index|process_count|multihost")
+    assert {str(p.relative_to(VLAX)) for p in VLAX.rglob("*.py") if ask.search(p.read_text())} == {"params/distributed.py"}

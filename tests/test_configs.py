@@ -5,6 +5,8 @@ import functools
 import importlib
 import inspect
 import re
+import subprocess
+import sys
 
 import jax.numpy as jnp
 import pytest
@@ -131,3 +133,11 @@ def test_two_sources_need_an_epoch(tmp_path):
         VlaxError, match=r"the mixture has 2 sources: say with stage.epoch_of whose pass is an epoch: ai, human"
     ):
         session.build(plan)
+
+
+def test_configs_read_in_an_instant():
+    """Suites included, they import ml_collections and nothing that takes longer: `--config` is parsed before anything else."""
+    heavy = "{'jax', 'numpy', 'vlax.scores'} & set(sys.modules)"
+    code = f"import sys, {', '.join(f'configs.{name}' for name in NAMES)}; print({heavy})"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True)
+    assert done.stdout == "set()\n", done.stderr

@@ -14,7 +14,7 @@ from vlax.decoding.options import DecodeConfig
 from vlax.errors import VlaxError
 from vlax.masks import PROMPT
 from vlax.models.vlm import VLM, VLMConfig
-from vlax.params import groups, sharding
+from vlax.params import distributed, groups, sharding
 from vlax.text.prompts import Encoder
 
 
@@ -70,8 +70,7 @@ class Predictor:
 
     def place(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
         """This host's share of a physical batch, which every host has whole, on its devices."""
-        hosts, host = jax.process_count(), jax.process_index()
-        share = self.batch_size // hosts
+        share, host = self.batch_size // distributed.hosts(), distributed.host()
         return sharding.put_batch({k: v[host * share : (host + 1) * share] for k, v in batch.items()}, self.mesh)
 
     def length(self, requests: Sequence[Request], length: int = 0) -> int:
@@ -96,7 +95,7 @@ class Predictor:
                 continue
             with jax.set_mesh(self.mesh):
                 tokens, _ = self.generate(params, self.place(self.batch(part, length)))
-            yield gather(tokens)[: len(part)]
+            yield distributed.gather(tokens)[: len(part)]
 
     def score(
         self, params: groups.Params, requests: Sequence[Request], answers: np.ndarray, length: int = 0
@@ -108,7 +107,7 @@ class Predictor:
         with jax.set_mesh(self.mesh):
             batch = self.place(self.batch(requests, self.length(requests, length)))
             sums, greedy = self.generate.likelihood(params, batch, answers)
-        return gather(sums)[: len(requests)], gather(greedy)[: len(requests)]
+        return distributed.gather(sums)[: len(requests)], distributed.gather(greedy)[: len(requests)]
 
     def texts(self, params: groups.Params, requests: Sequence[Request], length: int = 0) -> Iterator[list[str]]:
         """Yields the texts of one physical batch after another, in order; an answer of a list as the list gives it."""
@@ -118,12 +117,3 @@ class Predictor:
     def text(self, tokens: np.ndarray) -> str:
         """The text of one row of `tokens`."""
         return self.encoder.decode(tokens) if self.answers is None else self.answers.text(tokens)
-
-
-def gather(array: jax.Array) -> np.ndarray:
-    """A batch-sharded array of any number of processes, whole, on every host."""
-    if jax.process_count() == 1:
-        return np.asarray(array)
-    from jax.experimental import multihost_utils
-
-    return np.asarray(multihost_utils.process_allgather(array, tiled=True))

@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Mapping
 
-import jax
 from etils import epath
 from ml_collections import ConfigDict
 
@@ -13,7 +12,7 @@ from vlax.evaluation.options import Options, chosen, export_directory
 from vlax.evaluation.runner import Evaluation, TestSet
 from vlax.evaluation.table import score_table
 from vlax.model import api
-from vlax.params import sharding
+from vlax.params import distributed, sharding
 from vlax.scores.java import check_spice
 from vlax.suites import protocol
 from vlax.training import stages
@@ -58,7 +57,7 @@ def _priors(sets, root: str) -> dict[str, scoring.Prior | None]:
     for test in sets:
         if "SPICE" in test.suite.metrics:
             check_spice()
-    return {test.name: scoring.fit_prior(test.suite, root) for test in sets} if jax.process_index() == 0 else {}
+    return {test.name: scoring.fit_prior(test.suite, root) for test in sets} if distributed.is_main() else {}
 
 
 def _about(sets, root: str, model: dict, runs: Mapping[str, str]) -> dict:
@@ -89,7 +88,7 @@ def _external(workdir: epath.Path, test: TestSet, options: Options, root: str) -
     mark = protocol.digest([(line["id"], line["prediction"]) for line in raw])
     directory = workdir / "external" / f"{path.stem}-{test.name}-{mark[:6]}"
     kept = directory / "predictions.jsonl"
-    if jax.process_index() == 0 and not kept.exists():
+    if distributed.is_main() and not kept.exists():
         directory.mkdir(parents=True, exist_ok=True)
         predictions.append(kept, [{**line, "run": mark} for line in raw])
     protocols = {test.name: {**content, "suite": test.name, "hash": protocol.digest(content)}}
@@ -99,7 +98,7 @@ def _external(workdir: epath.Path, test: TestSet, options: Options, root: str) -
 
 def _write(mine: Evaluation, twin: Evaluation | None, priors: Mapping, options: Options, other=None) -> dict:
     """Scores, table, samples.png and report.html of one evaluation, on the first process."""
-    if jax.process_index() != 0:
+    if not distributed.is_main():
         return {}
     by_set, scored = {}, {}
     for test in mine.sets:

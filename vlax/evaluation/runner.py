@@ -11,7 +11,6 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-import jax
 import numpy as np
 from etils import epath
 from tqdm import tqdm
@@ -22,6 +21,7 @@ from vlax.decoding.predict import Predictor, Request
 from vlax.errors import VlaxError
 from vlax.evaluation import predictions
 from vlax.model.api import Model
+from vlax.params import distributed
 from vlax.rows import Row, Source
 from vlax.suites import protocol
 from vlax.suites.protocol import Suite
@@ -163,11 +163,12 @@ def predict(model: Model, test: TestSet, path: epath.Path, run: str, at_once: in
     """All predictions of a set as decoded, made or read back from `path`: one dict a row, in order. The first process
     writes; on the others the list is empty."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    first = jax.process_index() == 0
+    first = distributed.is_main()
     if first:
         predictions.mend(path)
     done = predictions.read(path, [run]) if first else {}
-    todo = _agree(np.array([(run, row.id) not in done for row in test.rows]))
+    # What is left to do must not depend on who sees which file.
+    todo = distributed.from_main(np.array([(run, row.id) not in done for row in test.rows]))
     wanted = [row for row, open_ in zip(test.rows, todo, strict=True) if open_]
     if first and len(wanted) < len(test.rows):
         print(f"{test.name}: {len(test.rows) - len(wanted)} of {len(test.rows)} predictions are there already", flush=True)
@@ -179,12 +180,3 @@ def predict(model: Model, test: TestSet, path: epath.Path, run: str, at_once: in
             done.update({(run, line["id"]): line for line in lines})
             bar.update(len(lines))
     return [done[run, row.id] for row in test.rows] if first else []
-
-
-def _agree(mask: np.ndarray) -> np.ndarray:
-    """The first process's mask on every process: what is left to do must not depend on who sees which file."""
-    if jax.process_count() == 1:
-        return mask
-    from jax.experimental import multihost_utils
-
-    return np.asarray(multihost_utils.broadcast_one_to_all(mask)).astype(bool)

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-import jax
 import numpy as np
 from PIL import Image
 
@@ -14,6 +13,7 @@ from vlax.evaluation.report.report import ReportSample, write_report
 from vlax.evaluation.report.sheet import Sample, write_sheet
 from vlax.evaluation.runner import Evaluation, TestSet
 from vlax.model.api import Model
+from vlax.params import distributed
 from vlax.rows import Row
 
 SHEET = 12  # pictures
@@ -76,7 +76,7 @@ def report(
     }  # fmt: skip
     notes = [f"The samples of {t.name} are {count:,} of {len(t.rows):,} rows: a quarter the worst, a quarter the best, "
              "the others spread over what lies between." for t in mine.sets if len(t.rows) > count]  # fmt: skip
-    if mine.model and jax.process_count() > 1:
+    if mine.model and distributed.hosts() > 1:
         notes.append("Attention is drawn on one host: run eval.py there, and the predictions are read, not made again.")
     sets = {test.name: mine.scores["sets"][test.name] for test in mine.sets}
     write_report(mine.directory / name, title=mine.title, subtitle=_summary(mine), sets=sets,
@@ -104,7 +104,7 @@ def _report_samples(
     others = _by_id(other.lines[pair.its_name]) if pair else {}
     other_values = _values(test, pair.theirs) if pair else {}
     ordered = [headline, *(m for m in model_scores.scores if m != headline)]
-    maps = _attention(mine.model, test, lines) if mine.model and jax.process_count() == 1 else [()] * len(lines)
+    maps = _attention(mine.model, test, lines) if mine.model and distributed.hosts() == 1 else [()] * len(lines)
     out = []
     for line, attention in zip(lines, maps, strict=True):
         i, row = line["id"], by_id[line["id"]]

@@ -8,17 +8,17 @@ from vlax.errors import VlaxError
 from vlax.evaluation import compare as comparison
 from vlax.evaluation import runner, samples
 from vlax.evaluation.runner import Evaluation
-from vlax.suites import protocol
+from vlax.suites import files
 
 
 def list_suites() -> None:
     """The suites that come with vlax, and what they need."""
-    for name in protocol.names():
-        content = protocol.read(name)
+    for name in files.names():
+        content = files.read(name)
         print(f"{name:<24} {content['about']}")
         print("".join(f"{'':<24}   {line}\n" for line in content.get("files", "").strip().splitlines()), end="")
     print(f"{'custom':<24} your own files: --data=CAPTIONS.json or --data=QUESTIONS.json,ANNOTATIONS.json, and --images=DIR")
-    print(f"{'FILE.toml':<24} your own protocol; {protocol.FOLDER} has files to start from")
+    print(f"{'FILE.toml':<24} your own protocol; {files.FOLDER} has files to start from")
 
 
 def compare(directories: Sequence[str], different_protocols: bool, report_samples: int) -> None:

@@ -13,13 +13,13 @@ from PIL import Image, UnidentifiedImageError
 
 from vlax.decoding import constrain
 from vlax.decoding.options import DecodeConfig
-from vlax.decoding.predict import Predictor, Request, gather
+from vlax.decoding.predict import Predictor, Request
 from vlax.errors import VlaxError
 from vlax.masks import ANSWER
 from vlax.model import exports
 from vlax.models.build import DTYPES, abstract_model
 from vlax.models.vlm import VLMConfig
-from vlax.params import groups, sharding
+from vlax.params import distributed, groups, sharding
 from vlax.text.prompts import Encoder
 
 
@@ -91,7 +91,7 @@ class Model:
         for row, (head, tail) in enumerate(zip(heads, tails, strict=True)):
             batch["segment"][row, len(head) : len(head) + len(tail)] = ANSWER
         with jax.set_mesh(self.mesh):
-            full = gather(self._forward(self.params, predictor.place(batch)))
+            full = distributed.gather(self._forward(self.params, predictor.place(batch)))
         out = np.zeros((len(prompts), max(map(len, tails)), full.shape[-1]), np.float32)
         for row, (head, tail) in enumerate(zip(heads, tails, strict=True)):
             out[row, : len(tail)] = full[row, len(head) - 1 : len(head) + len(tail) - 1]

@@ -18,7 +18,7 @@ from transformers import AutoTokenizer
 
 from vlax.errors import VlaxError
 from vlax.models.vlm import VLMConfig
-from vlax.params import groups
+from vlax.params import distributed, groups
 from vlax.storage import paths
 
 FORMAT = 1
@@ -35,7 +35,7 @@ def export(directory, params: Mapping[str, jax.Array], config: VLMConfig, tokeni
     with ocp.StandardCheckpointer() as writer:
         writer.save(paths.absolute(directory) / "params", dict(params), force=True)
     stored = load_params(directory)  # by every process: orbax synchronises them
-    if jax.process_index() != 0:
+    if not distributed.is_main():
         return dict(manifest)
     (directory / "config.json").write_text(json.dumps(config.to_dict(), indent=1, sort_keys=True))
     write_tokenizer(tokenizer, directory / "tokenizer")

@@ -19,7 +19,6 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,8 +27,8 @@ from vlax.decoding.options import DecodeConfig
 from vlax.errors import VlaxError
 from vlax.scores.captions import METRICS as CAPTION_METRICS
 from vlax.scores.flavours import FLAVOURS, RULES
+from vlax.suites.files import read
 
-FOLDER = Path(__file__).parent / "protocols"
 POST_PROCESSING: dict[str, Callable[[str], str]] = {
     "first_line": lambda text: text.strip().split("\n")[0].strip(),
     "lowercase": str.lower,
@@ -123,22 +122,6 @@ def from_dict(name: str, values: Mapping[str, Any]) -> Suite:
     return Suite(name=name, decoding=decode, **lists, **values)
 
 
-def names() -> list[str]:
-    """The suites that come with vlax."""
-    return sorted(path.stem for path in FOLDER.glob("*.toml"))
-
-
-def read(name: str) -> dict[str, Any]:
-    """The content of a suite by name, or of a file by path (it ends in .toml)."""
-    path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
-    try:
-        return tomllib.loads(path.read_text())
-    except FileNotFoundError:
-        raise VlaxError(f"there is no suite {name!r}; there are {', '.join(names())}, custom, and any FILE.toml") from None
-    except tomllib.TOMLDecodeError as error:
-        raise VlaxError(f"{path} is not TOML ({error}); {FOLDER} has suites to start from") from None
-
-
 def custom(data: str, images: str, like: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The suite of a user's own files.
 
@@ -207,7 +190,7 @@ def digest(content: Any) -> str:
 def suites(contents: Mapping[str, Mapping], asked: Sequence[str] = (), extra: Mapping | None = None) -> list[Suite]:
     """The suites to run: `contents` (a stage's own) where nothing is asked for, else those asked for by name.
 
-    extra: suites that are made on the spot ("custom"). A name is first one of the stage's own, then one of `names()` or a path.
+    extra: suites that are made on the spot ("custom"). A name is first one of the stage's own, then what `files.read` takes.
     """
     if not asked:
         if not contents:

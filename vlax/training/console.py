@@ -9,7 +9,7 @@ import jax
 from tqdm import tqdm
 
 from vlax.data.batches import lengths
-from vlax.params import groups
+from vlax.params import distributed, groups
 
 MANY_OVERLONG = 0.01  # share of overlong rows from which on the header warns
 
@@ -21,7 +21,7 @@ def print_header(s, begin: int) -> None:
     mesh = " x ".join(f"{axis} {size}" for axis, size in s.mesh.shape.items())
     print(f"\n=== {plan.name} " + "=" * (100 - len(plan.name)))
     print(
-        f"devices   {len(devices)} {devices[0].device_kind}, {jax.process_count()} process(es); "
+        f"devices   {len(devices)} {devices[0].device_kind}, {distributed.hosts()} process(es); "
         f"mesh {mesh}; compute {plan.run.dtype}"
     )
     print(

@@ -11,13 +11,12 @@ import jax
 import numpy as np
 from etils import epath
 
-from vlax.decoding import predict
 from vlax.errors import VlaxError
 from vlax.model import exports
 from vlax.models import lora
 from vlax.models.build import fresh_part
 from vlax.models.vlm import VLMConfig
-from vlax.params import groups, sharding
+from vlax.params import distributed, groups, sharding
 from vlax.pretrained.writing import adapter, writer
 from vlax.text.prompts import Encoder, template_hash
 from vlax.training import origins
@@ -86,8 +85,8 @@ def export(s, trainable: groups.Params, directory: epath.Path, best: tuple[int, 
     stored.update(fresh_frozen(s, stored))
     config, frozen = s.config, [path for path in s.abstract if path not in s.assigned]
     if config.decoder.lora is not None:
-        if jax.process_index() == 0 and "://" not in str(plan.directory):
-            adapters = {path: predict.gather(value) for path, value in stored.items() if "/lora_" in path}
+        adapters = {path: distributed.gather(value) for path, value in stored.items() if "/lora_" in path}
+        if distributed.is_main() and "://" not in str(plan.directory):
             adapter.write(directory.parent / "adapter", config.decoder, adapters)
         frozen = [path for path in frozen if path.rsplit("/", 1)[0] + "/lora_a" not in s.abstract]
         stored = lora.merge(stored, config.decoder.lora)
@@ -122,8 +121,8 @@ def _write_backbone(s, stored: groups.Params) -> None:
     part, directory = s.plan.stage.backbone, s.plan.directory / "hf"
     if not part or "://" in str(directory):
         return
-    host = {path: predict.gather(value) for path, value in stored.items() if path.split("/")[0] == part}
-    if jax.process_index() == 0:
+    host = {path: distributed.gather(value) for path, value in stored.items() if path.split("/")[0] == part}
+    if distributed.is_main():
         if part == "vision":
             writer.write_vision(directory / part, s.config.vision, host, preprocess=s.config.preprocess)
         else:

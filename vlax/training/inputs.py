@@ -5,8 +5,6 @@ import json
 import math
 from collections.abc import Sequence
 
-import jax
-
 from vlax.data.batches import arrange, augment, mixture
 from vlax.data.batches.budget import DropBudget, planned_rows
 from vlax.data.batches.lengths import Lengths
@@ -19,6 +17,7 @@ from vlax.data.readers.faults import STRICT, Faults
 from vlax.data.sources import open_source
 from vlax.errors import VlaxError
 from vlax.models.vlm import VLMConfig
+from vlax.params import distributed
 from vlax.rows import Source
 from vlax.suites import protocol
 from vlax.text.prompts import Encoder
@@ -40,7 +39,7 @@ def build(plan: StagePlan, config: VLMConfig, encoder: Encoder) -> tuple[HostBat
         overlong=stage.overlong,
         quarantine=quarantine,
     )
-    hosts = {"host": jax.process_index(), "hosts": jax.process_count()}
+    hosts = {"host": distributed.host(), "hosts": distributed.hosts()}
     micro_batches = stage.accumulate if stage.accumulation == "scan" else 1
     per_update = stage.accumulate // micro_batches
     faults = Faults(quarantine, collect=True)

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from vlax.data.batches.pipeline import iterate
 from vlax.errors import VlaxError
-from vlax.params import sharding
+from vlax.params import distributed, sharding
 from vlax.training import console, handover, metrics, session
 from vlax.training.checkpoints import Checkpoints
 from vlax.training.stop import Interrupted, Stop
@@ -52,7 +52,7 @@ class Loop:
     def save(self, micro: int, state: Mapping, validation: Mapping[str, float] | None = None) -> None:
         data = {"step": micro, "plan": self.s.batches.plan.hash, "first_losses": self.first_losses}
         self.checkpoints.save(micro, state, data, validation)
-        if jax.process_index() == 0:
+        if distributed.is_main():
             (self.s.plan.directory / "first_losses.json").write_text(json.dumps(self.first_losses))
 
     def settle(self, keep: int) -> None:
@@ -105,7 +105,7 @@ def train(s: session.Session, *, sample: Callable | None = None) -> None:
     Raises Interrupted after SIGTERM or Ctrl-C, VlaxError when the loss is not finite.
     """
     loop, plan = Loop(s), s.plan
-    main = jax.process_index() == 0
+    main = distributed.is_main()
     with jax.set_mesh(s.mesh), Stop() as stop, contextlib.ExitStack() as stack:
         begin, state, frozen = loop.restore()
         if main:
@@ -120,7 +120,7 @@ def train(s: session.Session, *, sample: Callable | None = None) -> None:
             try:
                 batch = next(data)
             except VlaxError:  # over the drop budget: what was learned stays, and goes on with a quarantine list
-                if jax.process_count() == 1 and micro > begin:
+                if distributed.hosts() == 1 and micro > begin:
                     loop.settle(0)
                     loop.save(micro, state)
                     loop.checkpoints.close()
@@ -130,12 +130,12 @@ def train(s: session.Session, *, sample: Callable | None = None) -> None:
                 batch, s.mesh, leading=int(plan.stage.accumulation == "scan" and plan.stage.accumulate > 1)
             )
             state, values = s.train_step(state, frozen, placed)
-            loop.pending.append((micro, values, batch["row"], int(batch["has_image"].sum()) * jax.process_count()))
+            loop.pending.append((micro, values, batch["row"], int(batch["has_image"].sum()) * distributed.hosts()))
             loop.settle(IN_FLIGHT)
             done = micro + 1
             if done % s.per_update == 0:
                 state = _after_update(loop, done, state, frozen, writer, sample)
-            if _agreed(stop.requested):
+            if distributed.any_host(bool(stop.requested)):  # all leave the loop at the same step
                 loop.settle(0)
                 loop.save(done, state)
                 loop.checkpoints.close()
@@ -145,15 +145,6 @@ def train(s: session.Session, *, sample: Callable | None = None) -> None:
         loop.bar.close()
         _finish(loop, state, frozen, writer)
     writer.close()
-
-
-def _agreed(requested: str) -> bool:
-    """Whether any process was asked to stop; all of them must leave the loop at the same step."""
-    if jax.process_count() == 1:
-        return bool(requested)
-    from jax.experimental import multihost_utils
-
-    return bool(multihost_utils.process_allgather(np.array([bool(requested)])).any())
 
 
 def _after_update(loop: Loop, done: int, state, frozen, writer: metrics.Writer, sample):
@@ -199,7 +190,7 @@ def _finish(loop: Loop, state, frozen, writer: metrics.Writer) -> None:
     else:
         handover.export(s, state["params"], s.plan.export, best)
     loop.checkpoints.close()
-    if jax.process_index() == 0:
+    if distributed.is_main():
         console.print_footer(s)
 
 

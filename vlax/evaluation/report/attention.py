@@ -17,12 +17,12 @@ import numpy as np
 
 from vlax.decoding import constrain
 from vlax.decoding.options import DecodeConfig
-from vlax.decoding.predict import Request, gather
+from vlax.decoding.predict import Request
 from vlax.errors import VlaxError
 from vlax.masks import ANSWER
 from vlax.model.api import Model
 from vlax.models.vlm import VLMConfig
-from vlax.params import groups
+from vlax.params import distributed, groups
 
 BATCH = 8  # rows of a physical batch: the reference path holds [B,H,S,S] of a layer
 END = "<end>"
@@ -79,7 +79,7 @@ def _maps(model: Model, requests, heads, tails, length: int, room: int) -> np.nd
         steps = np.minimum(np.arange(room), len(tail) - 1)
         batch["query"][row] = model.config.tokens_per_image + len(head) - 1 + steps
     with jax.set_mesh(model.mesh):
-        return gather(_program(model.graphdef)(model.params, predictor.place(batch)))
+        return distributed.gather(_program(model.graphdef)(model.params, predictor.place(batch)))
 
 
 @functools.lru_cache(maxsize=4)

@@ -15,10 +15,10 @@ import os
 import shutil
 import sys
 
-import jax
 from etils import epath
 from ml_collections import ConfigDict
 
+from vlax.params import distributed
 from vlax.training import console, session, stages
 from vlax.training.inspect import examples, figure, rendered
 
@@ -31,7 +31,7 @@ def run(config: ConfigDict, workdir: str, batches: int = 1) -> None:
     """
     plan, waiting = stages.resolved(stages.chain(config, epath.Path(workdir)))
     s = session.build(plan)
-    if jax.process_index() != 0:
+    if not distributed.is_main():
         return
     colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     width = shutil.get_terminal_size((120, 24)).columns
