@@ -17,7 +17,7 @@ from vlax.evaluation import compare, evaluate, predictions, runner, terminal
 from vlax.evaluation.options import Options, export_directory
 from vlax.model import api
 from vlax.rows import Row, Turn
-from vlax.suites import protocol
+from vlax.suites import files, protocol
 
 
 def row(number: int, image_id: str) -> Row:
@@ -341,7 +341,7 @@ def test_comparisons_refuse_different_protocols(evaluated, trained, quick_captio
 def test_suites_that_decode_alike_share_their_predictions(trained, tmp_path, capsys):
     """Metrics or a name of its own need no other predictions: they are decoded once, and each suite finds them."""
     config, workdir = trained
-    text = (protocol.FOLDER / "embedded_cells.toml").read_text()
+    text = (files.FOLDER / "embedded_cells.toml").read_text()
     strict = tmp_path / "strict.toml"
     strict.write_text(text.replace('metrics = ["vqav2@official", "exact_match"]', 'metrics = ["exact_match"]'))
     options = Options(suites=("embedded_cells", str(strict)), limit=8, twin=False, report_samples=0)
