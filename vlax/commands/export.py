@@ -7,17 +7,18 @@ python -m vlax export runs/embedded/stage3/export --to=hf --out=decoder --part=d
 import argparse
 import importlib.metadata
 import importlib.util
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
-import numpy as np
-import orbax.checkpoint as ocp
-from etils import epath
 
 from vlax.errors import VlaxError
 from vlax.model import api, exports
+from vlax.models.vlm import VLMConfig
 from vlax.pretrained.writing import cards, logit_check, whole, writer
 from vlax.pretrained.writing.shards import LIMIT
+from vlax.storage import paths
 from vlax.text import tokenizer
 
 PARTS = ("all", "decoder", "vision")
@@ -31,50 +32,44 @@ def export(directory: str, out: str, *, part: str = "all", limit: int = LIMIT, c
     `out` is not empty, the model cannot be expressed, or the check fails: then the files are there and say so.
     """
     exports.read_manifest(directory)
-    config, target = exports.read_config(directory), Path(out)
+    config = exports.read_config(directory)
     if part not in PARTS:
         raise VlaxError(f"part={part!r} is not one of {', '.join(PARTS)}")
-    if "://" in str(out):
+    if paths.remote(out):
         raise VlaxError(f"--out={out}: exports are written to a local directory; write there and copy it")
+    target = Path(paths.absolute(out))
     if target.exists() and any(target.iterdir()):
         raise VlaxError(f"--out={out} is not empty; name a new directory")
     if part == "vision" and config.vision is None:
         raise VlaxError(f"{directory} has no vision tower; export it with --part=decoder")
     tokens = tokenizer.load_tokenizer(f"{directory}/tokenizer", config.decoder.vocab_size)
-    params = stored_params(directory)
-    if part == "all":
-        written = whole.write_model(target, config, params, tokens, limit=limit)
-    elif part == "decoder":
-        writer.write_decoder(target, config.decoder, params, tokens, limit=limit)
-        written = whole.Written("decoder")
-    else:
-        writer.write_vision(target, config.vision, params, preprocess=config.preprocess)
-        written = whole.Written("vision")
-    if written.layout in ("decoder", "apart"):
-        written.notes += tokenizer_notes(target / ("decoder" if written.layout == "apart" else ""), tokens)
-    sentence, failed = run_check(directory, target, written) if check else ("The logit check was switched off.", False)
-    packages = {"vlax export format": str(exports.FORMAT), "transformers": importlib.metadata.version("transformers")}
-    (target / "README.md").write_text(cards.card(directory, config, written, tokens, sentence, packages))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # Written beside `out` and renamed when all of it is there: whatever fails on the way leaves nothing that looks whole.
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as beside:
+        files = Path(beside) / target.name
+        written = write_part(part, files, config, exports.lazy_params(directory), tokens, limit)
+        sentence, failed = run_check(directory, files, written) if check else ("The logit check was switched off.", False)
+        packages = {"vlax export format": str(exports.FORMAT), "transformers": importlib.metadata.version("transformers")}
+        (files / "README.md").write_text(cards.card(directory, config, written, tokens, sentence, packages))
+        files.replace(target)
     if failed:
         raise VlaxError(f"{out}: {sentence} Don't use these files; please report the model's config.json")
     return written, sentence
 
 
-def stored_params(directory: str) -> dict[str, whole.Later]:
-    """{path: array that is read from disk when its values are asked for}: the model never lies in memory whole."""
-    path, reader = epath.Path(directory) / "params", ocp.PyTreeCheckpointer()
-
-    def read(name: str, leaf) -> np.ndarray:
-        item = {name: leaf}
-        args = {name: ocp.RestoreArgs(restore_type=np.ndarray)}
-        restore = ocp.args.PyTreeRestore(item=item, restore_args=args, partial_restore=True)
-        return reader.restore(path, args=restore)[name]
-
-    tree = reader.metadata(path).item_metadata.tree
-    return {
-        name: whole.Later(tuple(leaf.shape), np.dtype(leaf.dtype), lambda n=name, x=leaf: read(n, x))
-        for name, leaf in tree.items()
-    }
+def write_part(part: str, out: Path, config: VLMConfig, params: Mapping, tokens, limit: int) -> whole.Written:
+    """The weights, settings and tokenizer of all of a model, or of the part asked for."""
+    if part == "all":
+        written = whole.write_model(out, config, params, tokens, limit=limit)
+    elif part == "decoder":
+        writer.write_decoder(out, config.decoder, params, tokens, limit=limit)
+        written = whole.Written("decoder")
+    else:
+        writer.write_vision(out, config.vision, params, preprocess=config.preprocess)
+        written = whole.Written("vision")
+    if written.layout in ("decoder", "apart"):
+        written.notes += tokenizer_notes(out / ("decoder" if written.layout == "apart" else ""), tokens)
+    return written
 
 
 def tokenizer_notes(directory: Path, tokens) -> list[str]:

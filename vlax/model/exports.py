@@ -7,7 +7,7 @@
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -19,6 +19,7 @@ from transformers import AutoTokenizer
 from vlax.errors import VlaxError
 from vlax.models.vlm import VLMConfig
 from vlax.params import distributed, groups
+from vlax.pretrained.reading.tensors import Later
 from vlax.storage import paths
 
 FORMAT = 1
@@ -88,18 +89,36 @@ def read_config(directory) -> VLMConfig:
     return VLMConfig.from_dict(json.loads((epath.Path(directory) / "config.json").read_text()))
 
 
-def load_params(directory, shardings: Mapping | None = None, parts: tuple[str, ...] = ()) -> dict[str, Any]:
+def load_params(
+    directory, shardings: Mapping[str, jax.sharding.Sharding] | None = None, parts: tuple[str, ...] = ()
+) -> dict[str, Any]:
     """{path: array} of an export in the stored dtype: numpy without `shardings`, else jax Arrays placed by them.
 
     `parts` restricts it to modules ("vision", "decoder"): nothing else is read.
     """
-    path = paths.absolute(directory) / "params"
-    checkpointer = ocp.PyTreeCheckpointer()
-    stored = checkpointer.metadata(path).item_metadata.tree
-    wanted = {k: v for k, v in stored.items() if not parts or k.split("/")[0] in parts}
-    if shardings is None:
-        args = {k: ocp.RestoreArgs(restore_type=np.ndarray) for k in wanted}
-    else:
-        args = {k: ocp.ArrayRestoreArgs(sharding=shardings[k]) for k in wanted}
-    item = {k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in wanted.items()}
-    return checkpointer.restore(path, args=ocp.args.PyTreeRestore(item=item, restore_args=args, partial_restore=True))
+    stored, restore = _open(directory)
+    return restore({k: leaf for k, leaf in stored.items() if not parts or k.split("/")[0] in parts}, shardings)
+
+
+def lazy_params(directory) -> dict[str, Later]:
+    """{path: array that is read from disk when its values are asked for}: the model never lies in memory whole."""
+    stored, restore = _open(directory)
+    return {
+        name: Later(tuple(leaf.shape), np.dtype(leaf.dtype), lambda one={name: leaf}: next(iter(restore(one, None).values())))
+        for name, leaf in stored.items()
+    }
+
+
+def _open(directory) -> tuple[dict[str, Any], Callable[[Mapping[str, Any], Mapping | None], dict[str, Any]]]:
+    """({path: shape and dtype}, what restores some of them, placed by shardings or as numpy)."""
+    path, reader = paths.absolute(directory) / "params", ocp.PyTreeCheckpointer()
+
+    def restore(leaves: Mapping[str, Any], shardings: Mapping | None) -> dict[str, Any]:
+        if shardings is None:
+            args = {k: ocp.RestoreArgs(restore_type=np.ndarray) for k in leaves}
+        else:
+            args = {k: ocp.ArrayRestoreArgs(sharding=shardings[k]) for k in leaves}
+        item = {k: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for k, leaf in leaves.items()}
+        return reader.restore(path, args=ocp.args.PyTreeRestore(item=item, restore_args=args, partial_restore=True))
+
+    return reader.metadata(path).item_metadata.tree, restore

@@ -9,6 +9,7 @@ import dataclasses
 import json
 import math
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import ml_dtypes
@@ -31,6 +32,18 @@ DTYPES = {
     "BOOL": np.bool_,
 }
 INDEX = "model.safetensors.index.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Later:
+    """An array whose values are read when they are asked for."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    read: Callable[[], np.ndarray]
+
+    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self.read(), dtype)
 
 
 @dataclasses.dataclass(frozen=True)

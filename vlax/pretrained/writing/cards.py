@@ -44,14 +44,13 @@ def history(directory) -> list[Stage]:
     found: dict[str, Stage] = {}
 
     def visit(where: epath.Path) -> None:
-        file = where / "manifest.json"
-        if not file.exists():
+        if not (where / "manifest.json").exists():
             return
-        manifest = json.loads(file.read_text())
+        manifest = json.loads((where / "manifest.json").read_text())
         for parent in manifest.get("parents", {}).values():
-            # A work directory may have been moved since: then the parent lies beside this stage.
-            recorded = epath.Path(parent["path"])
-            visit(recorded if recorded.exists() else where.parent.parent / parent["stage"] / "export")
+            # A work directory may have been moved since, and a backbone is recorded where it lies in Hugging Face layout.
+            beside = where.parent.parent / parent["stage"] / "export"
+            visit(beside if (beside / "manifest.json").exists() else epath.Path(parent["path"]))
         found.setdefault(manifest.get("stage", str(where)), Stage(manifest, scores(where, manifest)))
 
     visit(epath.Path(directory))
@@ -64,7 +63,7 @@ def scores(directory: epath.Path, manifest: Mapping) -> dict | None:
     if not file.exists():
         return None
     values = json.loads(file.read_text())
-    return values if values["protocol"]["model"]["checksums"] == manifest.get("checksums") else None
+    return values if values["model"]["checksums"] == manifest.get("checksums") else None
 
 
 def card(directory, config: VLMConfig, written: Written, tokens, check: str, hf_versions: Mapping[str, str]) -> str:

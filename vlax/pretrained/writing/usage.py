@@ -7,11 +7,11 @@ from vlax.pretrained.writing.whole import Written
 from vlax.text.prompts import TEMPLATES
 
 VISION = """\
-vlax: `vlax.pretrained.loader.load_vision(DIR)`. transformers: `AutoModel.from_pretrained(DIR)`; the features are its
+vlax: `vlax.pretrained.reading.loader.load_vision(DIR)`. transformers: `AutoModel.from_pretrained(DIR)`; the features are its
 `{features}` without class token and registers."""
 
 DECODER = """\
-vlax: `vlax.pretrained.loader.load_decoder(DIR)`. transformers: `AutoModelForCausalLM.from_pretrained(DIR)`."""
+vlax: `vlax.pretrained.reading.loader.load_decoder(DIR)`. transformers: `AutoModelForCausalLM.from_pretrained(DIR)`."""
 
 APART = """\
 No stock class of transformers computes this model. One that is given these weights all the same goes wrong here:
@@ -21,7 +21,7 @@ No stock class of transformers computes this model. One that is given these weig
 So the parts lie apart: `vision/` and `decoder/` are checkpoints of stock classes, `projector.safetensors` holds matrices as
 torch lays them ([out,in]) and `projector.json` its settings and the mask. vlax reads them together:
 
-    from vlax.pretrained.whole import load_apart
+    from vlax.pretrained.writing.whole import load_apart
     config, params = load_apart(DIR)"""
 
 WHOLE = """\
@@ -32,7 +32,7 @@ WHOLE = """\
 
 With vlax:
 
-    from vlax.pretrained.loader import load_vlm
+    from vlax.pretrained.reading.loader import load_vlm
     config, params, report = load_vlm(DIR)"""
 
 STOCK = {

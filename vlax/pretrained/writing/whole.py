@@ -14,7 +14,7 @@ processors do not make for every tokenizer.
 import copy
 import dataclasses
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -48,18 +48,6 @@ POST_NORMED = (
     "`tie_last_hidden_states`. Programs that do not know that field (older versions of transformers, other engines) compute "
     "something else without a word; `generate.py` checks it and stops."
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Later:
-    """An array that is not read yet."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    read: Callable[[], np.ndarray]
-
-    def __array__(self, dtype=None, copy=None):
-        return np.asarray(self.read(), dtype)
 
 
 @dataclasses.dataclass
@@ -172,7 +160,7 @@ def grown(params: Mapping, c: DecoderConfig, rows: int) -> tuple[dict, DecoderCo
     shapes = {"decoder/embedding": (rows, c.width), "decoder/head": (c.width, rows)}
 
     def later(old, shape):
-        return Later(shape, old.dtype, lambda: source.grow(np.asarray(old), shape))
+        return tensors.Later(shape, old.dtype, lambda: source.grow(np.asarray(old), shape))
 
     return {path: later(v, shapes[path]) if path in shapes else v for path, v in params.items()}, wider
 
