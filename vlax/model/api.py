@@ -107,7 +107,7 @@ class Model:
                 image.load()
             except (OSError, UnidentifiedImageError) as error:
                 raise VlaxError(f"cannot read the image {image}: {error}. Give the path of a picture that opens") from None
-        return self.config.preprocess.apply(image)
+        return self.config.tower.preprocess.apply(image)
 
     @functools.cached_property
     def _forward(self):

@@ -44,7 +44,7 @@ def from_pretrained(
         _, params, report = loader.load_vlm(whole, **options)
         reports = [report]
     else:
-        _, seeing, first = loader.load_vision(vision, image_size=config.vision.image_size, **options)
+        _, seeing, first = loader.load_vision(vision, image_size=config.tower.vision.image_size, **options)
         _, speaking, second = loader.load_decoder(decoder, vocab_size=config.decoder.vocab_size, **options)
         between = fresh_part("projector", config, seed)
         between = {path: jax.device_put(jnp.asarray(v, DTYPES[dtype]), shardings[path]) for path, v in between.items()}

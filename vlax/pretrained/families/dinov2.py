@@ -49,7 +49,7 @@ def config(hf: dict) -> VisionConfig:
 
 def to_hf(c: VisionConfig) -> dict:
     ratios = [r for r in range(1, 17) if (swiglu(c.width * r) if c.gated_mlp else c.width * r) == c.mlp_dim]
-    kind = {"model_type": "dinov2", "architectures": ["Dinov2Model"]}
+    kind: dict = {"model_type": "dinov2", "architectures": ["Dinov2Model"]}
     if c.registers:
         kind = {"model_type": "dinov2_with_registers", "architectures": ["Dinov2WithRegistersModel"],
                 "num_register_tokens": c.registers}  # fmt: skip

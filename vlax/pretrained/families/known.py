@@ -2,7 +2,7 @@
 
 from vlax.errors import VlaxError
 from vlax.pretrained.families import clip, dinov2, gemma, gpt2, llama, opt, qwen, siglip
-from vlax.pretrained.families.rules import Family
+from vlax.pretrained.families.rules import C, Family
 
 VISION = {t: f for f in (siglip.FAMILY, clip.FAMILY, dinov2.FAMILY, dinov2.REGISTERS) for t in f.model_types}
 DECODER = {
@@ -16,7 +16,7 @@ NESTED_VISION = {"siglip": "siglip_vision_model", "clip": "clip_vision_model", "
 NESTED_DECODER = {"paligemma": "gemma", "llava": "llama"}
 
 
-def tower(hf: dict, key: str, table: dict[str, Family], nested: dict[str, str]) -> tuple[Family, dict]:
+def tower(hf: dict, key: str, table: dict[str, Family[C]], nested: dict[str, str]) -> tuple[Family[C], dict]:
     """(family, config of the tower) of a completed config: itself, or its `key` ("vision_config", "text_config")."""
     if hf["model_type"] in nested:
         default, top = nested[hf["model_type"]], hf

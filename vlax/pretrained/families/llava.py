@@ -37,19 +37,21 @@ def config(hf: dict, vision: VisionConfig, decoder: DecoderConfig) -> VLMConfig:
 
 def to_hf(c: VLMConfig) -> dict:
     """What config.json says beside its towers. The tower is written as far as it runs: its last layer's output is taken."""
+    vision, projector, _ = c.tower
     return {
         "model_type": "llava",
         "architectures": ["LlavaForConditionalGeneration"],
         "image_seq_length": c.tokens_per_image,
-        "projector_hidden_act": activation_name(c.projector.activation),
+        "projector_hidden_act": activation_name(projector.activation),
         "vision_feature_layer": -1,
-        "vision_feature_select_strategy": "default" if c.vision.class_token else "full",
-        "multimodal_projector_bias": c.projector.bias,
+        "vision_feature_select_strategy": "default" if vision.class_token else "full",
+        "multimodal_projector_bias": projector.bias,
     }
 
 
 def obstacles(c: VLMConfig, decoder: str) -> list[str]:
     """Why LLaVA's stock class would compute something else; decoder: the model_type of the decoder's family."""
+    vision, projector, _ = c.tower
     found = []
     if c.mask not in ("causal", "image_bidirectional"):
         found.append(
@@ -58,16 +60,16 @@ def obstacles(c: VLMConfig, decoder: str) -> list[str]:
         )
     if c.mask == "image_bidirectional" and c.decoder.window is not None:
         found.append("a mask that is passed in replaces the decoder's sliding window: all layers would see everything before")
-    if c.projector.kind != "mlp":
+    if projector.kind != "mlp":
         found.append("the projector is one linear layer: the stock class applies two with an activation between them")
-    if c.projector.pixel_shuffle > 1:
+    if projector.pixel_shuffle > 1:
         found.append(
-            f"the projector joins {c.projector.pixel_shuffle} x {c.projector.pixel_shuffle} features to a token: the stock "
+            f"the projector joins {projector.pixel_shuffle} x {projector.pixel_shuffle} features to a token: the stock "
             f"class makes a token of each"
         )
-    if c.vision.registers:
+    if vision.registers:
         found.append("the tower has register tokens: the stock class drops the class token alone and takes them for features")
-    elif c.vision.class_token and c.vision.post_norm:
+    elif vision.class_token and vision.post_norm:
         found.append("the features are the tower's post-normed ones: of a DINOv2 the stock class takes them before that norm")
     if decoder not in DECODERS:
         found.append(f"the stock class is right around {', '.join(DECODERS)} only, and the decoder is {decoder}")

@@ -34,16 +34,17 @@ def to_hf(c: VLMConfig) -> dict:
 
 def obstacles(c: VLMConfig, decoder: str) -> list[str]:
     """Why PaliGemma's stock class would compute something else; decoder: the model_type of the decoder's family."""
+    vision, projector, _ = c.tower
     found = []
     if c.mask != "prefix_lm":
         found.append(f"the mask is {c.mask}: the stock class uses prefix_lm")
     if decoder not in ("gemma", "gemma2"):
         found.append(f"the mask prefix_lm has a stock class around Gemma only, and the decoder is {decoder}")
-    if c.projector.kind != "linear" or not c.projector.bias or c.projector.pixel_shuffle > 1:
+    if projector.kind != "linear" or not projector.bias or projector.pixel_shuffle > 1:
         found.append("the projector is not one linear layer with a bias, the only thing that the stock class applies")
-    if c.vision.class_token or not c.vision.post_norm:
+    if vision.class_token or not vision.post_norm:
         found.append("the stock class takes the post-normed features of a tower without class token")
-    if c.decoder.window is not None and c.vision.tokens >= c.decoder.window:
+    if c.decoder.window is not None and vision.tokens >= c.decoder.window:
         found.append("there are more image tokens than the decoder's window holds: the stock class's prefix sees across it")
     return found
 

@@ -9,6 +9,7 @@ A family file lists `Rule`s; `loader.py` reads by them and the export writes by 
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from vlax.models.vision import VisionConfig
 from vlax.models.vlm import VLMConfig
 
 Arrays = list[np.ndarray]
+C = TypeVar("C", VisionConfig, DecoderConfig)
 
 ACTIVATIONS = {
     "gelu": "gelu",
@@ -43,7 +45,7 @@ class Rule:
 
 
 @dataclasses.dataclass(frozen=True)
-class Family:
+class Family(Generic[C]):
     """What one family file says. Tensor names are canonical: without the prefix that precedes `anchor` in a checkpoint.
 
     anchor      a tensor that every checkpoint of the family has exactly once; what precedes it is the prefix
@@ -61,11 +63,11 @@ class Family:
 
     model_types: tuple[str, ...]
     anchor: str
-    config: Callable[[dict], VisionConfig | DecoderConfig]
-    rules: Callable[[VisionConfig | DecoderConfig], list[Rule]]
-    to_hf: Callable[[VisionConfig | DecoderConfig], dict]
+    config: Callable[[dict], C]
+    rules: Callable[[C], list[Rule]]
+    to_hf: Callable[[C], dict]
     stem: str = ""
-    filler: Callable[[VisionConfig | DecoderConfig], dict[str, tuple[tuple[int, ...], float]]] = lambda c: {}
+    filler: Callable[[C], dict[str, tuple[tuple[int, ...], float]]] = lambda c: {}
     ignored: tuple[str, ...] = ()
     outside: tuple[str, ...] = ()
     layer: int | None = None

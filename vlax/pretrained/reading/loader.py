@@ -30,7 +30,7 @@ from vlax.pretrained.families.rules import Family, Rule, hidden_state, side
 from vlax.pretrained.reading.image_settings import Preprocess, load_preprocess
 from vlax.pretrained.reading.load_plan import Part
 from vlax.pretrained.reading.load_report import LoadReport
-from vlax.pretrained.reading.source import Dtype, Place, Source
+from vlax.pretrained.reading.source import C, Dtype, Place, Source
 from vlax.storage.hub import local_directory, read_config
 
 WHOLE = {kind: model for model in (paligemma.MODEL, llava.MODEL) for kind in model.model_types}
@@ -86,19 +86,15 @@ def vlm_config(directory) -> VLMConfig:
 def preprocess(directory, *, image_size: int | None = None) -> Preprocess:
     """How the checkpoint of a vision tower or a whole model prepares images, at its own or another size."""
     local = local_directory(directory, flag=FLAGS["vision"], weights=False)
-    family, hf = _tower(local, "vision_config", VISION, NESTED_VISION)
+    family, hf = tower(read_config(local, [*VISION, *NESTED_VISION]), "vision_config", VISION, NESTED_VISION)
     return _preprocess(local, family, hf).at(image_size or family.config(hf).image_size)
-
-
-def _tower(directory: Path, key: str, table, nested) -> tuple[Family, dict]:
-    return tower(read_config(directory, [*table, *nested]), key, table, nested)
 
 
 def _preprocess(directory: Path, family: Family, hf: dict) -> Preprocess:
     return load_preprocess(directory, Preprocess(side(hf["image_size"]), mean=family.mean, std=family.std))
 
 
-def _checked(source: Source, name):
+def _checked(source: Source[C], name: str | Path) -> C:
     if Path(name).expanduser().is_dir():
         source.plan()
     return source.config
@@ -126,7 +122,7 @@ def _alone(part: Part, hf: dict) -> Part:
     return dataclasses.replace(part, alone=hf["model_type"] in WHOLE)
 
 
-def vision_source(directory: Path, image_size: int | None, layer: int | None) -> Source:
+def vision_source(directory: Path, image_size: int | None, layer: int | None) -> Source[VisionConfig]:
     hf = read_config(directory, [*VISION, *NESTED_VISION])
     family, sub = tower(hf, "vision_config", VISION, NESTED_VISION)
     full = family.config(sub)
@@ -140,7 +136,7 @@ def vision_source(directory: Path, image_size: int | None, layer: int | None) ->
     return Source(directory, c, [_alone(_vision_part(family, full, c), hf)], int(c.class_token), family.antialias)
 
 
-def decoder_source(directory: Path, vocab_size: int | None) -> Source:
+def decoder_source(directory: Path, vocab_size: int | None) -> Source[DecoderConfig]:
     hf = read_config(directory, [*DECODER, *NESTED_DECODER])
     family, sub = tower(hf, "text_config", DECODER, NESTED_DECODER)
     c = family.config(sub | {"tie_word_embeddings": hf["tie_word_embeddings"]})
@@ -150,7 +146,7 @@ def decoder_source(directory: Path, vocab_size: int | None) -> Source:
     return Source(directory, c, [_alone(_decoder_part(family, c), hf)])
 
 
-def whole_source(directory: Path) -> Source:
+def whole_source(directory: Path) -> Source[VLMConfig]:
     hf = read_config(directory, WHOLE)
     model = WHOLE[hf["model_type"]]
     vision_family, vision_hf = tower(hf, "vision_config", VISION, NESTED_VISION)
@@ -159,8 +155,9 @@ def whole_source(directory: Path) -> Source:
     decoder = decoder_family.config(decoder_hf | {"tie_word_embeddings": hf["tie_word_embeddings"]})
     c = model.config(hf, full, decoder)
     settings = _preprocess(directory, vision_family, vision_hf)
-    vision = dataclasses.replace(c.vision, mean=settings.mean, std=settings.std)
+    vision = dataclasses.replace(c.tower.vision, mean=settings.mean, std=settings.std)
     c = dataclasses.replace(c, vision=vision, preprocess=settings.at(vision.image_size))
-    projector = Part("projector/", model.anchor, lambda rngs: Projector(c.projector, rngs=rngs), model.rules(c.projector))
-    parts = [_vision_part(vision_family, full, c.vision), projector, _decoder_part(decoder_family, decoder)]
-    return Source(directory, c, parts, int(c.vision.class_token), vision_family.antialias)
+    joint = c.tower.projector
+    projector = Part("projector/", model.anchor, lambda rngs: Projector(joint, rngs=rngs), model.rules(joint))
+    parts = [_vision_part(vision_family, full, vision), projector, _decoder_part(decoder_family, decoder)]
+    return Source(directory, c, parts, int(vision.class_token), vision_family.antialias)

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -16,16 +17,17 @@ from vlax.pretrained.reading.load_plan import Part, Step, make
 from vlax.pretrained.reading.load_report import LoadReport
 from vlax.pretrained.reading.tensors import Stored, headers
 
-Dtype = np.dtype | type | str | Callable[[str], object] | None
+Dtype = Any  # what numpy takes for a dtype, a function path -> dtype, or None: as stored
+C = TypeVar("C", VisionConfig, DecoderConfig, VLMConfig)
 Place = Callable[[str, np.ndarray], object]
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class Source(Generic[C]):
     """leading: rows of the position table before the grid (the class token's); antialias: how the family resamples the grid."""
 
     directory: Path
-    config: VisionConfig | DecoderConfig | VLMConfig
+    config: C
     parts: list[Part]
     leading: int = 0
     antialias: bool = False
@@ -38,7 +40,8 @@ class Source:
 
     def load(self, dtype: Dtype, place: Place | None) -> tuple[dict, LoadReport]:
         steps, stored, report = self.plan(dtype)
-        wanted, params = _wanted(dtype), {}
+        params: dict[str, Any] = {}
+        wanted = _wanted(dtype)
         for step in steps:
             values = step.rule.read([stored[name].read() for name in step.tensors])
             for path, value, shape in zip(step.paths, values, step.shapes, strict=True):
@@ -74,7 +77,7 @@ def grow(value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return out
 
 
-def _wanted(dtype: Dtype) -> Callable[[str], object]:
+def _wanted(dtype: Dtype) -> Callable[[str], Any]:
     """path -> dtype; None keeps the stored one."""
     if callable(dtype) and not isinstance(dtype, type):
         return dtype

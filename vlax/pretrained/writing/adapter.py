@@ -24,7 +24,8 @@ def write(directory, config: DecoderConfig, adapters: Mapping[str, np.ndarray]) 
     adapters: {"decoder/layers/0/attention/q/lora_a": [inputs, rank], ".../lora_b": [rank, outputs], ...}. PEFT keeps the
     transposes. VlaxError for a path that is no adapter.
     """
-    if config.rope_theta is None:
+    lora, out = config.lora, Path(str(directory))
+    if lora is None or config.rope_theta is None:
         return False
     tensors = {}
     for path, value in adapters.items():
@@ -34,7 +35,6 @@ def write(directory, config: DecoderConfig, adapters: Mapping[str, np.ndarray]) 
         letter = parts[5][-1].upper()
         name = f"base_model.model.model.layers.{parts[2]}.{NAMES[parts[4]]}.lora_{letter}.weight"
         tensors[name] = np.ascontiguousarray(np.asarray(value, np.float32).T)
-    lora, out = config.lora, Path(str(directory))
     out.mkdir(parents=True, exist_ok=True)
     settings = {
         "peft_type": "LORA", "task_type": "CAUSAL_LM", "r": lora.rank, "lora_alpha": lora.alpha, "lora_dropout": 0.0,

@@ -9,6 +9,7 @@ will do, and is asked for its values once, when they are written.
 """
 
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +22,7 @@ from vlax.models.decoder import Decoder, DecoderConfig
 from vlax.models.vision import VisionConfig, VisionTower
 from vlax.params import groups
 from vlax.pretrained.families import clip, dinov2, gemma, gpt2, llama, opt, qwen, siglip
-from vlax.pretrained.families.rules import Family, Rule, hidden_state
+from vlax.pretrained.families.rules import C, Family, Rule, hidden_state
 from vlax.pretrained.reading.load_plan import HEAD, abstract
 from vlax.pretrained.writing.shards import LIMIT, Tensor, write_tensors
 from vlax.storage.hub import TOKEN_IDS
@@ -66,7 +67,7 @@ def write_decoder(directory, config: DecoderConfig, params: Mapping, tokenizer, 
     return hf
 
 
-def decoder_family(c: DecoderConfig) -> tuple[Family, dict]:
+def decoder_family(c: DecoderConfig) -> tuple[Family[DecoderConfig], dict]:
     """(family, config.json) of the family that expresses a decoder exactly; VlaxError names the fields that none does."""
     wanted = dataclasses.replace(c, attention_scale=c.attention_scale or c.head_dim**-0.5)
     misses = []
@@ -87,7 +88,7 @@ def decoder_family(c: DecoderConfig) -> tuple[Family, dict]:
     )
 
 
-def vision_family(c: VisionConfig) -> tuple[Family, dict]:
+def vision_family(c: VisionConfig) -> tuple[Family[VisionConfig], dict]:
     """(family, config.json) of the family that expresses a tower exactly; VlaxError names the fields that none does.
 
     Which hidden state the features are, where it is not the family's usual one, stands in it as {"vlax": {"layer": -1}}.
@@ -107,7 +108,7 @@ def vision_family(c: VisionConfig) -> tuple[Family, dict]:
     raise VlaxError(f"no Hugging Face tower expresses this one: {min(misses)[1]}. Keep the vlax export, which vlax.load reads")
 
 
-def read_back(family: Family, hf: dict) -> VisionConfig | DecoderConfig | str:
+def read_back(family: Family[C], hf: dict) -> C | str:
     """What the import makes of a config.json, or why it can't."""
     from transformers import AutoConfig
 
@@ -125,7 +126,7 @@ def _miss(kind: str, wanted, found) -> tuple[int, str]:
     return len(fields), f"{kind}, the nearest, differs in {text}"
 
 
-def part_tensors(path: str, module, family: Family, config, params: Mapping, stem: str, head: str = HEAD) -> list[Tensor]:
+def part_tensors(path: str, module, family: Family[C], config: C, params: Mapping, stem: str, head: str = HEAD) -> list[Tensor]:
     """The tensors of one module. path: "vision/" or "decoder/"; stem: what precedes the family's names; head: the full name of
     an untied head. VlaxError when parameters are missing or have another shape."""
     mine = {name.removeprefix(path): value for name, value in params.items() if name.startswith(path)}
@@ -137,7 +138,7 @@ def part_tensors(path: str, module, family: Family, config, params: Mapping, ste
     tensors = [tensor for rule in family.rules(config) for tensor in rule_tensors(rule, mine, full)]
     dtype = tensors[0].dtype
     for name, (shape, value) in family.filler(config).items():
-        tensors.append(Tensor(full(name), shape, dtype, lambda s=shape, v=value: np.full(s, v, dtype)))
+        tensors.append(Tensor(full(name), shape, dtype, functools.partial(np.full, shape, value, dtype)))
     return tensors
 
 
