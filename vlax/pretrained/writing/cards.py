@@ -93,11 +93,13 @@ def _front(written: Written) -> str:
 
 
 def _summary(c: VLMConfig, written: Written) -> str:
-    d, v, p, lines = c.decoder, c.vision, c.projector, []
+    d, lines = c.decoder, []
     if written.layout != "decoder":
+        v = c.tower.vision
         size = f"images of {v.image_size} x {v.image_size} pixels in patches of {v.patch_size}"
         lines.append(f"vision tower: {v.layers} layers of width {v.width}, {size}")
     if written.layout not in ("decoder", "vision"):
+        p = c.tower.projector
         joined = f", {p.pixel_shuffle} x {p.pixel_shuffle} features to a token" if p.pixel_shuffle > 1 else ""
         lines.append(f"projector: {p.kind}{joined}; an image takes {c.tokens_per_image} tokens")
     if written.layout != "vision":
@@ -133,12 +135,12 @@ def data_section(stages: list[Stage]) -> str:
 
 def score_sections(stages: list[Stage]) -> str:
     """The tables of the stages that were evaluated, this one first."""
-    tables = [score_section(stage) for stage in reversed(stages) if stage.scores]
+    tables = [score_section(stage.name, stage.scores) for stage in reversed(stages) if stage.scores]
     none = [stage.name for stage in stages if not stage.scores]
     return "\n\n".join([*tables, *([f"Not evaluated with these weights: {', '.join(none)}."] if none else [])])
 
 
-def score_section(stage: Stage) -> str:
+def score_section(name: str, scores: Mapping) -> str:
     """A table of one stage: score, interval, blind twin, prior."""
 
     def number(value):
@@ -147,18 +149,18 @@ def score_section(stage: Stage) -> str:
     def span(value):
         return "-" if value is None else f"[{value[1]:.3f}, {value[2]:.3f}]"
 
-    heads = (stage.name, "score", "95 % interval", "blind twin", "prior", "score - twin")
+    heads = (name, "score", "95 % interval", "blind twin", "prior", "score - twin")
     rows = [heads, ("---",) * len(heads)]
-    for name, metrics in stage.scores["sets"].items():
+    for name, metrics in scores["sets"].items():
         for metric, row in metrics.items():
             if metric != "rows":
                 over = row.get("over_twin")
                 difference = "-" if over is None else f"{over[0]:+.3f} {span(over)}"
                 numbers = (number(row["score"]), span(row.get("interval")), number(row["twin"]), number(row["prior"]))
                 rows.append((f"{name} {metric}", *numbers, difference))
-    sizes = ", ".join(f"{name}: {metrics['rows']} rows" for name, metrics in stage.scores["sets"].items())
+    sizes = ", ".join(f"{name}: {metrics['rows']} rows" for name, metrics in scores["sets"].items())
     return "\n".join(f"| {' | '.join(row)} |" for row in rows) + (
-        f"\n\n{sizes}; protocol {stage.scores['protocol']['hash']}. The blind twin is the same model with the pictures "
+        f"\n\n{sizes}; protocol {scores['protocol']['hash']}. The blind twin is the same model with the pictures "
         f"exchanged; the prior sees no picture."
     )
 
@@ -170,8 +172,8 @@ def limits(c: VLMConfig, written: Written, stages: list[Stage]) -> str:
         "beyond the scores, nor its biases or its safety."
     ]
     if written.layout not in ("decoder", "vision"):
-        size = f"{c.vision.image_size} x {c.vision.image_size} pixels"
-        lines.append(f"One picture a prompt, in front of the text, at {size} ({SHAPES[c.preprocess.mode]}).")
+        size = f"{c.tower.vision.image_size} x {c.tower.vision.image_size} pixels"
+        lines.append(f"One picture a prompt, in front of the text, at {size} ({SHAPES[c.tower.preprocess.mode]}).")
     if stages[-1].scores is None:
         lines.append("Nothing was measured of these weights: expect nothing.")
     lines.append("The licences of its backbones and of its data apply; fill them in here before it is passed on.")

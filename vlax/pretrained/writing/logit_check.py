@@ -57,10 +57,11 @@ def whole(directory: Path, model):
     import torch
 
     spec = importlib.util.spec_from_file_location("exported_generate", directory / "generate.py")
+    assert spec and spec.loader, "a path that ends in .py has a loader"
     run = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(run)
     parts = run.load(directory)
-    images, (prompts, answers) = pictures(model.config.vision.image_size), examples(model)
+    images, (prompts, answers) = pictures(model.config.tower.vision.image_size), examples(model)
     ours, theirs = model.logits(images, prompts, ANSWERS), []
     for image, prompt, answer in zip(images, prompts, answers, strict=True):
         with torch.no_grad():
@@ -85,7 +86,7 @@ def features(directory: Path, image: np.ndarray):
 
 def vision(directory: Path, model):
     """Features of the tower."""
-    size = model.config.vision.image_size
+    size = model.config.tower.vision.image_size
     image = np.stack([model.pixels(picture) for picture in pictures(size)])
     run = jax.jit(lambda params, image: groups.rebuild(model.graphdef, params).vision(image))
     return [np.asarray(run(model.params, image))], [features(directory, image).numpy()]
@@ -138,7 +139,7 @@ def apart(directory: Path, model):
 
     config, values = model.config, hub.read_json(directory / "projector.json")["projector"]
     stored = {name: torch.tensor(x.read().astype(np.float32)) for name, x in file_header(directory / PROJECTOR).items()}
-    images, (prompts, answers) = pictures(config.vision.image_size), examples(model)
+    images, (prompts, answers) = pictures(config.tower.vision.image_size), examples(model)
     x = features(directory / "vision", np.stack([model.pixels(image) for image in images]))
     if values["pixel_shuffle"] > 1:
         from vlax.models.projector import pixel_shuffle

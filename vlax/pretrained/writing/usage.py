@@ -51,7 +51,7 @@ def run_section(c: VLMConfig, written: Written, tokens, templates: str, versions
     tokens: the tokenizer; templates: the name of the prompts of training; versions: {"transformers": ...}.
     """
     if written.layout == "vision":
-        return VISION.format(features="last_hidden_state" if c.vision.post_norm else "hidden_states[-1]")
+        return VISION.format(features="last_hidden_state" if c.tower.vision.post_norm else "hidden_states[-1]")
     if written.layout == "decoder":
         return DECODER
     if written.layout == "apart":

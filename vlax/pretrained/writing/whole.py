@@ -83,7 +83,7 @@ def write_model(directory, config: VLMConfig, params: Mapping, tokens, *, limit:
 def choose(config: VLMConfig) -> tuple[Whole | None, list[str]]:
     """(layout, []) or (None, what its stock class would compute wrongly)."""
     decoder = writer.decoder_family(config.decoder)[1]["model_type"]
-    writer.vision_family(config.vision)
+    writer.vision_family(config.tower.vision)
     kinds = [paligemma.MODEL, llava.MODEL] if config.mask == "prefix_lm" else [llava.MODEL]
     found = [kind.obstacles(config, decoder) for kind in kinds]
     fitting = [kind for kind, obstacles in zip(kinds, found, strict=True) if not obstacles]
@@ -99,23 +99,23 @@ def write_whole(out: Path, kind: Whole, config: VLMConfig, params: Mapping, toke
         written.notes.append(GROWN.format(old=config.decoder.vocab_size, new=rows, id=image_id))
         params, decoder = grown(params, config.decoder, rows)
         config = dataclasses.replace(config, decoder=decoder)
-    vision, decoder = writer.vision_family(config.vision), writer.decoder_family(config.decoder)
+    tower, tower_hf = writer.vision_family(config.tower.vision)
+    language, language_hf = writer.decoder_family(config.decoder)
     found = [
-        *writer.part_tensors("vision/", VisionTower, vision[0], config.vision, params, STEMS["vision"] + vision[0].stem),
-        *projector_tensors(config.projector, kind.rules(config.projector), params),
+        *writer.part_tensors("vision/", VisionTower, tower, config.tower.vision, params, STEMS["vision"] + tower.stem),
+        *projector_tensors(config.tower.projector, kind.rules(config.tower.projector), params),
         *writer.part_tensors(
-            "decoder/", Decoder, decoder[0], config.decoder, params, STEMS["decoder"] + decoder[0].stem, STEMS["head"]
+            "decoder/", Decoder, language, config.decoder, params, STEMS["decoder"] + language.stem, STEMS["head"]
         ),
     ]
     write_tensors(out, found, limit=limit)
     ids, dtype = writer.token_ids(tokens), writer.common_dtype(found)
-    tower = vision[1]
-    if kind is llava.MODEL and config.vision.post_norm:
-        tower = tower | {"tie_last_hidden_states": True}
+    if kind is llava.MODEL and config.tower.vision.post_norm:
+        tower_hf |= {"tie_last_hidden_states": True}
         written.notes.append(POST_NORMED)
     values = kind.to_hf(config) | ids | {
-        "dtype": dtype, "image_token_index": image_id, "tie_word_embeddings": config.decoder.tied, "vision_config": tower,
-        "text_config": decoder[1] | ids | {"dtype": dtype},
+        "dtype": dtype, "image_token_index": image_id, "tie_word_embeddings": config.decoder.tied, "vision_config": tower_hf,
+        "text_config": language_hf | ids | {"dtype": dtype},
         "vlax": {"mask": config.mask, "image_tokens": config.tokens_per_image},
     }  # fmt: skip
     writer.write_json(out / "config.json", values)
@@ -129,12 +129,13 @@ def write_whole(out: Path, kind: Whole, config: VLMConfig, params: Mapping, toke
 
 def write_processor(out: Path, kind: Whole, config: VLMConfig) -> None:
     """The image processor, and for LLaVA what its processor has to know."""
-    images = writer.preprocessor(config.vision, config.preprocess)
+    vision = config.tower.vision
+    images = writer.preprocessor(vision, config.preprocess)
     if kind is llava.MODEL:
         processor = {
-            "processor_class": "LlavaProcessor", "image_token": IMAGE, "patch_size": config.vision.patch_size,
-            "num_additional_image_tokens": int(config.vision.class_token),
-            "vision_feature_select_strategy": "default" if config.vision.class_token else "full",
+            "processor_class": "LlavaProcessor", "image_token": IMAGE, "patch_size": vision.patch_size,
+            "num_additional_image_tokens": int(vision.class_token),
+            "vision_feature_select_strategy": "default" if vision.class_token else "full",
         }  # fmt: skip
         writer.write_json(out / "processor_config.json", processor)
     writer.write_json(out / "preprocessor_config.json", images)
@@ -177,10 +178,11 @@ def apart_rules(c: ProjectorConfig) -> list[Rule]:
 
 def write_apart(out: Path, config: VLMConfig, params: Mapping, tokens, obstacles: list[str], limit: int) -> Written:
     """vision/, decoder/ and projector.safetensors with projector.json: torch's [out,in] matrices and what joins the parts."""
-    writer.write_vision(out / "vision", config.vision, params, preprocess=config.preprocess)
+    vision, projector, preprocess = config.tower
+    writer.write_vision(out / "vision", vision, params, preprocess=preprocess)
     writer.write_decoder(out / "decoder", config.decoder, params, tokens, limit=limit)
-    write_file(out / PROJECTOR, projector_tensors(config.projector, apart_rules(config.projector), params))
-    writer.write_json(out / "projector.json", {"projector": dataclasses.asdict(config.projector), "mask": config.mask})
+    write_file(out / PROJECTOR, projector_tensors(projector, apart_rules(projector), params))
+    writer.write_json(out / "projector.json", {"projector": dataclasses.asdict(projector), "mask": config.mask})
     return Written("apart", obstacles)
 
 
