@@ -10,7 +10,7 @@ from jax.experimental import multihost_utils
 
 def hosts() -> int:
     """How many processes there are."""
-    return jax.process_count()
+    return int(jax.process_count())
 
 
 def host() -> int:

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from vlax.params.groups import Params
+
 TOKENS = "#tokens"  # no parameter path has a "#"
 
 
@@ -32,11 +34,11 @@ class OptimizerConfig:
     eps: float = 1e-8
 
 
-def schedule(config: OptimizerConfig) -> Callable:
+def schedule(config: OptimizerConfig) -> Callable[[jax.Array], jax.Array]:
     """Update number -> share of the peak learning rate: linear warm-up, then cosine to `final`."""
     warmup = max(1, round(config.warmup * config.updates))
 
-    def share(count):
+    def share(count: jax.Array) -> jax.Array:
         step = jnp.asarray(count, jnp.float32) + 1  # the first update moves, too
         progress = jnp.clip((step - warmup) / max(1, config.updates - warmup), 0.0, 1.0)
         cosine = config.final + (1 - config.final) * 0.5 * (1 + jnp.cos(jnp.pi * progress))
@@ -45,12 +47,12 @@ def schedule(config: OptimizerConfig) -> Callable:
     return share
 
 
-def with_tokens(tree: Mapping, tokens) -> dict:
+def with_tokens(tree: Mapping[str, jax.Array], tokens: jax.Array | float) -> Params:
     """The optimizer's tree: the trainable dict and the token leaf."""
     return {**tree, TOKENS: jnp.asarray(tokens, jnp.float32)}
 
 
-def _divide_by_tokens(updates, params=None):
+def _divide_by_tokens(updates: Params, params: Params | None = None) -> Params:
     del params
     tokens = updates[TOKENS]
     return {path: jnp.zeros_like(g) if path == TOKENS else g / tokens.astype(g.dtype) for path, g in updates.items()}
@@ -61,11 +63,11 @@ def make(
 ) -> optax.GradientTransformation:
     """The transformation over `with_tokens(trainable)`; `groups` is {path: group}, `learning_rates` {group: peak}."""
 
-    def by_group(updates, params=None):
+    def by_group(updates: Params, params: Params | None = None) -> Params:
         del params
         return {p: u if p == TOKENS else u * -learning_rates[groups[p]] for p, u in updates.items()}
 
-    def decayed(params):
+    def decayed(params: Params) -> dict[str, bool]:
         return {path: path != TOKENS and value.ndim > 1 for path, value in params.items()}
 
     inner = optax.chain(
@@ -82,11 +84,13 @@ def make(
     return multi.gradient_transformation()
 
 
-def init(tx: optax.GradientTransformation, trainable: Mapping[str, jax.Array]):
+def init(tx: optax.GradientTransformation, trainable: Mapping[str, jax.Array]) -> optax.OptState:
     return tx.init(with_tokens(trainable, 0.0))
 
 
-def update(tx: optax.GradientTransformation, grads: Mapping, tokens, opt_state, trainable: Mapping):
+def update(
+    tx: optax.GradientTransformation, grads: Params, tokens: jax.Array, opt_state: optax.OptState, trainable: Params
+) -> tuple[Params, optax.OptState]:
     """One (micro-)step from the gradients of the loss *sum*. Returns (new trainable, new optimizer state)."""
     full = with_tokens(trainable, 0.0)
     updates, opt_state = tx.update(with_tokens(grads, tokens), opt_state, full)

@@ -2,15 +2,18 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from vlax.models.vlm import token_losses
+from vlax.models.vlm import VLM, Batch, token_losses
 from vlax.params import groups
 from vlax.training import optimizer
+
+State = dict[str, Any]  # params, opt_state, step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +25,9 @@ class StepConfig:
     micro_batches: int = 1  # > 1: the batch has a leading axis, which one lax.scan accumulates over
 
 
-def loss_sum(trainable: Mapping, frozen: Mapping, batch: Mapping, graphdef: nnx.GraphDef, config: StepConfig):
+def loss_sum(
+    trainable: groups.Params, frozen: groups.Params, batch: Batch, graphdef: nnx.GraphDef[VLM], config: StepConfig
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     """(sum of the answer-token losses, (tokens, correct tokens)) of one micro-batch, all f32 scalars."""
     model = groups.rebuild(graphdef, groups.join(trainable, frozen))
     logits = model(batch, mode=config.layers, remat=config.remat)
@@ -30,27 +35,31 @@ def loss_sum(trainable: Mapping, frozen: Mapping, batch: Mapping, graphdef: nnx.
     return losses.sum(), (supervised.sum().astype(jnp.float32), correct.sum().astype(jnp.float32))
 
 
-def _gradients(trainable, frozen, batch, graphdef, config):
+def _gradients(
+    trainable: groups.Params, frozen: groups.Params, batch: Batch, graphdef: nnx.GraphDef[VLM], config: StepConfig
+) -> tuple[groups.Params, jax.Array]:
     """(gradients of the loss sum, f32[3] of loss sum, tokens and correct tokens), over all micro-batches."""
     # Only the trainable dict is differentiated: no cotangent exists for a frozen parameter, whatever XLA eliminates.
     grad = jax.value_and_grad(loss_sum, has_aux=True)
 
-    def one(batch):
+    def one(batch: Batch) -> tuple[groups.Params, jax.Array]:
         (loss, (tokens, correct)), grads = grad(trainable, frozen, batch, graphdef, config)
         return grads, jnp.stack([loss, tokens, correct])
 
     if config.micro_batches == 1:
         return one(batch)
 
-    def body(carry, micro):
+    def body(carry: tuple[groups.Params, jax.Array], micro: Batch) -> tuple[tuple[groups.Params, jax.Array], None]:
         return jax.tree.map(jnp.add, carry, one(micro)), None
 
     zeros = jax.tree.map(jnp.zeros_like, dict(trainable)), jnp.zeros(3, jnp.float32)
     return jax.lax.scan(body, zeros, batch)[0]
 
 
-def train_step(state, frozen, batch, *, graphdef: nnx.GraphDef, tx: optax.GradientTransformation,
-               assigned: Mapping[str, str], config: StepConfig):  # fmt: skip
+def train_step(
+    state: State, frozen: groups.Params, batch: Batch, *, graphdef: nnx.GraphDef[VLM], tx: optax.GradientTransformation,
+    assigned: Mapping[str, str], config: StepConfig,
+) -> tuple[State, dict[str, jax.Array]]:  # fmt: skip
     """One micro-step. Returns (state, metrics).
 
     metrics: f32 scalars loss_sum, tokens, correct, finite, and grad_norm/GROUP (of the token mean). When the loss or a
@@ -70,7 +79,9 @@ def train_step(state, frozen, batch, *, graphdef: nnx.GraphDef, tx: optax.Gradie
     return new, metrics
 
 
-def eval_step(trainable, frozen, batch, *, graphdef: nnx.GraphDef, config: StepConfig):
+def eval_step(
+    trainable: groups.Params, frozen: groups.Params, batch: Batch, *, graphdef: nnx.GraphDef[VLM], config: StepConfig
+) -> dict[str, jax.Array]:
     """Held-out sums of one batch: f32 scalars loss_sum, tokens, correct."""
     config = dataclasses.replace(config, micro_batches=1, remat=False)
     loss, (tokens, correct) = loss_sum(trainable, frozen, batch, graphdef, config)

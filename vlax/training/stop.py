@@ -14,15 +14,15 @@ class Stop:
 
     requested: str = ""
 
-    def __enter__(self):
+    def __enter__(self) -> "Stop":
         self._previous = {s: signal.signal(s, self._handle) for s in (signal.SIGTERM, signal.SIGINT)}
         return self
 
-    def _handle(self, number, frame):
+    def _handle(self, number: int, frame: object) -> None:
         if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt  # a second Ctrl-C: at once
         self.requested = signal.Signals(number).name
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
