@@ -17,6 +17,7 @@ from vlax.evaluation import compare, evaluate, predictions, runner, terminal
 from vlax.evaluation.options import Options, export_directory
 from vlax.model import api
 from vlax.rows import Row, Turn
+from vlax.storage import jsonl
 from vlax.suites import files, protocol
 
 
@@ -138,23 +139,23 @@ def test_any_text_can_be_kept_and_read_back(tmp_path):
     path = epath.Path(tmp_path / "predictions.jsonl")
     texts = ["a\u2028b", "c\x85d", "e\u2029", "\ud83d", "plain"]
     lines = [{"run": "r", "set": "s", "id": str(i), "prediction": text} for i, text in enumerate(texts)]
-    predictions.append(path, lines)
+    jsonl.append(path, lines)
     assert list(predictions.read(path, ["r"]).values()) == lines
     whole = (tmp_path / "predictions.jsonl").read_bytes()
     (tmp_path / "predictions.jsonl").write_bytes(whole + '{"run": "r", "prediction": "\u00e9'.encode()[:-1])
     assert list(predictions.read(path, ["r"]).values()) == lines  # passed over by one who only reads
-    predictions.mend(path)
+    jsonl.mend(path)
     assert (tmp_path / "predictions.jsonl").read_bytes() == whole
 
 
 def test_predictions_in_an_object_store_are_numbered_files(bucket):  # noqa: F811
     path = epath.Path(f"{bucket}/eval/predictions.jsonl")
     lines = [{"run": "r", "set": "s", "id": str(i), "prediction": "x"} for i in range(5)]
-    predictions.append(path, lines[:2])
-    predictions.append(path, lines[2:3])
-    predictions._chunks.clear()  # another process goes on, after somebody removed the first file
+    jsonl.append(path, lines[:2])
+    jsonl.append(path, lines[2:3])
+    jsonl._chunks.clear()  # another process goes on, after somebody removed the first file
     epath.Path(f"{bucket}/eval/predictions-000000.jsonl").unlink()
-    predictions.append(path, lines[3:])
+    jsonl.append(path, lines[3:])
     assert sorted(part.name for part in path.parent.iterdir()) == ["predictions-000001.jsonl", "predictions-000002.jsonl"]
     assert list(predictions.read(path, ["r"]).values()) == lines[2:]
 

@@ -14,6 +14,7 @@ from vlax.data.readers.kinds import KINDS, PATHS
 from vlax.data.recognise.recognise import recognise
 from vlax.errors import VlaxError
 from vlax.rows import Source
+from vlax.storage.paths import rooted
 
 
 def open_source(
@@ -74,7 +75,7 @@ def _check_fields(kind, fields: dict) -> None:
 def _base(kind: str, fields: dict, data_root: str) -> str:
     """`data_root`, which may be empty only where no path is relative to it."""
     paths = [fields[name] for name in PATHS if fields.get(name)]
-    relative = [path for path in paths if not str(path).startswith("/") and "://" not in str(path)]
+    relative = [path for path in paths if not rooted(str(path))]
     if relative and not data_root:
         raise VlaxError(
             f"data source {kind} reads {relative[0]} from the data root, which is not set; pass --config.run.data_root=DIR"

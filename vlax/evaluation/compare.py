@@ -9,6 +9,7 @@ from etils import epath
 from vlax.errors import VlaxError
 from vlax.evaluation import predictions, scoring
 from vlax.scores.statistics import Interval, paired_interval
+from vlax.storage import state
 from vlax.suites.protocol import Suite, from_dict
 
 
@@ -29,11 +30,9 @@ def load(directory: str | epath.Path) -> Kept:
     if not path.exists():
         raise VlaxError(f"{directory} holds no evaluation: there is no scores.json. Give a directory that eval.py wrote, e.g. "
                         "runs/embedded/stage3/eval, or run eval.py first")  # fmt: skip
-    try:
-        scores = json.loads(path.read_text())
-        runs = scores["runs"]
-    except (ValueError, KeyError) as error:
-        raise VlaxError(f"{path} cannot be read ({error!r}); run eval.py again") from None
+    scores = state.read(path, "run eval.py again")
+    if not (runs := scores.get("runs")):
+        raise VlaxError(f"{path} names no runs, as an old one does; run eval.py again")
     found = predictions.read(directory / "predictions.jsonl", runs.values())
     kept = Kept(scores["title"], directory, scores, {})
     for name, key in runs.items():

@@ -14,6 +14,7 @@ from vlax.evaluation.table import score_table
 from vlax.model import api
 from vlax.params import distributed, sharding
 from vlax.scores.java import check_spice
+from vlax.storage import jsonl, state
 from vlax.suites import protocol
 from vlax.training import stages
 
@@ -90,7 +91,7 @@ def _external(workdir: epath.Path, test: TestSet, options: Options, root: str) -
     kept = directory / "predictions.jsonl"
     if distributed.is_main() and not kept.exists():
         directory.mkdir(parents=True, exist_ok=True)
-        predictions.append(kept, [{**line, "run": mark} for line in raw])
+        state.write(kept, jsonl.lines({**line, "run": mark} for line in raw))
     protocols = {test.name: {**content, "suite": test.name, "hash": protocol.digest(content)}}
     about = _about([test], root, {"predictions": path.name}, {test.name: mark})
     return Evaluation(path.stem, directory, [test], {test.name: predictions.finished(raw, test.suite)}, protocols, about)

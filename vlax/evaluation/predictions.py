@@ -15,6 +15,7 @@ from etils import epath
 
 from vlax.errors import VlaxError
 from vlax.rows import Row
+from vlax.storage import jsonl
 
 ID_FIELDS = ("id", "question_id", "questionId", "image_id")
 TEXT_FIELDS = ("prediction", "answer", "caption", "text")
@@ -28,57 +29,15 @@ def line(run: str, name: str, row: Row, text: str) -> dict:
     }  # fmt: skip
 
 
-def append(path: epath.Path, lines: Iterable[Mapping]) -> None:
-    """Adds lines and closes the file, so that they are there whatever happens next. ASCII: a text may hold any line separator
-    of Unicode, or half a surrogate pair."""
-    text = "".join(json.dumps(entry) + "\n" for entry in lines)
-    if "://" in str(path):  # objects in a bucket cannot be appended to: one numbered file a batch
-        number = _next_chunk(path)
-        (path.parent / f"predictions-{number:06d}.jsonl").write_text(text)
-        _chunks[str(path)] = number + 1
-        return
-    with path.open("a") as file:
-        file.write(text)
-
-
-_chunks: dict[str, int] = {}  # path: the next chunk's number; listing a bucket once a batch would take longer than decoding
-
-
-def _next_chunk(path: epath.Path) -> int:
-    numbers = [int(part.stem.split("-")[1]) for part in _parts(path)[1:]] if str(path) not in _chunks else []
-    return _chunks.get(str(path), max(numbers, default=-1) + 1)
-
-
-def _parts(path: epath.Path) -> list[epath.Path]:
-    """The file, and the numbered ones beside it where it lies in a bucket."""
-    return [path, *(sorted(path.parent.glob("predictions-*.jsonl")) if "://" in str(path) else ())]
-
-
-def mend(path: epath.Path) -> None:
-    """Cuts off the half-written last line that a killed process leaves. For the one process that goes on writing."""
-    if "://" not in str(path) and path.exists():
-        with open(path, "rb+") as file:
-            content = file.read()
-            if not content.endswith(b"\n"):
-                file.truncate(content.rfind(b"\n") + 1)
-
-
 def read(path: epath.Path, runs: Iterable[str] | None = None) -> dict[tuple[str, str], dict]:
-    """{(run, id): line} of the file and of the numbered files beside it, of the runs asked for (None: all). A half-written last
-    line is passed over."""
+    """{(run, id): line} of the runs asked for (None: all). VlaxError names a line that is no prediction."""
     wanted = None if runs is None else set(runs)
     found = {}
-    for part in _parts(path):
-        if not part.exists():
-            continue
-        content = part.read_bytes()
-        for number, row in enumerate(content[: content.rfind(b"\n") + 1].split(b"\n")[:-1], 1):
-            try:
-                entry = json.loads(row)
-                if wanted is None or entry["run"] in wanted:
-                    found[entry["run"], entry["id"]] = entry
-            except (ValueError, KeyError, TypeError):
-                raise VlaxError(f"{part}:{number} is no prediction of vlax; move the file away or mend the line") from None
+    for where, entry in jsonl.read(path):
+        if entry is None or not isinstance(entry.get("run"), str) or "id" not in entry:
+            raise VlaxError(f"{where} is no prediction of vlax; move the file away or mend the line")
+        if wanted is None or entry["run"] in wanted:
+            found[entry["run"], entry["id"]] = entry
     return found
 
 

@@ -23,6 +23,7 @@ from vlax.evaluation import predictions
 from vlax.model.api import Model
 from vlax.params import distributed
 from vlax.rows import Row, Source
+from vlax.storage import jsonl
 from vlax.suites import protocol
 from vlax.suites.protocol import Suite
 
@@ -165,7 +166,7 @@ def predict(model: Model, test: TestSet, path: epath.Path, run: str, at_once: in
     path.parent.mkdir(parents=True, exist_ok=True)
     first = distributed.is_main()
     if first:
-        predictions.mend(path)
+        jsonl.mend(path)
     done = predictions.read(path, [run]) if first else {}
     # What is left to do must not depend on who sees which file.
     todo = distributed.from_main(np.array([(run, row.id) not in done for row in test.rows]))
@@ -176,7 +177,7 @@ def predict(model: Model, test: TestSet, path: epath.Path, run: str, at_once: in
         for rows, answers in texts(model, test, wanted, at_once) if wanted else ():
             lines = [predictions.line(run, test.name, row, text) for row, text in zip(rows, answers, strict=True)]
             if first:
-                predictions.append(path, lines)
+                jsonl.append(path, lines)
             done.update({(run, line["id"]): line for line in lines})
             bar.update(len(lines))
     return [done[run, row.id] for row in test.rows] if first else []

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from etils import epath
@@ -14,6 +13,7 @@ from vlax.scores import vqa
 from vlax.scores.captions import CAPTION_FORMULAS, CaptionScorer
 from vlax.scores.prior import best_constant_caption, question_majority
 from vlax.scores.statistics import Pooled, bootstrap_interval, paired_interval
+from vlax.storage import state
 from vlax.suites.protocol import Suite, digest
 
 FEW_PICTURES = 20
@@ -147,7 +147,5 @@ def write_scores(directory: epath.Path, sets: Mapping, protocols: Mapping[str, M
     together = {"hash": digest({name: p["hash"] for name, p in protocols.items()}), "sets": protocols}
     scores = {**flat(sets), "sets": sets, "protocol": together, **about}
     directory.mkdir(parents=True, exist_ok=True)
-    whole = directory / "scores.json.part"  # renamed when it is whole, so that a killed process leaves the old one
-    whole.write_text(json.dumps(scores, indent=1))
-    whole.replace(directory / "scores.json")
+    state.write_json(directory / "scores.json", scores, indent=1)
     return scores

@@ -5,7 +5,6 @@
 `manifest.json` is written last: an export without one is unfinished and is ignored.
 """
 
-import json
 import tempfile
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -20,9 +19,10 @@ from vlax.errors import VlaxError
 from vlax.models.vlm import VLMConfig
 from vlax.params import distributed, groups
 from vlax.pretrained.reading.tensors import Later
-from vlax.storage import paths
+from vlax.storage import paths, state
 
 FORMAT = 1
+AGAIN = "copy the export again, or delete its manifest.json and train the stage again, which then writes it anew"
 
 
 def export(directory, params: Mapping[str, jax.Array], config: VLMConfig, tokenizer, manifest: Mapping[str, Any]) -> dict:
@@ -38,7 +38,7 @@ def export(directory, params: Mapping[str, jax.Array], config: VLMConfig, tokeni
     stored = load_params(directory)  # by every process: orbax synchronises them
     if not distributed.is_main():
         return dict(manifest)
-    (directory / "config.json").write_text(json.dumps(config.to_dict(), indent=1, sort_keys=True))
+    state.write_json(directory / "config.json", config.to_dict(), indent=1, sort_keys=True)
     write_tokenizer(tokenizer, directory / "tokenizer")
     full = {
         **manifest,
@@ -47,7 +47,7 @@ def export(directory, params: Mapping[str, jax.Array], config: VLMConfig, tokeni
         "parameters": groups.count(stored),
         "checksums": module_checksums(stored),
     }
-    (directory / "manifest.json").write_text(json.dumps(full, indent=1, sort_keys=True))
+    state.write_json(directory / "manifest.json", full, indent=1, sort_keys=True)
     return full
 
 
@@ -62,12 +62,7 @@ def write_tokenizer(tokenizer, directory: epath.Path) -> None:
 
 def read_tokenizer(directory):
     """The tokenizer of an export, which may lie on an object store."""
-    source = epath.Path(directory) / "tokenizer"
-    if "://" not in str(directory):
-        return AutoTokenizer.from_pretrained(str(source))
-    with tempfile.TemporaryDirectory() as local:
-        for file in source.iterdir():
-            (epath.Path(local) / file.name).write_bytes(file.read_bytes())
+    with paths.local_folder(f"{directory}/tokenizer") as local:
         return AutoTokenizer.from_pretrained(local)
 
 
@@ -82,11 +77,11 @@ def read_manifest(directory) -> dict:
     path = epath.Path(directory) / "manifest.json"
     if not path.exists():
         raise VlaxError(f"{directory} is not a finished vlax export: it has no manifest.json. Exports are WORKDIR/STAGE/export")
-    return json.loads(path.read_text())
+    return state.read(path, AGAIN)
 
 
 def read_config(directory) -> VLMConfig:
-    return VLMConfig.from_dict(json.loads((epath.Path(directory) / "config.json").read_text()))
+    return VLMConfig.from_dict(state.read(epath.Path(directory) / "config.json", AGAIN))
 
 
 def load_params(

@@ -1,12 +1,12 @@
 """From what a user typed (a directory or a hub id) to a local directory and its completed config.json."""
 
-import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from vlax.errors import VlaxError
+from vlax.storage import state
 
 SMALL = ("*.json", "*.txt", "*.model", "*.jinja")
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "decoder_start_token_id")
@@ -36,13 +36,7 @@ def local_directory(name: str | Path, *, flag: str, weights: bool = True) -> Pat
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(file.read_text())
-    except ValueError as error:
-        raise VlaxError(f"{file} is not JSON ({error}); download it again") from None
-    if not isinstance(values, dict):
-        raise VlaxError(f"{file} is not a JSON object; download it again")
-    return values
+    return state.read(file, "download it again")
 
 
 def read_config(directory: Path, supported: Iterable[str]) -> dict[str, Any]:

@@ -1,6 +1,12 @@
 """Paths as users type them: relative ones, `~`, and object stores (`gs://bucket/path`)."""
 
+import contextlib
+import hashlib
 import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 from etils import epath
 
@@ -8,8 +14,13 @@ from vlax.errors import VlaxError
 
 
 def remote(path: epath.PathLike) -> bool:
-    """Whether a path lies on an object store: objects can't be appended to, and transformers can't read them in place."""
+    """Whether a path lies on an object store: objects can't be appended to, and C++ and transformers can't open them."""
     return "://" in str(path)
+
+
+def rooted(path: str) -> bool:
+    """Whether a path says where it starts: `/a.json`, `gs://b/a.json`."""
+    return path.startswith("/") or remote(path)
 
 
 def absolute(path: epath.PathLike) -> epath.Path:
@@ -30,3 +41,39 @@ def read_file(path: epath.Path) -> bytes:
     except OSError as error:
         raise VlaxError(f"{path} cannot be read ({error}); mend the path or its permissions") from None
     return content
+
+
+def sha256(path: epath.Path) -> str:
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def local_file(path: epath.Path) -> str:
+    """What C++ readers and memory maps open: they know no object store, so a remote file is copied, once, to the temporary
+    folder of this host (TMPDIR says where that is)."""
+    if not remote(path):
+        return str(path)
+    stat = path.stat()
+    key = hashlib.sha256(f"{path} {stat.length} {stat.mtime}".encode()).hexdigest()[:16]
+    target = Path(tempfile.gettempdir()) / "vlax-shards" / f"{key}-{path.name}"
+    if not target.exists():
+        target.parent.mkdir(exist_ok=True)
+        with path.open("rb") as source, tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as copy:
+            shutil.copyfileobj(source, copy, 1 << 22)
+        os.replace(copy.name, target)  # whole or not there: processes of one host may meet here
+    return str(target)
+
+
+@contextlib.contextmanager
+def local_folder(path) -> Iterator[str]:
+    """The folder, or a copy of the files of a remote one, which is gone afterwards."""
+    if not remote(path):
+        yield str(path)
+        return
+    with tempfile.TemporaryDirectory() as local:
+        for file in epath.Path(path).iterdir():
+            (Path(local) / file.name).write_bytes(file.read_bytes())
+        yield local

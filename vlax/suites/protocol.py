@@ -27,6 +27,7 @@ from vlax.decoding.options import DecodeConfig
 from vlax.errors import VlaxError
 from vlax.scores.captions import METRICS as CAPTION_METRICS
 from vlax.scores.flavours import FLAVOURS, RULES
+from vlax.storage.paths import absolute
 from vlax.suites.files import read
 
 POST_PROCESSING: dict[str, Callable[[str], str]] = {
@@ -132,7 +133,7 @@ def custom(data: str, images: str, like: Mapping[str, Any] | None = None) -> dic
 
     if not data:
         raise VlaxError("--suite=custom needs --data=CAPTIONS.json or --data=QUESTIONS.json,ANNOTATIONS.json, and --images=DIR")
-    first, second, where = (_absolute(part.strip()) for part in (*data.partition(",")[::2], images))
+    first, second, where = (part.strip() and str(absolute(part.strip())) for part in (*data.partition(",")[::2], images))
     spec = {"kind": "vqa", "questions": first, "annotations": second} if second else {"path": first}
     spec |= {"images": where} if where or second else {}
     row = open_source(spec, train=False)[0]
@@ -142,10 +143,6 @@ def custom(data: str, images: str, like: Mapping[str, Any] | None = None) -> dic
     defaults = {"metrics": ["vqav2@official", "exact_match"] if question else ["CIDEr", "Bleu", "METEOR", "ROUGE_L"],
                 "decoding": {"max_new_tokens": 16 if question else 32}}  # fmt: skip
     return {**defaults, **(like or {}), "task": "question" if question else "caption", "data": {"test": spec}}
-
-
-def _absolute(path: str) -> str:
-    return path if not path or "://" in path else str(Path(path).absolute())
 
 
 def settings(suite: Suite, source, rows: int, encoder, blind_seed: int | None) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """What a person sees while a stage trains: header, progress bar, validation lines, footer."""
 
-import json
 import logging
 import sys
 from collections.abc import Mapping
@@ -9,6 +8,7 @@ import jax
 from tqdm import tqdm
 
 from vlax.data.batches import lengths
+from vlax.model import exports
 from vlax.params import distributed, groups
 
 MANY_OVERLONG = 0.01  # share of overlong rows from which on the header warns
@@ -99,7 +99,7 @@ def validation_line(name: str, update: int, values: Mapping[str, float], scores:
 def print_footer(s) -> None:
     """Rows that were left out, and where export, logs and plots are."""
     directory = s.plan.directory
-    manifest = json.loads((s.plan.export / "manifest.json").read_text())
+    manifest = exports.read_manifest(s.plan.export)
     which = "" if manifest["validation_loss"] is None else f" (best on validation: loss {manifest['validation_loss']:.4f})"
     for line in s.batches.collate.left_out.lines():
         print(line)

@@ -18,6 +18,7 @@ from vlax.models.build import fresh_part
 from vlax.models.vlm import VLMConfig
 from vlax.params import distributed, groups, sharding
 from vlax.pretrained.writing import adapter, writer
+from vlax.storage.paths import remote
 from vlax.text.prompts import Encoder, template_hash
 from vlax.training import origins
 from vlax.training.stages import StagePlan
@@ -86,7 +87,7 @@ def export(s, trainable: groups.Params, directory: epath.Path, best: tuple[int, 
     config, frozen = s.config, [path for path in s.abstract if path not in s.assigned]
     if config.decoder.lora is not None:
         adapters = {path: distributed.gather(value) for path, value in stored.items() if "/lora_" in path}
-        if distributed.is_main() and "://" not in str(plan.directory):
+        if distributed.is_main() and not remote(plan.directory):
             adapter.write(directory.parent / "adapter", config.decoder, adapters)
         frozen = [path for path in frozen if path.rsplit("/", 1)[0] + "/lora_a" not in s.abstract]
         stored = lora.merge(stored, config.decoder.lora)
@@ -119,7 +120,7 @@ def _write_backbone(s, stored: groups.Params) -> None:
     Buckets keep the native export alone: safetensors are written to a local directory.
     """
     part, directory = s.plan.stage.backbone, s.plan.directory / "hf"
-    if not part or "://" in str(directory):
+    if not part or remote(directory):
         return
     host = {path: distributed.gather(value) for path, value in stored.items() if path.split("/")[0] == part}
     if distributed.is_main():

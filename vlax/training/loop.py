@@ -2,7 +2,6 @@
 
 import collections
 import contextlib
-import json
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -14,6 +13,7 @@ from tqdm import tqdm
 from vlax.data.batches.pipeline import iterate
 from vlax.errors import VlaxError
 from vlax.params import distributed, sharding
+from vlax.storage import state as files
 from vlax.training import console, handover, metrics, session
 from vlax.training.checkpoints import Checkpoints
 from vlax.training.stop import Interrupted, Stop
@@ -53,7 +53,7 @@ class Loop:
         data = {"step": micro, "plan": self.s.batches.plan.hash, "first_losses": self.first_losses}
         self.checkpoints.save(micro, state, data, validation)
         if distributed.is_main():
-            (self.s.plan.directory / "first_losses.json").write_text(json.dumps(self.first_losses))
+            files.write_json(self.s.plan.directory / "first_losses.json", self.first_losses)
 
     def settle(self, keep: int) -> None:
         """Looks at the metrics of all but the last `keep` dispatched steps, and stops the run where one went wrong."""
@@ -202,7 +202,7 @@ def replay(s: session.Session) -> str:
     path = s.plan.directory / "first_losses.json"
     if not path.exists():
         raise VlaxError(f"{s.plan.directory} has no record to replay: train the stage first")
-    record = json.loads(path.read_text())
+    record = files.read(path, "train the stage again in another --workdir", list)
     with jax.set_mesh(s.mesh):
         state, frozen = session.initial_state(s)
         leading = int(s.plan.stage.accumulation == "scan" and s.plan.stage.accumulate > 1)

@@ -1,13 +1,16 @@
 """Sums and counts on their way to the terminal, to metrics.jsonl and to TensorBoard."""
 
-import json
 import logging
 import math
 import time
 from collections.abc import Mapping
+from typing import TypeGuard
 
 from etils import epath
 from tensorboardX import SummaryWriter
+
+from vlax.storage import jsonl
+from vlax.storage.paths import remote
 
 
 class Window:
@@ -47,36 +50,24 @@ class Window:
 class Writer:
     """metrics.jsonl (one object a line) and TensorBoard event files of a stage. Only process 0 writes.
 
-    Objects in a bucket cannot be appended to: there, each flush is a numbered file of its own. After a resume, lines of steps
-    that will run again are removed first.
+    After a resume, lines of steps that will run again are removed first, and what a kill left unreadable.
     """
 
     def __init__(self, directory: epath.Path, resumed_at: int, *, tensorboard: bool, enabled: bool = True):
-        self.directory, self.enabled = directory, enabled
-        self.bucket = "://" in str(directory)
-        self.path = directory / "metrics.jsonl"
+        self.path, self.enabled = directory / "metrics.jsonl", enabled
         self.tensorboard = None
         if not enabled:
             return
         directory.mkdir(parents=True, exist_ok=True)
-        if not self.bucket and self.path.exists():
-            kept = [line for line in self.path.read_text().splitlines() if _step(line) <= resumed_at]
-            self.path.write_text("".join(line + "\n" for line in kept))
-        self.chunk = sum(1 for _ in directory.glob("metrics-*.jsonl")) if self.bucket else 0
-        if tensorboard and not self.bucket:
+        jsonl.prune(self.path, lambda entry: _is_record(entry) and entry["step"] <= resumed_at)
+        if tensorboard and not remote(directory):
             self.tensorboard = SummaryWriter(str(directory / "tensorboard"), purge_step=resumed_at + 1)
 
     def write(self, step: int, kind: str, values: Mapping[str, float]) -> None:
         """One record: {"step": update number, "kind": "train" | "validation" | ..., name: value, ...}"""
         if not self.enabled:
             return
-        line = json.dumps({"step": step, "kind": kind, **values}) + "\n"
-        if self.bucket:
-            (self.directory / f"metrics-{self.chunk:06d}.jsonl").write_text(line)
-            self.chunk += 1
-        else:
-            with self.path.open("a") as file:
-                file.write(line)
+        jsonl.append(self.path, [{"step": step, "kind": kind, **values}])
         if self.tensorboard is not None:
             for name, value in values.items():
                 if isinstance(value, (int, float)):
@@ -87,17 +78,16 @@ class Writer:
             self.tensorboard.close()
 
 
-def _step(line: str) -> int:
-    try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError):  # the half line that a kill left behind
-        logging.info("metrics.jsonl: dropping an unreadable line")
-        return 1 << 62
-
-
 def read(directory: epath.Path) -> list[dict]:
-    """All records of a stage, in order, from either form."""
-    paths = (
-        [directory / "metrics.jsonl"] if (directory / "metrics.jsonl").exists() else sorted(directory.glob("metrics-*.jsonl"))
-    )
-    return [json.loads(line) for path in paths for line in path.read_text().splitlines()]
+    """All records of a stage by step. A damaged line is left out, with a warning: curves without it are better than none."""
+    records = []
+    for where, entry in jsonl.read(directory / "metrics.jsonl"):
+        if _is_record(entry):
+            records.append(entry)
+        else:
+            logging.warning("%s is no record of metrics; it is left out", where)
+    return sorted(records, key=lambda record: record["step"])
+
+
+def _is_record(entry: dict | None) -> TypeGuard[dict]:
+    return entry is not None and isinstance(entry.get("step"), int) and "kind" in entry

@@ -1,7 +1,5 @@
 """curves.png: loss and scores of all stages of a workdir, drawn over the reference curves that ship with a config."""
 
-import json
-
 import matplotlib
 
 matplotlib.use("Agg")
@@ -9,6 +7,7 @@ import matplotlib.pyplot as plt
 from etils import epath
 from ml_collections import ConfigDict
 
+from vlax.storage import state
 from vlax.training import metrics, stages
 
 
@@ -30,7 +29,7 @@ def draw(config: ConfigDict, workdir: epath.Path) -> epath.Path:
     mine = curves(config, workdir)
     reference = {}
     if config.stage.reference and epath.Path(config.stage.reference).exists():
-        reference = json.loads(epath.Path(config.stage.reference).read_text())
+        reference = state.read(epath.Path(config.stage.reference), "mend it or pass --config.stage.reference=''")
     order = [plan.name for plan in stages.chain(config, workdir)]
     length = {
         stage: max((points[-1][0] for c in (mine, reference) for x in c.values() if (points := x.get(stage))), default=0)

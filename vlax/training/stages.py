@@ -9,6 +9,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from vlax.errors import VlaxError
+from vlax.storage import state
 
 # Fields that may change between the start and the resumption of a run: they touch neither parameters nor data order.
 FREE_RUN = ("mesh", "log_every", "tensorboard", "compilation_cache", "threads", "prefetch", "image_cache_mb", "layers", "remat",
@@ -129,7 +130,7 @@ def check_identity(plan: StagePlan) -> None:
     checkpoints = plan.directory / "checkpoints"
     if not path.exists() or not (plan.finished or (checkpoints.exists() and any(checkpoints.iterdir()))):
         return  # nothing was kept yet that the config could disagree with
-    have = json.loads(path.read_text())
+    have = state.read(path, "delete it if the stage was started with this very config, else the whole directory")
     diffs = differences(have, without_news(have, plan.identity))
     if diffs:
         shown = "; ".join(diffs[:6]) + (f"; and {len(diffs) - 6} more" if len(diffs) > 6 else "")
@@ -141,7 +142,7 @@ def check_identity(plan: StagePlan) -> None:
 
 def record_identity(plan: StagePlan) -> None:
     plan.directory.mkdir(parents=True, exist_ok=True)
-    (plan.directory / "config.json").write_text(json.dumps(plan.identity, indent=1, sort_keys=True))
+    state.write_json(plan.directory / "config.json", plan.identity, indent=1, sort_keys=True)
 
 
 def todo(plans: list[StagePlan]) -> list[StagePlan]:

@@ -10,7 +10,6 @@ findings, OUT/quarantine.jsonl the rows to leave out: train with --config.run.qu
 
 import argparse
 import collections
-import json
 import logging
 import os
 import sys
@@ -26,6 +25,7 @@ from vlax.data.readers.reading import load_json
 from vlax.data.recognise.recognise import recognise
 from vlax.data.sources import open_source
 from vlax.errors import VlaxError
+from vlax.storage import jsonl, state
 
 NAMED = 5  # rows that the report names of each kind
 DEFAULTS = Limits()
@@ -163,9 +163,8 @@ def write(out: epath.Path, scans: list[Scan], entries: list[dict[str, str]]) -> 
         }
         for result in scans
     ]
-    # ASCII: half a surrogate pair, quoted from a text, has no UTF-8
-    (out / "doctor.json").write_text(json.dumps(sources, indent=1) + "\n")
-    (out / "quarantine.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    state.write_json(out / "doctor.json", sources, end="\n", indent=1)
+    state.write(out / "quarantine.jsonl", jsonl.lines(entries))
 
 
 def report(scans: list[Scan], entries: list[dict[str, str]], out: epath.Path) -> str:

@@ -21,7 +21,7 @@ from etils import epath
 from tqdm import tqdm
 
 from vlax.commands.data import prepare_rows as rows
-from vlax.commands.data.preparing import Done, Encoding, PictureShards, write_whole
+from vlax.commands.data.preparing import Done, Encoding, PictureShards
 from vlax.data.batches.quarantine import Quarantine, read_quarantine
 from vlax.data.readers import stored
 from vlax.data.readers.faults import Faults
@@ -30,8 +30,10 @@ from vlax.data.sources import open_source
 from vlax.errors import VlaxError
 from vlax.images import Preprocess
 from vlax.rows import Source
+from vlax.storage import state
 
 NAMED = 10  # pictures that an error names
+AGAIN = "remove the folder and prepare it again"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -124,7 +126,7 @@ def prepare(source: Source, out, how: Encoding, *, spec=None, train: bool | None
     gathered = rows.gather(source, quarantine or Quarantine(), progress)
     plan = _plan(source, gathered, how, train, shard_mb)
     if _begin(out, plan):
-        return json.loads((out / "manifest.json").read_text())
+        return state.read(out / "manifest.json", AGAIN)
     names = [source[index].image_name for index in gathered.opened]
     shared = os.path.commonprefix(names)  # noqa: RUF071  (of characters, cut at the last slash below: names need not be files)
     folder = shared[: shared.rfind("/") + 1]  # names are kept relative to it
@@ -157,7 +159,7 @@ def prepare(source: Source, out, how: Encoding, *, spec=None, train: bool | None
         "licence": licence, "counts": counts, "shards": [*written, *done.files], "files": rest,
         "difference": {"mean_abs": round(off / max(total, 1), 4), "largest": most, "of": 255, "values": total},
     }  # fmt: skip
-    write_whole(out / "manifest.json", (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode())
+    state.write_json(out / "manifest.json", manifest, end="\n", indent=1, ensure_ascii=False)
     (out / "progress").rmtree()
     return manifest
 
@@ -181,7 +183,7 @@ def _begin(out: epath.Path, plan: dict) -> bool:
     """Whether OUT is finished already. VlaxError where something else lies there."""
     for name in ("manifest.json", "progress/plan.json"):
         if (out / name).exists():
-            there = json.loads((out / name).read_text())
+            there = state.read(out / name, AGAIN)
             there |= {"source": there["source"]["fingerprint"]} if name == "manifest.json" else {}
             differ = [key for key in plan if there.get(key) != plan[key]]
             if differ:
@@ -194,7 +196,7 @@ def _begin(out: epath.Path, plan: dict) -> bool:
     if out.exists() and any(out.iterdir()):
         raise VlaxError(f"{out} holds other files and nothing prepared; name another folder, or empty this one")
     (out / "progress").mkdir(parents=True, exist_ok=True)
-    write_whole(out / "progress" / "plan.json", json.dumps(plan).encode())
+    state.write_json(out / "progress" / "plan.json", plan)
     return False
 
 
@@ -207,7 +209,7 @@ def _over_budget(source: Source, gathered: rows.Gathered, reasons: dict, lost: i
 
 
 def _write_file(out: epath.Path, name: str, content: bytes) -> dict:
-    write_whole(out / name, content)
+    state.write(out / name, content)
     return {"file": name, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 

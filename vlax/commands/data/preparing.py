@@ -8,7 +8,6 @@ interruptions. Beside each finished shard lies OUT/progress/SHARD.json: it is wh
 import collections
 import dataclasses
 import hashlib
-import json
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,8 @@ from vlax.data.readers import shards, stored
 from vlax.errors import VlaxError
 from vlax.images import Preprocess
 from vlax.rows import Source
+from vlax.storage import state
+from vlax.storage.paths import sha256
 
 MEASURED = 16  # every 16th picture is decoded again, to say how far off its pixels are
 OPTIONS = "group_size:1,uncompressed"  # one record is read at a time; JPEG and PNG don't compress again
@@ -101,8 +102,8 @@ class PictureShards:
         progress = self.out / "progress" / f"{file.name}.json"
         if not progress.exists() or not file.exists():
             return None
-        facts = json.loads(progress.read_text())
-        whole = facts["plan"] == self.plan and file.stat().length == facts["bytes"] and shards.sha256(file) == facts["sha256"]
+        facts = state.read(progress, "delete it, and its shard is made again")
+        whole = facts["plan"] == self.plan and file.stat().length == facts["bytes"] and sha256(file) == facts["sha256"]
         return facts if whole else None
 
     def _make(self, file: epath.Path, begin: int, end: int, first: dict[str, int], pool, ahead: int, bar) -> dict:
@@ -127,7 +128,7 @@ class PictureShards:
 
         facts = shards.write(file, contents(), OPTIONS)
         facts |= {"plan": self.plan, "places": places, "digests": list(digests.items()), "dropped": dropped, "off": off}
-        write_whole(self.out / "progress" / f"{file.name}.json", json.dumps(facts).encode())
+        state.write_json(self.out / "progress" / f"{file.name}.json", facts)
         return facts
 
     def _one(self, number: int) -> tuple[bytes, str, tuple[int, int, int], str]:
@@ -155,13 +156,3 @@ def _in_order(work, numbers, pool: ThreadPoolExecutor, ahead: int) -> Iterator:
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()
-
-
-def write_whole(path: epath.Path, content: bytes) -> None:
-    """Writes a file that is there only when it is whole. Object stores do so by themselves."""
-    if "://" in str(path):
-        path.write_bytes(content)
-    else:
-        part = path.parent / f"{path.name}.tmp"
-        part.write_bytes(content)
-        part.replace(path)

@@ -21,6 +21,7 @@ from vlax.data.sources import open_source
 from vlax.errors import VlaxError
 from vlax.masks import ANSWER
 from vlax.rows import Row, Source
+from vlax.storage.paths import absolute
 from vlax.text import chat
 from vlax.text.printable import BOLD, GREEN, OFF, printable
 from vlax.text.prompts import TEMPLATES, Encoder, exchanges, spans, template
@@ -175,14 +176,10 @@ def cut(text: str) -> str:
 
 def closing(args: argparse.Namespace, spec: dict) -> list[str]:
     """The spec as Python, and the commands to go on with."""
-    whole = {key: _absolute(value) if key in PATHS else value for key, value in spec.items()}
+    whole = {key: str(absolute(value)) if key in PATHS else value for key, value in spec.items()}
     lines = ["as a source in a config (stage.mixture, or a suite's data):", "{"]
     lines += [f'    "{key}": {json.dumps(value, ensure_ascii=False)},' for key, value in whole.items()]
     given = [f"--{name}={getattr(args, name)}" for name in ("images", "kind", "split") if getattr(args, name)]
     doctor = shlex.join(["python", "-m", "vlax", "data", "doctor", args.path, *given])
     prepare = shlex.join(["python", "-m", "vlax", "data", "prepare", args.path, "OUT", *given])
     return [*lines, "}", "", "to go on:", f"  {doctor}", *([f"  {prepare}"] if spec["kind"] != "prepared" else [])]
-
-
-def _absolute(path: str) -> str:
-    return path if "://" in path else os.path.abspath(path)

@@ -22,6 +22,7 @@ from vlax.data.readers.faults import STRICT
 from vlax.data.readers.files import FileSource, Item
 from vlax.data.readers.reading import decode_picture
 from vlax.errors import VlaxError
+from vlax.storage.paths import local_file
 
 SHAPE = r"a record is one line of JSON, then \n and the encoded picture"
 OTHERS = (
@@ -74,14 +75,14 @@ class ArrayRecords(FileSource):
 
 
 def open_record(file: str, number: int, name: str, row_id: str) -> Image.Image:
-    content = shards.record(shards.local(epath.Path(file)), number)
+    content = shards.record(local_file(epath.Path(file)), number)
     return decode_picture(io.BytesIO(content[content.index(b"\n") + 1 :]), name, row_id)
 
 
 def headers_of(file: str) -> list[tuple[dict, bool]]:
     """The JSON of every record of a file, and whether a picture follows it. VlaxError for records of another kind."""
     headers = []
-    for number, content in enumerate(shards.records(shards.local(epath.Path(file)))):
+    for number, content in enumerate(shards.records(local_file(epath.Path(file)))):
         other = next((what for start, what in OTHERS if content.startswith(start)), "")
         if other:
             raise VlaxError(f"{file}: record {number} is {other}; {SHAPE}")

@@ -13,7 +13,7 @@ from vlax.data.readers import leaks
 from vlax.data.readers.reading import open_picture
 from vlax.errors import VlaxError
 from vlax.rows import Row, Turn
-from vlax.storage.paths import join
+from vlax.storage.paths import join, rooted
 
 
 class Item(NamedTuple):
@@ -51,7 +51,7 @@ class FileSource:
             raise VlaxError(
                 f"{name}: no rows are left ({len(items)} read, {self.dropped} dropped by the leak filter); mend the file"
             )
-        place = images.rstrip("/").split("/")[-1] if images.startswith("/") or "://" in images else images
+        place = images.rstrip("/").split("/")[-1] if rooted(images) else images
         settings = {**settings, "task": task, "images": place, "limit": limit, "drop": sorted(gone)}
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         for content in files:
@@ -71,8 +71,7 @@ class FileSource:
 
     def _path(self, item: Item) -> str:
         """The picture's file; "" without one. Strings: a path object a row would take longer than reading the file."""
-        own = item.file_name.startswith("/") or "://" in item.file_name
-        return item.file_name if own or not item.file_name else f"{self._images}/{item.file_name}"
+        return item.file_name if not item.file_name or rooted(item.file_name) else f"{self._images}/{item.file_name}"
 
     def pictures(self) -> Iterator[tuple[str, str, str]]:
         """(file or "", image id, place) of every row: what the leak filter goes by."""

@@ -28,7 +28,7 @@ from vlax.data.readers.files import FileSource, Item
 from vlax.data.readers.reading import decode_picture, open_picture
 from vlax.errors import VlaxError
 from vlax.rows import RowFault
-from vlax.storage.paths import join
+from vlax.storage.paths import join, local_file, remote
 
 GROUPS_MB = 256  # of row groups kept in memory, all threads together
 
@@ -190,7 +190,7 @@ def _open(file: str, metadata=None):
     import pyarrow.parquet  # here, because most runs read no table
 
     try:
-        return pyarrow.parquet.ParquetFile(epath.Path(file).open("rb") if "://" in file else file, metadata=metadata)
+        return pyarrow.parquet.ParquetFile(epath.Path(file).open("rb") if remote(file) else file, metadata=metadata)
     except (OSError, ValueError) as error:
         raise VlaxError(f"{file} is not parquet ({str(error).splitlines()[0]}); fetch or export it again") from None
 
@@ -201,7 +201,7 @@ def _arrow(file: str):
     import pyarrow
 
     try:
-        source = pyarrow.memory_map(shards.local(epath.Path(file)))
+        source = pyarrow.memory_map(local_file(epath.Path(file)))
         is_file = source.read(6) == b"ARROW1"
         source.seek(0)
         return (pyarrow.ipc.open_file(source) if is_file else pyarrow.ipc.open_stream(source)).read_all()

@@ -21,11 +21,11 @@ from PIL import Image
 
 from vlax.data.readers import leaks, shards, stored
 from vlax.data.readers.faults import STRICT
-from vlax.data.readers.reading import parse
 from vlax.errors import VlaxError
 from vlax.images import Preprocess
 from vlax.rows import TASKS, Row, RowFault, Turn
-from vlax.storage.paths import join, read_file
+from vlax.storage import state
+from vlax.storage.paths import join, local_file, read_file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +49,7 @@ class StoredPicture:
     def _pixels(self) -> np.ndarray:
         manifest = _manifest(self.folder)
         try:
-            content = shards.record(shards.local(epath.Path(self.folder) / self.shard), self.record)
+            content = shards.record(local_file(epath.Path(self.folder) / self.shard), self.record)
             return stored.decode(content, manifest["codec"]["name"], manifest["preprocess"]["size"])
         except VlaxError as error:
             raise RowFault(f"row {self.row_id}: {error}", "corrupt picture") from None
@@ -91,7 +91,7 @@ class PreparedSource:
         with (folder / "index.npy").open("rb") as file:
             self._index = np.load(file)
         drop = frozenset(str(i) for i in drop_image_ids)
-        read = (_row(line, task) for name in kinds["rows"] for line in shards.records(shards.local(folder / name)))
+        read = (_row(line, task) for name in kinds["rows"] for line in shards.records(local_file(folder / name)))
         found = list(read)
         kept = [
             (row, picture) for row, picture in found if not drop & {row.image_id, *leaks.keys(row.image_name, row.image_id)}
@@ -140,7 +140,7 @@ def _manifest(folder: str) -> dict:
         started = (epath.Path(folder) / "progress").exists()
         way_out = "it was begun: give the same prepare command again" if started else "give what `prepare` wrote"
         raise VlaxError(f"{folder} is no prepared set (it has no manifest.json); {way_out}")
-    manifest = parse(path, read_file(path), "a prepared set's manifest is an object")
+    manifest = state.read(path, "copy or prepare the set again")
     if manifest.get("format") != stored.FORMAT:
         raise VlaxError(f"{path} is of the format {manifest.get('format')!r}, not {stored.FORMAT!r}; prepare the set again")
     return manifest

@@ -7,7 +7,6 @@ split_of("data-00000-of-00001.arrow")             ""
 """
 
 import functools
-import hashlib
 import os
 import re
 import shutil
@@ -19,7 +18,7 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 from etils import epath
 
 from vlax.errors import VlaxError
-from vlax.storage.paths import join
+from vlax.storage.paths import join, remote, sha256
 
 ARRAY_RECORD = r"\.array_?record(-\d+-of-\d+)?$"
 RANDOM_ACCESS = "readahead_buffer_size:0,max_parallelism:0"
@@ -108,22 +107,6 @@ def of_split(files: dict[str, epath.Path], split: str, where: str) -> dict[str, 
     return chosen
 
 
-def local(path: epath.Path) -> str:
-    """What C++ readers and memory maps open: they know no object store, so a remote file is copied, once, to the temporary
-    folder of this host (TMPDIR says where that is)."""
-    if "://" not in str(path):
-        return str(path)
-    stat = path.stat()
-    key = hashlib.sha256(f"{path} {stat.length} {stat.mtime}".encode()).hexdigest()[:16]
-    target = Path(tempfile.gettempdir()) / "vlax-shards" / f"{key}-{path.name}"
-    if not target.exists():
-        target.parent.mkdir(exist_ok=True)
-        with path.open("rb") as source, tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as copy:
-            shutil.copyfileobj(source, copy, 1 << 22)
-        os.replace(copy.name, target)  # whole or not there: processes of one host may meet here
-    return str(target)
-
-
 @functools.lru_cache(maxsize=512)
 def reader(path: str) -> ArrayRecordReader:
     """An ArrayRecord file for random access by any thread; kept open. VlaxError unless it is there and whole."""
@@ -162,8 +145,7 @@ def write(path: epath.Path, contents: Iterable[bytes], options: str) -> dict:
     It grows under a temporary name (beside its place, or in the temporary folder when its place is an object store, which
     the writer does not know). The bytes depend on the records and the options alone.
     """
-    remote = "://" in str(path)
-    part = Path(tempfile.mkdtemp()) / path.name if remote else Path(f"{path}.tmp")
+    part = Path(tempfile.mkdtemp()) / path.name if remote(path) else Path(f"{path}.tmp")
     writer, count = ArrayRecordWriter(str(part), options), 0
     try:
         for content in contents:
@@ -174,17 +156,9 @@ def write(path: epath.Path, contents: Iterable[bytes], options: str) -> dict:
     if not part.exists():
         raise VlaxError(f"{path} cannot be written; make its folder writable or choose another")
     facts = {"file": path.name, "records": count, "bytes": part.stat().st_size, "sha256": sha256(epath.Path(part))}
-    if remote:
+    if remote(path):
         epath.Path(part).copy(path, overwrite=True)
         shutil.rmtree(part.parent)
     else:
         os.replace(part, path)
     return facts
-
-
-def sha256(path: epath.Path) -> str:
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()

@@ -4,7 +4,6 @@ Nothing is asked and nothing is claimed that is not in those files; what they la
 """
 
 import dataclasses
-import json
 from collections.abc import Mapping
 
 from etils import epath
@@ -12,6 +11,7 @@ from etils import epath
 from vlax.models.vlm import VLMConfig
 from vlax.pretrained.writing.usage import run_section
 from vlax.pretrained.writing.whole import Written
+from vlax.storage import state
 
 MASKS = {
     "causal": "every token sees what precedes it",
@@ -46,7 +46,7 @@ def history(directory) -> list[Stage]:
     def visit(where: epath.Path) -> None:
         if not (where / "manifest.json").exists():
             return
-        manifest = json.loads((where / "manifest.json").read_text())
+        manifest = state.read(where / "manifest.json", "mend or delete it")
         for parent in manifest.get("parents", {}).values():
             # A work directory may have been moved since, and a backbone is recorded where it lies in Hugging Face layout.
             beside = where.parent.parent / parent["stage"] / "export"
@@ -62,7 +62,7 @@ def scores(directory: epath.Path, manifest: Mapping) -> dict | None:
     file = directory.parent / "eval" / "scores.json"
     if not file.exists():
         return None
-    values = json.loads(file.read_text())
+    values = state.read(file, "mend or delete it")
     return values if values["model"]["checksums"] == manifest.get("checksums") else None
 
 

@@ -1,0 +1,70 @@
+"""Append-only JSON lines, such as predictions.jsonl and metrics.jsonl.
+
+    metrics.jsonl                                     on a disk: each call appends to it and closes it
+    metrics-000000.jsonl, metrics-000001.jsonl, ...   on an object store, where nothing can be appended to: a file a call
+
+A process that is killed may leave half a line at the end, the torn tail: readers pass over it.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from etils import epath
+
+from vlax.storage import paths, state
+
+_chunks: dict[str, int] = {}  # path: the next file's number; listing a bucket once a batch would take longer than decoding
+
+
+def lines(entries: Iterable[Mapping]) -> bytes:
+    """One a line. ASCII: a text may hold any line separator of Unicode, or half a surrogate pair, which has no UTF-8."""
+    return "".join(json.dumps(entry) + "\n" for entry in entries).encode()
+
+
+def append(path: epath.Path, entries: Iterable[Mapping]) -> None:
+    """Adds lines and closes the file, so that they are there whatever happens next."""
+    if not paths.remote(path):
+        with path.open("ab") as file:
+            file.write(lines(entries))
+        return
+    if str(path) not in _chunks:
+        _chunks[str(path)] = max((int(part.stem.rpartition("-")[2]) for part in _parts(path) if part != path), default=-1) + 1
+    (path.parent / f"{path.stem}-{_chunks[str(path)]:06d}.jsonl").write_bytes(lines(entries))
+    _chunks[str(path)] += 1
+
+
+def read(path: epath.Path) -> Iterator[tuple[str, dict | None]]:
+    """("FILE:LINE", object) of each line, the torn tail apart; None in place of what is no JSON object."""
+    for part in _parts(path):
+        for number, line in enumerate(part.read_bytes().split(b"\n")[:-1], 1):
+            yield f"{part}:{number}", _entry(line)
+
+
+def prune(path: epath.Path, keep: Callable[[dict | None], bool]) -> None:
+    """Removes the torn tail, and the lines whose objects (None as in `read`) are not to be kept. For the one writer."""
+    for part in _parts(path):
+        *whole, tail = part.read_bytes().split(b"\n")
+        kept = [line for line in whole if keep(_entry(line))]
+        if tail or len(kept) < len(whole):
+            state.write(part, b"".join(line + b"\n" for line in kept))
+
+
+def mend(path: epath.Path) -> None:
+    """Removes the torn tail, which objects in a bucket, being written whole, have not. For the one writer."""
+    if not paths.remote(path):
+        prune(path, lambda entry: True)
+
+
+def _parts(path: epath.Path) -> list[epath.Path]:
+    """The file and the numbered ones, of which a folder that was moved between disk and store may hold both."""
+    numbered = (part for part in path.parent.glob(f"{path.stem}-*.jsonl") if re.search(r"-\d{6,}$", part.stem))
+    return [*([path] if path.exists() else ()), *sorted(numbered)]
+
+
+def _entry(line: bytes) -> dict | None:
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return None
+    return entry if isinstance(entry, dict) else None
