@@ -7,6 +7,7 @@ import pickle
 import shutil
 import sys
 import tarfile
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -472,7 +473,7 @@ def bucket(tmp_path, monkeypatch):
 
     for name in ("gs", "gcs"):
         monkeypatch.setitem(importlib.import_module("fsspec.registry")._registry, name, Bucket)
-    monkeypatch.setattr(shards.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
     backend._FileSystemSpecBackend._get_filesystem.cache_clear()
     yield "gs://bucket"
     backend._FileSystemSpecBackend._get_filesystem.cache_clear()

@@ -1,7 +1,10 @@
 """Small files that are replaced as a whole: manifests, configs, scores, progress."""
 
+import contextlib
 import json
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +16,25 @@ from vlax.storage import paths
 AnyPath = Path | epath.Path
 
 
-def write(path: AnyPath, content: bytes) -> None:
-    """Writes a file that is there only when it is whole: a killed process leaves the old one. Object stores do so."""
+@contextlib.contextmanager
+def replacing(path: AnyPath) -> Iterator[Path]:
+    """A local file to write, which takes its place when it is whole: a killed process leaves the old one."""
     if paths.remote(path):
-        path.write_bytes(content)
+        with tempfile.TemporaryDirectory() as folder:
+            yield (part := Path(folder) / path.name)
+            epath.Path(part).copy(path, overwrite=True)
         return
-    part = f"{path}.tmp"  # in the same folder, since a file cannot be renamed across disks
-    with open(part, "wb") as file:
-        file.write(content)
-        file.flush()
+    part = Path(f"{path}.tmp")  # in the same folder, since a file cannot be renamed across disks
+    yield part
+    with part.open("rb+") as file:
         os.fsync(file.fileno())  # a power cut after the rename must not leave an empty file
     os.replace(part, path)
+
+
+def write(path: AnyPath, content: bytes) -> None:
+    """Writes a file that is there only when it is whole."""
+    with replacing(path) as part:
+        part.write_bytes(content)
 
 
 def write_json(path: AnyPath, values: Any, end: str = "", **layout: Any) -> None:
@@ -39,10 +50,15 @@ def read(path: AnyPath, way_out: str, kind: type = dict) -> Any:
         raise VlaxError(f"{path} cannot be read ({error}); {way_out}") from None
     if not content.strip():
         raise VlaxError(f"{path} is empty; {way_out}")
-    try:
-        values = json.loads(content)
-    except ValueError as error:
-        raise VlaxError(f"{path} is not JSON ({error}); {way_out}") from None
+    values = load_json(path, content, way_out)
     if not isinstance(values, kind):
         raise VlaxError(f"{path} is not a JSON {'object' if kind is dict else kind.__name__}; {way_out}")
     return values
+
+
+def load_json(where, content: bytes | str, way_out: str = "fetch or export it again") -> Any:
+    """The value of a JSON text; VlaxError names the place and the way out."""
+    try:
+        return json.loads(content)
+    except ValueError as error:
+        raise VlaxError(f"{where} is not JSON ({error}); {way_out}") from None

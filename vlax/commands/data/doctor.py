@@ -21,7 +21,6 @@ from vlax.commands.data.checks import ERROR, KINDS, NOTE, WARNING, Finding, Limi
 from vlax.commands.data.scan import Scan, overlap, scan, shared
 from vlax.data.readers import kinds
 from vlax.data.readers.faults import Faults
-from vlax.data.readers.reading import load_json
 from vlax.data.recognise.recognise import recognise
 from vlax.data.sources import open_source
 from vlax.errors import VlaxError
@@ -83,7 +82,7 @@ def main(args: argparse.Namespace) -> int:
 def spec(text: str, args: argparse.Namespace, images: str, kind: str, split: str) -> dict:
     """What `open_source` takes for one SOURCE."""
     if text.lstrip().startswith("{"):
-        return load_json(f"SOURCE {text}", text, "give a path, or the JSON of a data source")
+        return state.load_json(f"SOURCE {text}", text, "give a path, or the JSON of a data source")
     found = recognise(text, images, base=args.data_root, kind=kind)
     print(f"{text}: {found.what}")
     return found.spec | ({"split": split} if split else {})

@@ -25,7 +25,6 @@ from vlax.commands.data.preparing import Done, Encoding, PictureShards
 from vlax.data.batches.quarantine import Quarantine, read_quarantine
 from vlax.data.readers import stored
 from vlax.data.readers.faults import Faults
-from vlax.data.readers.reading import load_json
 from vlax.data.sources import open_source
 from vlax.errors import VlaxError
 from vlax.images import Preprocess
@@ -66,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> None:
     if args.source.lstrip().startswith("{"):
-        spec = load_json(f"SOURCE {args.source}", args.source, "give a path, or the JSON of a data source")
+        spec = state.load_json(f"SOURCE {args.source}", args.source, "give a path, or the JSON of a data source")
     else:
         from vlax.data.recognise.recognise import recognise
 

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Sequence
 
 from etils import epath
 
-from vlax.data.readers.reading import load_json
 from vlax.errors import VlaxError
 from vlax.storage.paths import read_file
+from vlax.storage.state import load_json
 
 
 class Quarantine:

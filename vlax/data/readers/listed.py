@@ -13,8 +13,9 @@ from collections.abc import Callable
 from etils import epath
 
 from vlax.data.readers.faults import Faults
-from vlax.data.readers.reading import field, load_json
+from vlax.data.readers.reading import field
 from vlax.errors import VlaxError
+from vlax.storage.state import load_json
 
 
 def listed(path: epath.Path, content: bytes, shape: str, name: str, faults: Faults) -> list[tuple[int, str, dict]]:

@@ -1,7 +1,6 @@
 """What every file format needs: paths, bytes, JSON with errors that name the place, and pictures."""
 
 import io
-import json
 from typing import BinaryIO
 
 import numpy as np
@@ -11,6 +10,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from vlax.data.readers.faults import STRICT, Faults
 from vlax.errors import VlaxError
 from vlax.rows import RowFault
+from vlax.storage.state import load_json
 
 
 def open_picture(path: str, row_id: str) -> Image.Image:
@@ -42,14 +42,6 @@ def decode_picture(file: BinaryIO, name: str, row_id: str) -> Image.Image:
         what = "it is of no format that Pillow knows" if unknown else str(error).replace("\n", " ")
         reason = f"the picture does not decode ({what})"
         raise RowFault(f"row {row_id}: {name}: {reason}; replace the file or remove the row from the annotations") from None
-
-
-def load_json(where, content: bytes | str, way_out: str = "fetch or export it again"):
-    """The value of a JSON text; VlaxError names the place and the way out."""
-    try:
-        return json.loads(content)
-    except ValueError as error:
-        raise VlaxError(f"{where} is not JSON ({error}); {way_out}") from None
 
 
 def parse(path: epath.Path, content: bytes, *shapes: str) -> dict:

@@ -9,16 +9,14 @@ split_of("data-00000-of-00001.arrow")             ""
 import functools
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Iterable
-from pathlib import Path
 
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from etils import epath
 
 from vlax.errors import VlaxError
-from vlax.storage.paths import join, remote, sha256
+from vlax.storage import state
+from vlax.storage.paths import join, sha256
 
 ARRAY_RECORD = r"\.array_?record(-\d+-of-\d+)?$"
 RANDOM_ACCESS = "readahead_buffer_size:0,max_parallelism:0"
@@ -142,23 +140,16 @@ def records(path: str, step: int = 256) -> Iterable[bytes]:
 def write(path: epath.Path, contents: Iterable[bytes], options: str) -> dict:
     """An ArrayRecord file, there only when it is whole. {"file", "records", "bytes", "sha256"}.
 
-    It grows under a temporary name (beside its place, or in the temporary folder when its place is an object store, which
-    the writer does not know). The bytes depend on the records and the options alone.
+    The bytes depend on the records and the options alone.
     """
-    part = Path(tempfile.mkdtemp()) / path.name if remote(path) else Path(f"{path}.tmp")
-    writer, count = ArrayRecordWriter(str(part), options), 0
-    try:
-        for content in contents:
-            writer.write(content)
-            count += 1
-    finally:
-        writer.close()
-    if not part.exists():
-        raise VlaxError(f"{path} cannot be written; make its folder writable or choose another")
-    facts = {"file": path.name, "records": count, "bytes": part.stat().st_size, "sha256": sha256(epath.Path(part))}
-    if remote(path):
-        epath.Path(part).copy(path, overwrite=True)
-        shutil.rmtree(part.parent)
-    else:
-        os.replace(part, path)
-    return facts
+    with state.replacing(path) as part:
+        writer, count = ArrayRecordWriter(str(part), options), 0
+        try:
+            for content in contents:
+                writer.write(content)
+                count += 1
+        finally:
+            writer.close()
+        if not part.exists():
+            raise VlaxError(f"{path} cannot be written; make its folder writable or choose another")
+        return {"file": path.name, "records": count, "bytes": part.stat().st_size, "sha256": sha256(part)}
