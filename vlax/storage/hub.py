@@ -36,7 +36,8 @@ def local_directory(name: str | Path, *, flag: str, weights: bool = True) -> Pat
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    return state.read(file, "download it again")
+    values: dict[str, Any] = state.read(file, "download it again")
+    return values
 
 
 def read_config(directory: Path, supported: Iterable[str]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ A process that is killed may leave half a line at the end, the torn tail: reader
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 from etils import epath
 
@@ -17,12 +18,12 @@ from vlax.storage import paths, state
 _chunks: dict[str, int] = {}  # path: the next file's number; listing a bucket once a batch would take longer than decoding
 
 
-def lines(entries: Iterable[Mapping]) -> bytes:
+def lines(entries: Iterable[Mapping[str, Any]]) -> bytes:
     """One a line. ASCII: a text may hold any line separator of Unicode, or half a surrogate pair, which has no UTF-8."""
     return "".join(json.dumps(entry) + "\n" for entry in entries).encode()
 
 
-def append(path: epath.Path, entries: Iterable[Mapping]) -> None:
+def append(path: epath.Path, entries: Iterable[Mapping[str, Any]]) -> None:
     """Adds lines and closes the file, so that they are there whatever happens next."""
     if not paths.remote(path):
         with path.open("ab") as file:
@@ -34,14 +35,14 @@ def append(path: epath.Path, entries: Iterable[Mapping]) -> None:
     _chunks[str(path)] += 1
 
 
-def read(path: epath.Path) -> Iterator[tuple[str, dict | None]]:
+def read(path: epath.Path) -> Iterator[tuple[str, dict[str, Any] | None]]:
     """("FILE:LINE", object) of each line, the torn tail apart; None in place of what is no JSON object."""
     for part in _parts(path):
         for number, line in enumerate(part.read_bytes().split(b"\n")[:-1], 1):
             yield f"{part}:{number}", _entry(line)
 
 
-def prune(path: epath.Path, keep: Callable[[dict | None], bool]) -> None:
+def prune(path: epath.Path, keep: Callable[[dict[str, Any] | None], bool]) -> None:
     """Removes the torn tail, and the lines whose objects (None as in `read`) are not to be kept. For the one writer."""
     for part in _parts(path):
         *whole, tail = part.read_bytes().split(b"\n")
@@ -62,7 +63,7 @@ def _parts(path: epath.Path) -> list[epath.Path]:
     return [*([path] if path.exists() else ()), *sorted(numbered)]
 
 
-def _entry(line: bytes) -> dict | None:
+def _entry(line: bytes) -> dict[str, Any] | None:
     try:
         entry = json.loads(line)
     except ValueError:

@@ -43,7 +43,7 @@ def read_file(path: epath.Path) -> bytes:
     return content
 
 
-def sha256(path: epath.Path) -> str:
+def sha256(path: Path | epath.Path) -> str:
     with path.open("rb") as file:
         digest = hashlib.sha256()
         while block := file.read(1 << 22):
@@ -68,7 +68,7 @@ def local_file(path: epath.Path) -> str:
 
 
 @contextlib.contextmanager
-def local_folder(path) -> Iterator[str]:
+def local_folder(path: epath.PathLike) -> Iterator[str]:
     """The folder, or a copy of the files of a remote one, which is gone afterwards."""
     if not remote(path):
         yield str(path)

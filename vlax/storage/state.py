@@ -42,7 +42,7 @@ def write_json(path: AnyPath, values: Any, end: str = "", **layout: Any) -> None
     write(path, (json.dumps(values, **layout) + end).encode())
 
 
-def read(path: AnyPath, way_out: str, kind: type = dict) -> Any:
+def read(path: AnyPath, way_out: str, kind: type[Any] = dict) -> Any:
     """The JSON object (or list, by `kind`) in a file. VlaxError says which file, what is wrong with it and the way out."""
     try:
         content = path.read_bytes()
@@ -56,7 +56,7 @@ def read(path: AnyPath, way_out: str, kind: type = dict) -> Any:
     return values
 
 
-def load_json(where, content: bytes | str, way_out: str = "fetch or export it again") -> Any:
+def load_json(where: object, content: bytes | str, way_out: str = "fetch or export it again") -> Any:
     """The value of a JSON text; VlaxError names the place and the way out."""
     try:
         return json.loads(content)
