@@ -113,7 +113,7 @@ def test_a_scorer_ends_meteor_and_starts_another_after_a_failure(tmp_path, monke
         monkeypatch.setattr(java.Meteor, "__call__", lambda self, gts, res, deadline: (0.5, [0.5]))
         assert scorer({1: "a"}) == ({"METEOR": 0.5}, {"METEOR": {1: 0.5}})
     assert len(started) == 3
-    assert all(meteor.closed and meteor._scorer.meteor_p.poll() is not None for meteor in started)
+    assert all(meteor.closed and meteor.process.poll() is not None for meteor in started)
 
 
 def spice_folder(tmp_path, monkeypatch, *jars):

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 
 from vlax.errors import VlaxError
 from vlax.scores import pooled
-from vlax.scores.java import Meteor, check_spice, java_on_path, spice, spice_available, tokenize
+from vlax.scores.java import Meteor, Tokens, check_spice, java_on_path, spice, spice_available, tokenize
 from vlax.scores.statistics import Id, Pooled, check_same_ids
 
 __all__ = [
@@ -84,7 +84,7 @@ class CaptionScorer:
     def __enter__(self) -> "CaptionScorer":
         return self
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, *exception: object) -> None:
         if self._meteor is not None:
             self._meteor.close()
 
@@ -103,38 +103,37 @@ class CaptionScorer:
         """
         _check_hypotheses(hypotheses, self._references)
         deadline = time.monotonic() + self._timeout_s
-        with java_on_path():
-            if "METEOR" in self._metrics and (self._meteor is None or self._meteor.closed):
-                self._meteor = Meteor()  # before the tokenizer: it loads in the meantime
-            if not self._tokens:
-                tokens = tokenize(self._references, deadline - time.monotonic())
-                _check_tokens(tokens)
-                self._tokens = tokens
-            gts = self._tokens
-            res = tokenize({i: [hypotheses[i]] for i in gts}, deadline - time.monotonic())
-            scores, by_image = {}, {}
-            for metric in self._metrics:
-                for name, value, values in self._compute(metric, gts, res, deadline):
-                    scores[name] = float(value)
-                    by_image[name] = {i: float(v) for i, v in zip(gts, values, strict=True)}
+        if "METEOR" in self._metrics and (self._meteor is None or self._meteor.closed):
+            self._meteor = Meteor()  # before the tokenizer: it loads in the meantime
+        if not self._tokens:
+            tokens = tokenize(self._references, deadline - time.monotonic())
+            _check_tokens(tokens)
+            self._tokens = tokens
+        gts = self._tokens
+        res = tokenize({i: [hypotheses[i]] for i in gts}, deadline - time.monotonic())
+        scores, by_image = {}, {}
+        for metric in self._metrics:
+            for name, value, values in self._compute(metric, gts, res, deadline):
+                scores[name] = float(value)
+                by_image[name] = {i: float(v) for i, v in zip(gts, values, strict=True)}
         self._last = res
         return scores, by_image
 
     def pooled(self) -> dict[str, Pooled]:
         """Of the last call, the scores that pool counts over the images (BLEU, METEOR), as what a bootstrap can resample."""
         found = pooled.bleu(self._tokens, self._last) if "Bleu" in self._metrics else {}
-        if "METEOR" in self._metrics:
+        if self._meteor is not None:
             found["METEOR"] = pooled.meteor(dict(zip(self._tokens, self._meteor.statistics, strict=True)))
         return found
 
-    def _compute(self, metric: str, gts: dict, res: dict, deadline: float) -> list[tuple[str, float, Sequence[float]]]:
+    def _compute(self, metric: str, gts: Tokens, res: Tokens, deadline: float) -> list[tuple[str, float, Sequence[float]]]:
         """[(name, score of the corpus, scores by image)]; pycocoevalcap is imported here since importing it is slow."""
         if metric == "Bleu":
             from pycocoevalcap.bleu.bleu import Bleu
 
             corpus, by_image = Bleu(4).compute_score(gts, res, verbose=0)  # verbose prints to stdout
             return [(f"Bleu_{n + 1}", corpus[n], by_image[n]) for n in range(4)]
-        if metric == "METEOR":
+        if self._meteor is not None and metric == "METEOR":
             return [(metric, *self._meteor(gts, res, deadline))]
         if metric == "SPICE":
             return [(metric, *spice(gts, res, deadline))]
@@ -177,7 +176,7 @@ def _check_metrics(metrics: Sequence[str]) -> None:
         raise VlaxError(f"Unknown caption metrics {metrics!r}; give a list of some of {', '.join(known)}.")
 
 
-def _check_references(references: Mapping) -> None:
+def _check_references(references: Mapping[Id, Sequence[str]]) -> None:
     if not references:
         raise VlaxError("No references: there is no image to score.")
     for i, captions in references.items():
@@ -199,7 +198,7 @@ def _check_tokens(tokens: Mapping[Id, Sequence[str]]) -> None:
         )
 
 
-def _check_hypotheses(hypotheses: Mapping, references: Mapping) -> None:
+def _check_hypotheses(hypotheses: Mapping[Id, str], references: Mapping[Id, Sequence[str]]) -> None:
     for i, caption in hypotheses.items():
         if not isinstance(caption, str):
             raise VlaxError(f"hypotheses[{i!r}] must be one caption (str), got {type(caption).__name__}. {_ORDER}")

