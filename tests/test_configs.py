@@ -74,7 +74,7 @@ def test_shapes_at_full_size(name):
     config = importlib.import_module(f"configs.{name}").get_config("0.9b")
     config.stage.init = {"vision": "fresh", "projector": "fresh", "decoder": "fresh"}  # the shapes that the backbones have
     plan = stages.chain(config, "/nowhere")[-1]
-    model = origins.model_config(plan, 151_665)
+    model = origins.model_config(plan, origins.find(plan), 151_665)
     abstract = shapes(model)
     assert groups.count(abstract) == pytest.approx(908.9e6, rel=1e-3)
     assert model.tokens_per_image == 256

@@ -17,7 +17,7 @@ from vlax.commands import front
 from vlax.data.readers.kinds import KINDS
 from vlax.data.sources import open_source
 from vlax.params import sharding
-from vlax.training import inputs, session, stages
+from vlax.training import inputs, session, stages, start
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 PIXELS = 16  # of the tiny config's vision tower
@@ -53,7 +53,7 @@ def trainer(tmp_path_factory):
         config.run.bpe_text, config.stage.mixture = ConfigDict(words), ConfigDict(words)
     (plan,) = stages.chain(config, folder / "run")
     built = session.build(plan)
-    state, frozen = session.initial_state(built)
+    state, frozen = start.initial_state(built)
     return Trainer(built, jax.device_get(state), frozen)
 
 

@@ -20,7 +20,7 @@ from conftest import tiny
 from vlax.evaluation import sampling
 from vlax.model import exports
 from vlax.params import groups, sharding
-from vlax.training import chain, loop, session, stages
+from vlax.training import chain, loop, session, stages, start
 from vlax.training.checkpoints import Checkpoints
 from vlax.errors import VlaxError
 
@@ -32,7 +32,7 @@ def build(workdir, **fields):
 
 def run(s, steps):
     with jax.set_mesh(s.mesh):
-        state, frozen = session.initial_state(s)
+        state, frozen = start.initial_state(s)
         metrics = []
         for micro in range(steps):
             state, values = s.train_step(state, frozen, sharding.put_batch(s.batches[micro], s.mesh))
@@ -91,7 +91,7 @@ rows = s.batches[0]["row"].ravel().tolist()
 loop.train(s)
 export = exports.load_params(s.plan.export)
 with jax.set_mesh(s.mesh):
-    state, _ = session.initial_state(s)
+    state, _ = start.initial_state(s)
     checkpoints = Checkpoints(s.plan.directory / "checkpoints")
     latest = checkpoints.latest()
     restored = checkpoints.restore(latest, state)["params"]

@@ -11,7 +11,7 @@ from PIL import Image
 import vlax
 from vlax.errors import VlaxError
 from vlax.model import exports
-from vlax.training import origins, session, stages
+from vlax.training import origins, session, stages, start
 
 
 @pytest.fixture(scope="module")
@@ -23,9 +23,12 @@ def backbones(trained):
 def test_stage_1_imports_what_stage_0_wrote(trained, backbones):
     config, workdir = trained
     plan = next(plan for plan in stages.chain(config, workdir) if plan.name == "stage1")
-    assert origins.find(plan, "vision") == origins.Origin("hf", str(backbones[0]))
-    assert origins.find(plan, "decoder") == origins.Origin("hf", str(backbones[1]))
-    assert origins.find(plan, "projector") == origins.Origin("fresh")
+    parents = [str(directory.parent.parent / "export") for directory in backbones]
+    assert origins.find(plan) == {
+        "vision": origins.Origin("hf", str(backbones[0]), parents[0]),
+        "projector": origins.Origin("fresh"),
+        "decoder": origins.Origin("hf", str(backbones[1]), parents[1]),
+    }
     kinds = [json.loads((directory / "config.json").read_text())["model_type"] for directory in backbones]
     assert kinds == ["siglip_vision_model", "qwen2"]
     child = exports.load_params(workdir / "stage1/export")
@@ -42,7 +45,7 @@ def test_a_pretrained_pair_starts_a_stage(backbones, tmp_path):
     assert (built.config.vision.image_size, built.config.preprocess.size, built.config.tokens_per_image) == (24, 24, 9)
     assert len(built.encoder.tokenizer) == 400 and built.config.decoder.vocab_size == 416
     with jax.set_mesh(built.mesh):
-        _, frozen = session.initial_state(built)
+        _, frozen = start.initial_state(built)
     _, params, _ = origins.loader.load_decoder(decoder)
     np.testing.assert_array_equal(frozen["decoder/embedding"], params["decoder/embedding"])
 
@@ -56,7 +59,7 @@ def test_a_pretrained_part_needs_a_directory(tmp_path):
 def test_an_unfinished_parent_is_named(tmp_path):
     built = session.build(stages.chain(tiny("stage2"), tmp_path)[-1])  # shapes are known before the parent exists
     with pytest.raises(VlaxError, match=r"stage1.export is not a finished vlax export"), jax.set_mesh(built.mesh):
-        session.initial_state(built)
+        start.initial_state(built)
 
 
 def test_from_pretrained_pair(backbones):

@@ -12,22 +12,24 @@ from tqdm import tqdm
 
 from vlax.data.batches.pipeline import iterate
 from vlax.errors import VlaxError
-from vlax.params import distributed, sharding
+from vlax.params import distributed, groups
 from vlax.storage import state as files
-from vlax.training import console, handover, metrics, session
+from vlax.training import console, handover, metrics, start
 from vlax.training.checkpoints import Checkpoints
+from vlax.training.session import Session
 from vlax.training.stop import Interrupted, Stop
 
 FIRST_LOSSES = 10  # micro-steps whose losses are recorded for --replay
 IN_FLIGHT = 2  # steps dispatched ahead of the one whose metrics are looked at
+Sample = Callable[[dict, groups.Params], dict[str, float]]  # (state, frozen) -> scores
 
 
 class Loop:
     """State of a running stage; `train` below is its story."""
 
-    def __init__(self, s: session.Session):
-        self.s, self.stage, self.run = s, s.plan.stage, s.plan.run
-        self.checkpoints = Checkpoints(s.plan.directory / "checkpoints")
+    def __init__(self, session: Session):
+        self.session, self.plan, self.stage, self.run = session, session.plan, session.plan.stage, session.plan.run
+        self.checkpoints = Checkpoints(self.plan.directory / "checkpoints")
         self.window = metrics.Window()
         self.pending: collections.deque = collections.deque()
         self.first_losses: list[float] = []
@@ -35,25 +37,25 @@ class Loop:
 
     def restore(self) -> tuple[int, dict, dict]:
         """(micro-step to begin with, state, frozen)"""
-        state, frozen = session.initial_state(self.s)
+        state, frozen = start.initial_state(self.session)
         latest = self.checkpoints.latest()
         if latest is None:
             return 0, state, frozen
         data = self.checkpoints.data(latest)
-        plan_hash = self.s.batches.plan.hash
+        plan_hash = self.session.batches.plan.hash
         if data["plan"] != plan_hash:
             raise VlaxError(
-                f"{self.s.plan.directory}: the training data changed since the checkpoint at step {latest} (row plan "
+                f"{self.plan.directory}: the training data changed since the checkpoint at step {latest} (row plan "
                 f"{data['plan']}, now {plan_hash}). Restore the files, or start in another --workdir"
             )
         self.first_losses = data["first_losses"]
         return data["step"], self.checkpoints.restore(latest, state), frozen
 
     def save(self, micro: int, state: Mapping, validation: Mapping[str, float] | None = None) -> None:
-        data = {"step": micro, "plan": self.s.batches.plan.hash, "first_losses": self.first_losses}
+        data = {"step": micro, "plan": self.session.batches.plan.hash, "first_losses": self.first_losses}
         self.checkpoints.save(micro, state, data, validation)
         if distributed.is_main():
-            files.write_json(self.s.plan.directory / "first_losses.json", self.first_losses)
+            files.write_json(self.plan.directory / "first_losses.json", self.first_losses)
 
     def settle(self, keep: int) -> None:
         """Looks at the metrics of all but the last `keep` dispatched steps, and stops the run where one went wrong."""
@@ -72,7 +74,7 @@ class Loop:
             self.window.add(values, images)
 
     def names(self, rows: np.ndarray) -> str:
-        mixture = self.s.batches.collate.mixture
+        mixture = self.session.batches.collate.mixture
         shown = [mixture.name(int(row)) for row in rows.ravel()[:8]]
         return ", ".join(shown) + (f" and {rows.size - 8} more" if rows.size > 8 else "")
 
@@ -83,39 +85,39 @@ class Loop:
         latest = self.checkpoints.latest()
         kept = f"the checkpoint at step {latest} is intact" if latest is not None else "there is no checkpoint yet"
         raise VlaxError(
-            f"stage {self.s.plan.name} stopped at step {micro}: loss {loss:g}, gradient norms: {norms}; "
+            f"stage {self.plan.name} stopped at step {micro}: loss {loss:g}, gradient norms: {norms}; "
             f"rows: {self.names(rows)}. {kept}. Lower --config.stage.learning_rate, or look at those rows"
         )
 
-    def validate(self, state, frozen) -> dict[str, float]:
+    def validate(self, state: dict, frozen: groups.Params) -> dict[str, float]:
         """{"loss": mean over the held-out sources, "loss/NAME": ...} per answer token."""
         out = {}
-        for name, batches in self.s.validation.items():
-            sums = collections.Counter()
+        for name, batches in self.session.validation.items():
+            sums: collections.Counter[str] = collections.Counter()
             for batch in iterate(batches, threads=self.run.threads, prefetch=self.run.prefetch):
-                device = self.s.eval_step(state["params"], frozen, sharding.put_batch(batch, self.s.mesh))
+                device = self.session.eval_step(state["params"], frozen, self.session.place(batch, validation=True))
                 sums.update({key: float(value) for key, value in jax.device_get(device).items()})
             out[f"loss/{name}"] = sums["loss_sum"] / max(sums["tokens"], 1)
         return {"loss": float(np.mean(list(out.values()))), **out} if out else {}
 
 
-def train(s: session.Session, *, sample: Callable | None = None) -> None:
+def train(session: Session, *, sample: Sample | None = None) -> None:
     """Runs a stage from where it stands to its export. `sample(state, frozen) -> dict` is the small generative evaluation.
 
     Raises Interrupted after SIGTERM or Ctrl-C, VlaxError when the loss is not finite.
     """
-    loop, plan = Loop(s), s.plan
+    loop, plan = Loop(session), session.plan
     main = distributed.is_main()
-    with jax.set_mesh(s.mesh), Stop() as stop, contextlib.ExitStack() as stack:
+    with jax.set_mesh(session.mesh), Stop() as stop, contextlib.ExitStack() as stack:
         begin, state, frozen = loop.restore()
         if main:
-            console.print_header(s, begin)
-        writer = metrics.Writer(plan.directory, begin // s.per_update, tensorboard=plan.run.tensorboard, enabled=main)
-        loop.bar = console.progress_bar(s, begin, main)
+            console.print_header(session, begin)
+        writer = metrics.Writer(plan.directory, begin // session.per_update, tensorboard=plan.run.tensorboard, enabled=main)
+        loop.bar = console.progress_bar(session, begin, main)
         stack.callback(loop.bar.close)  # an error's text starts on a line of its own
-        data = iterate(s.batches, begin, plan.run.threads, plan.run.prefetch)
+        data = iterate(session.batches, begin, plan.run.threads, plan.run.prefetch)
         loop.window.reset()
-        for micro in range(begin, s.micro_steps):
+        for micro in range(begin, session.micro_steps):
             asked = time.monotonic()
             try:
                 batch = next(data)
@@ -126,15 +128,12 @@ def train(s: session.Session, *, sample: Callable | None = None) -> None:
                     loop.checkpoints.close()
                 raise
             loop.window.waited += time.monotonic() - asked
-            placed = sharding.put_batch(
-                batch, s.mesh, leading=int(plan.stage.accumulation == "scan" and plan.stage.accumulate > 1)
-            )
-            state, values = s.train_step(state, frozen, placed)
+            state, values = session.train_step(state, frozen, session.place(batch))
             loop.pending.append((micro, values, batch["row"], int(batch["has_image"].sum()) * distributed.hosts()))
             loop.settle(IN_FLIGHT)
             done = micro + 1
-            if done % s.per_update == 0:
-                state = _after_update(loop, done, state, frozen, writer, sample)
+            if done % session.per_update == 0:
+                _after_update(loop, done, state, frozen, writer, sample)
             if distributed.any_host(bool(stop.requested)):  # all leave the loop at the same step
                 loop.settle(0)
                 loop.save(done, state)
@@ -143,76 +142,74 @@ def train(s: session.Session, *, sample: Callable | None = None) -> None:
                 raise Interrupted(130 if stop.requested == "SIGINT" else 143)
         loop.settle(0)
         loop.bar.close()
-        _finish(loop, state, frozen, writer)
+        _finish(loop, state)
     writer.close()
 
 
-def _after_update(loop: Loop, done: int, state, frozen, writer: metrics.Writer, sample):
-    """Log and validate where the cadence says so. Returns the state."""
-    s, stage = loop.s, loop.stage
-    update = done // s.per_update
-    last = done == s.micro_steps
+def _after_update(
+    loop: Loop, done: int, state: dict, frozen: groups.Params, writer: metrics.Writer, sample: Sample | None
+) -> None:
+    """Log and validate where the cadence says so."""
+    session, stage = loop.session, loop.stage
+    update = done // session.per_update
+    last = done == session.micro_steps
     loop.bar.update(1)
     if update % loop.run.log_every == 0 or last:
         loop.settle(0)
-        summary = {**loop.window.summary(), **loop.s.batches.collate.left_out.summary()}
+        summary = {**loop.window.summary(), **session.batches.collate.left_out.summary()}
         writer.write(update, "train", summary)
-        console.show_progress(loop.bar, update, s.updates, summary)
+        console.show_progress(loop.bar, update, session.updates, summary)
         loop.window.reset()
     if last or (stage.eval_every and update % stage.eval_every == 0):
         loop.settle(0)
         values = loop.validate(state, frozen)
         if values and not math.isfinite(values["loss"]):
             raise VlaxError(
-                f"stage {s.plan.name}: validation loss is {values['loss']} after update {update}; nothing was saved over"
+                f"stage {session.plan.name}: validation loss is {values['loss']} after update {update}; nothing was saved over"
             )
         scores = sample(state, frozen) if sample else {}
         writer.write(update, "validation", {**values, **scores})
         if values:
-            tqdm.write(console.validation_line(s.plan.name, update, values, scores))
+            tqdm.write(console.validation_line(session.plan.name, update, values, scores))
         loop.save(done, state, {"loss": values["loss"]} if values else None)
         loop.window.reset()  # the rates are those of training alone
-        loop.window.waited = 0.0
-    return state
 
 
-def _finish(loop: Loop, state, frozen, writer: metrics.Writer) -> None:
+def _finish(loop: Loop, state: dict) -> None:
     """Exports the selected state (and the other one beside it), and says where everything is."""
-    s = loop.s
+    session = loop.session
     loop.checkpoints.wait()
     best = loop.checkpoints.best()
-    if best and best[0] != s.micro_steps:
+    if best and best[0] != session.micro_steps:
         restored = loop.checkpoints.restore(best[0], state)["params"]
         last = state["params"]
         chosen, other, name = (restored, last, "last") if loop.stage.select == "best" else (last, restored, "best")
-        handover.export(s, other, s.plan.directory / f"export-{name}", best if name == "best" else None)
-        handover.export(s, chosen, s.plan.export, best if loop.stage.select == "best" else None)
+        handover.export(session, other, session.plan.directory / f"export-{name}", best if name == "best" else None)
+        handover.export(session, chosen, session.plan.export, best if loop.stage.select == "best" else None)
     else:
-        handover.export(s, state["params"], s.plan.export, best)
+        handover.export(session, state["params"], session.plan.export, best)
     loop.checkpoints.close()
     if distributed.is_main():
-        console.print_footer(s)
+        console.print_footer(session)
 
 
-def replay(s: session.Session) -> str:
+def replay(session: Session) -> str:
     """Runs the first steps of a finished or started stage again and compares their losses with the record.
 
     Returns a sentence; raises VlaxError when a loss differs.
     """
-    path = s.plan.directory / "first_losses.json"
+    path = session.plan.directory / "first_losses.json"
     if not path.exists():
-        raise VlaxError(f"{s.plan.directory} has no record to replay: train the stage first")
+        raise VlaxError(f"{session.plan.directory} has no record to replay: train the stage first")
     record = files.read(path, "train the stage again in another --workdir", list)
-    with jax.set_mesh(s.mesh):
-        state, frozen = session.initial_state(s)
-        leading = int(s.plan.stage.accumulation == "scan" and s.plan.stage.accumulate > 1)
+    with jax.set_mesh(session.mesh):
+        state, frozen = start.initial_state(session)
         for micro, expected in enumerate(record):
-            placed = sharding.put_batch(s.batches[micro], s.mesh, leading=leading)
-            state, values = s.train_step(state, frozen, placed)
+            state, values = session.train_step(state, frozen, session.place(session.batches[micro]))
             got = float(values["loss_sum"])
             if got != expected:
                 raise VlaxError(
-                    f"replay of {s.plan.name} differs at step {micro}: loss sum {got!r}, recorded {expected!r} (relative "
+                    f"replay of {session.plan.name} differs at step {micro}: loss sum {got!r}, recorded {expected!r} (relative "
                     f"{abs(got - expected) / abs(expected):.1e}). Other hardware or versions than those in manifest.json?"
                 )
-    return f"{s.plan.name}: the first {len(record)} losses are bit-equal to the record"
+    return f"{session.plan.name}: the first {len(record)} losses are bit-equal to the record"

@@ -39,14 +39,23 @@ from vlax.training.stages import StagePlan
 @dataclasses.dataclass(frozen=True)
 class Origin:
     """kind: "fresh", "export" (a vlax export), "hf" (Hugging Face layout) or "pending" (a parent stage that is not finished:
-    its shapes are run.model's, its parameters do not exist yet); where: the directory or hub id."""
+    its shapes are run.model's, its parameters do not exist yet); where: the directory or hub id; export: the vlax export whose
+    manifest says with which tokenizer and prompts the part was trained, "" where there is none."""
 
     kind: str
     where: str = ""
+    export: str = ""
 
 
-def find(plan: StagePlan, part: str) -> Origin:
-    """The Origin of a part of a stage's model; VlaxError when it is pretrained and no directory was given."""
+Origins = dict[str, Origin]  # by part: what a Session is built from, and carries
+
+
+def find(plan: StagePlan) -> Origins:
+    """The Origin of every part of a stage's model; VlaxError when one is pretrained and no directory was given."""
+    return {part: _find(plan, part) for part in plan.stage.init}
+
+
+def _find(plan: StagePlan, part: str) -> Origin:
     name = plan.stage.init[part]
     if name == "fresh":
         return Origin("fresh")
@@ -54,15 +63,15 @@ def find(plan: StagePlan, part: str) -> Origin:
         where = plan.run.get(part, "")
         if not where:
             raise VlaxError(f"stage {plan.name} wants a pretrained {part}: pass --config.run.{part}=DIR")
-        return Origin("export" if (epath.Path(where) / "manifest.json").exists() else "hf", where)
-    written = plan.parents[part] / "hf" / part
+        own = (epath.Path(where) / "manifest.json").exists()
+        return Origin("export", where, where) if own else Origin("hf", where)
+    written, export = plan.parents[part] / "hf" / part, plan.parents[part] / "export"
     if (written / "config.json").exists():
-        return Origin("hf", str(written))
-    export = plan.parents[part] / "export"
-    return Origin("export" if (export / "manifest.json").exists() else "pending", str(export))
+        return Origin("hf", str(written), str(export))
+    return Origin("export" if (export / "manifest.json").exists() else "pending", str(export), str(export))
 
 
-def model_config(plan: StagePlan, vocab: int) -> VLMConfig:
+def model_config(plan: StagePlan, origins: Origins, vocab: int) -> VLMConfig:
     """The shapes of a stage's model, each part's by its origin; parts that stage.init does not name are absent.
 
     vocab: tokens of the tokenizer, which the decoder's embedding must hold.
@@ -70,7 +79,7 @@ def model_config(plan: StagePlan, vocab: int) -> VLMConfig:
     stage = plan.stage
     mask = stage.mask or plan.run.mask
     try:
-        decoder = _decoder(plan, vocab)
+        decoder = _decoder(plan, origins["decoder"], vocab)
         if stage.lora.rank:
             decoder = dataclasses.replace(decoder, lora=LoRAConfig(**stage.lora))
         if vocab > decoder.vocab_size:
@@ -79,16 +88,16 @@ def model_config(plan: StagePlan, vocab: int) -> VLMConfig:
             )
         if "vision" not in stage.init:
             return VLMConfig(decoder, mask=mask)
-        vision, preprocess = _vision(plan)
-        projector = _projector(plan, vision, decoder)
+        vision, preprocess = _vision(plan, origins["vision"])
+        projector = _projector(plan, origins["projector"], vision, decoder)
         return VLMConfig(decoder, vision, projector, mask, preprocess)
     except (TypeError, ValueError) as error:
         text = str(error).split("__init__() ")[-1]
         raise VlaxError(f"run.model: {text}; the fields are those of vlax/models") from None
 
 
-def _decoder(plan: StagePlan, vocab: int) -> DecoderConfig:
-    origin, run = find(plan, "decoder"), plan.run
+def _decoder(plan: StagePlan, origin: Origin, vocab: int) -> DecoderConfig:
+    run = plan.run
     if origin.kind == "export":
         return exports.read_config(origin.where).decoder
     if origin.kind == "hf":
@@ -98,8 +107,8 @@ def _decoder(plan: StagePlan, vocab: int) -> DecoderConfig:
     return DecoderConfig(**shapes)
 
 
-def _vision(plan: StagePlan) -> tuple[VisionConfig, Preprocess | None]:
-    origin, size = find(plan, "vision"), plan.run.image_size or None
+def _vision(plan: StagePlan, origin: Origin) -> tuple[VisionConfig, Preprocess | None]:
+    size = plan.run.image_size or None
     if origin.kind == "export":
         config = exports.read_config(origin.where)
         return config.vision, config.preprocess
@@ -108,8 +117,7 @@ def _vision(plan: StagePlan) -> tuple[VisionConfig, Preprocess | None]:
     return VisionConfig(**plan.run.model.vision), None
 
 
-def _projector(plan: StagePlan, vision: VisionConfig, decoder: DecoderConfig) -> ProjectorConfig:
-    origin = find(plan, "projector")
+def _projector(plan: StagePlan, origin: Origin, vision: VisionConfig, decoder: DecoderConfig) -> ProjectorConfig:
     if origin.kind == "export":
         return exports.read_config(origin.where).projector
     return ProjectorConfig(vision_width=vision.width, width=decoder.width, **plan.run.model.projector)
@@ -136,7 +144,7 @@ def load_part(origin: Origin, part: str, config: VLMConfig, shardings=None, *, s
     return params
 
 
-def load_tokenizer(plan: StagePlan):
+def load_tokenizer(plan: StagePlan, decoder: Origin):
     """The chain's tokenizer: a finished parent's, run.tokenizer, the pretrained decoder's, or a BPE trained on run.bpe_text.
 
     Every stage of a chain sees the same one: the BPE is a pure function of the config.
@@ -145,13 +153,12 @@ def load_tokenizer(plan: StagePlan):
     for parent in plan.parents.values():
         if (parent / "export" / "manifest.json").exists():
             return exports.read_tokenizer(parent / "export")
-    origin = find(plan, "decoder")
-    if origin.kind == "export":
-        return exports.read_tokenizer(origin.where)
-    if run.tokenizer or origin.kind == "hf":
-        rows = _decoder(plan, 0).vocab_size if origin.kind == "hf" else run.model.decoder.vocab_size or 1 << 30
+    if decoder.kind == "export":
+        return exports.read_tokenizer(decoder.where)
+    if run.tokenizer or decoder.kind == "hf":
+        rows = _decoder(plan, decoder, 0).vocab_size if decoder.kind == "hf" else run.model.decoder.vocab_size or 1 << 30
         flag = "--config.run.tokenizer=DIR" if run.tokenizer else tokenizer.FLAG
-        return tokenizer.load_tokenizer(run.tokenizer or origin.where, rows, flag)
+        return tokenizer.load_tokenizer(run.tokenizer or decoder.where, rows, flag)
     return _embedded_tokenizer(run.bpe_text.to_json(sort_keys=True), run.data_root, run.templates, run.bpe_vocab)
 
 

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from vlax.data.batches import arrange
@@ -17,7 +17,8 @@ from vlax.models.vlm import VLMConfig
 from vlax.params import groups, sharding
 from vlax.text.prompts import Encoder
 from vlax.text.tokenizer import size as tokenizer_size
-from vlax.training import handover, inputs, optimizer, origins, steps
+from vlax.training import inputs, optimizer, origins, steps
+from vlax.training.origins import Origins
 from vlax.training.stages import StagePlan, closest
 
 
@@ -26,6 +27,7 @@ class Session:
     """One stage, ready to run."""
 
     plan: StagePlan
+    origins: Origins
     config: VLMConfig
     mesh: jax.sharding.Mesh
     encoder: Encoder
@@ -48,6 +50,11 @@ class Session:
     def per_update(self) -> int:
         """Calls of train_step an update."""
         return 1 if self.plan.stage.accumulation == "scan" else self.plan.stage.accumulate
+
+    def place(self, batch: dict[str, np.ndarray], validation: bool = False) -> dict[str, jax.Array]:
+        """A batch on the mesh; with accumulation="scan" a training batch has the micro-batches in front."""
+        scan = self.plan.stage.accumulation == "scan" and self.plan.stage.accumulate > 1 and not validation
+        return sharding.put_batch(batch, self.mesh, leading=int(scan))
 
 
 def check_stage(stage, trainable_groups) -> None:
@@ -85,8 +92,9 @@ def build(plan: StagePlan) -> Session:
     mesh = sharding.make_mesh((run.mesh.data, run.mesh.fsdp, run.mesh.tp))
     scan = stage.accumulation == "scan"
     sharding.check_batch(stage.batch_size // stage.accumulate, mesh)
-    encoder = Encoder(origins.load_tokenizer(plan), run.templates)
-    config = origins.model_config(plan, tokenizer_size(encoder.tokenizer))
+    found = origins.find(plan)
+    encoder = Encoder(origins.load_tokenizer(plan, found["decoder"]), run.templates)
+    config = origins.model_config(plan, found, tokenizer_size(encoder.tokenizer))
     try:
         graphdef, abstract = abstract_model(config, DTYPES[run.dtype])
     except (ValueError, KeyError) as error:
@@ -102,7 +110,7 @@ def build(plan: StagePlan) -> Session:
     evaluate = functools.partial(steps.eval_step, graphdef=graphdef, config=step_config)
     # Pinned output shardings: without them the second call meets other shardings than the first and compiles again.
     train = jax.jit(train, donate_argnums=0, out_shardings=(state_shardings, sharding.replicated(mesh)))
-    return Session(plan, config, mesh, encoder, batches, validation, updates, graphdef, abstract, assigned, tx, train,
+    return Session(plan, found, config, mesh, encoder, batches, validation, updates, graphdef, abstract, assigned, tx, train,
                    jax.jit(evaluate))  # fmt: skip
 
 
@@ -117,18 +125,3 @@ def train_state_shardings(abstract, assigned, tx, mesh) -> dict:
         "opt_state": sharding.state_shardings(tx, opt_state, with_tokens, mesh),
         "step": sharding.replicated(mesh),
     }
-
-
-def initial_state(session: Session) -> tuple[dict, groups.Params]:
-    """(train state, frozen parameters) at the stage's first step: what learns in float32, the rest in the compute dtype."""
-    plan, mesh = session.plan, session.mesh
-    shardings = sharding.parameter_shardings(session.abstract, mesh)
-    params = handover.initial_params(plan, session.config, session.abstract, shardings, session.encoder)
-    trainable, frozen = groups.split(params, session.assigned)
-    dtype = DTYPES[plan.run.dtype]
-    trainable = {path: value.astype(jnp.float32) for path, value in trainable.items()}
-    frozen = {path: value.astype(dtype) for path, value in frozen.items()}
-    out = train_state_shardings(session.abstract, session.assigned, session.tx, mesh)
-    opt_state = jax.jit(functools.partial(optimizer.init, session.tx), out_shardings=out["opt_state"])(trainable)
-    step = jax.device_put(jnp.zeros((), jnp.int32), out["step"])
-    return {"params": trainable, "opt_state": opt_state, "step": step}, frozen

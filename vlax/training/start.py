@@ -1,0 +1,70 @@
+"""What a stage begins with: the parameters that its parents, pretrained weights or the seed give it."""
+
+import functools
+import hashlib
+import json
+
+import jax
+import jax.numpy as jnp
+from transformers import PreTrainedTokenizerBase
+
+from vlax.errors import VlaxError
+from vlax.model import exports
+from vlax.models.build import DTYPES, fresh_part
+from vlax.params import groups, sharding
+from vlax.text.prompts import template_hash
+from vlax.training import optimizer, origins
+from vlax.training.session import Session, train_state_shardings
+
+
+def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Short digest of the vocabulary and its special tokens."""
+    content = [sorted(tokenizer.get_vocab().items()), tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id]
+    content.append(tokenizer.chat_template or "")
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+
+def initial_state(session: Session) -> tuple[dict, groups.Params]:
+    """(train state, frozen parameters) at the stage's first step: what learns in float32, the rest in the compute dtype."""
+    trainable, frozen = groups.split(initial_params(session), session.assigned)
+    dtype = DTYPES[session.plan.run.dtype]
+    trainable = {path: value.astype(jnp.float32) for path, value in trainable.items()}
+    frozen = {path: value.astype(dtype) for path, value in frozen.items()}
+    out = train_state_shardings(session.abstract, session.assigned, session.tx, session.mesh)
+    opt_state = jax.jit(functools.partial(optimizer.init, session.tx), out_shardings=out["opt_state"])(trainable)
+    step = jax.device_put(jnp.zeros((), jnp.int32), out["step"])
+    return {"params": trainable, "opt_state": opt_state, "step": step}, frozen
+
+
+def initial_params(session: Session) -> groups.Params:
+    """All parameters of a stage at its start, in the dtype they are stored in, placed by the session's mesh."""
+    params: groups.Params = {}
+    shardings = sharding.parameter_shardings(session.abstract, session.mesh)
+    for part, origin in session.origins.items():
+        want = {path: value for path, value in session.abstract.items() if path.split("/")[0] == part}
+        # An export has no adapters, since it is merged: those of the decoder start fresh.
+        new = [path for path in want if origin.kind == "fresh" or "/lora_" in path]
+        placed: groups.Params = {}
+        if origin.kind != "fresh":
+            _check_parent(session, origin)
+            placed = origins.load_part(origin, part, session.config, shardings, say=True)
+        if new:
+            fresh = fresh_part(part, session.config, session.plan.run.seed)
+            placed |= {path: jax.device_put(fresh[path], shardings[path]) for path in new}
+        groups.check_same_structure(placed, want, f"{part} of {origin.where}")
+        params.update(placed)
+    return params
+
+
+def _check_parent(session: Session, origin: origins.Origin) -> None:
+    """VlaxError when an origin was trained with another tokenizer or other prompts."""
+    if not origin.export:
+        return
+    manifest, encoder = exports.read_manifest(origin.export), session.encoder
+    here = {"tokenizer": tokenizer_hash(encoder.tokenizer), "templates": template_hash(encoder.templates)}
+    for name, value in here.items():
+        if manifest[name] != value:
+            raise VlaxError(
+                f"stage {session.plan.name}: its parent {origin.export} was trained with other {name} ({manifest[name]}, here "
+                f"{value})"
+            )
