@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from vlax.commands.data import prepare
-from vlax.commands.data.preparing import Encoding
+from vlax.commands.data.picture_shards import Encoding
 from vlax.data.batches.lengths import Lengths
 from vlax.data.batches.mixture import Mixture
 from vlax.data.batches.packing import PackedPlan

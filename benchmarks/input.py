@@ -25,7 +25,7 @@ import numpy as np
 from PIL import Image, features
 
 from vlax.commands.data import prepare
-from vlax.commands.data.preparing import Encoding
+from vlax.commands.data.picture_shards import Encoding
 from vlax.data.batches.mixture import Mixture
 from vlax.data.batches.pipeline import Collator, HostBatches, ImageCache, iterate
 from vlax.data.batches.row_plan import Plan

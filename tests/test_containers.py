@@ -20,7 +20,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
 
 from vlax.commands.data import prepare
-from vlax.commands.data.preparing import Encoding
+from vlax.commands.data.picture_shards import Encoding
 from vlax.data.readers import parquet, shards
 from vlax.data.readers.arrayrecord import ArrayRecords
 from vlax.data.readers.faults import Faults

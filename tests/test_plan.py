@@ -306,7 +306,7 @@ def stage2(**shares):
             del source["weight"]
             source.update(shares.get(name, {}))
     plan = stages.chain(config, "/nowhere")[-1]
-    made = inputs.open_mixture(plan.stage.mixture, plan, first=plan.stage.epoch_of, lengths=Lengths(encoder()))
+    made = inputs.open_mixture(plan, Lengths(encoder()))
     return dict(zip((s.name for s in made.sources), made.counts.tolist(), strict=True)), made
 
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image, JpegImagePlugin
 
 from vlax.commands.data import prepare
-from vlax.commands.data.preparing import Encoding
+from vlax.commands.data.picture_shards import Encoding
 from vlax.data.batches.mixture import Mixture
 from vlax.data.batches.pipeline import Collator, ImageCache
 from vlax.data.batches.quarantine import Quarantine, read_quarantine
@@ -172,13 +172,13 @@ def test_interrupted_and_resumed(coco, tmp_path, monkeypatch):
 
 def test_a_damaged_shard_of_an_interrupted_run_is_made_again(coco, tmp_path, monkeypatch):
     make(coco, tmp_path / "whole")
-    write = prepare.rows.write
-    monkeypatch.setattr(prepare.rows, "write", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+    write = prepare.row_shards.write
+    monkeypatch.setattr(prepare.row_shards, "write", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         make(coco, tmp_path / "out")
     first = tmp_path / "out" / "images-00000-of-00003.array_record"
     first.write_bytes(first.read_bytes()[:-1] + b"x")
-    monkeypatch.setattr(prepare.rows, "write", write)
+    monkeypatch.setattr(prepare.row_shards, "write", write)
     make(coco, tmp_path / "out")
     assert digests(tmp_path / "out") == digests(tmp_path / "whole")
 

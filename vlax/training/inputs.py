@@ -3,7 +3,7 @@
 import functools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 from vlax.data.batches import arrange, augment, mixture
 from vlax.data.batches.budget import DropBudget, planned_rows
@@ -43,7 +43,7 @@ def build(plan: StagePlan, config: VLMConfig, encoder: Encoder) -> tuple[HostBat
     micro_batches = stage.accumulate if stage.accumulation == "scan" else 1
     per_update = stage.accumulate // micro_batches
     faults = Faults(quarantine, collect=True)
-    mixed = open_mixture(stage.mixture, plan, faults, first=stage.epoch_of, lengths=lengths)
+    mixed = open_mixture(plan, lengths, faults)
     arranged, updates = arrange.make(stage, mixed, lengths, stage.batch_size // per_update, per_update)
     planned = planned_rows(mixed, arranged.positions(updates * per_update))
     # Of the rows that readers refused, the part that a run of this length would have met; the same on every host.
@@ -54,7 +54,7 @@ def build(plan: StagePlan, config: VLMConfig, encoder: Encoder) -> tuple[HostBat
     validation, rows = {}, stage.batch_size // stage.accumulate
     for name, spec in stage.validation.items():
         faults = Faults(quarantine, collect=True)
-        held_out = open_mixture({name: spec}, plan, faults, train=False)
+        held_out = Mixture([_open(spec, plan, faults, train=False)], [1.0], run.seed, shuffle=False)
         count = min(stage.eval_batches, math.ceil(held_out.epoch_size / rows))
         left_out = DropBudget(stage.drop_budget, held_out.epoch_size, faults.found)
         validation[name] = HostBatches(
@@ -63,62 +63,50 @@ def build(plan: StagePlan, config: VLMConfig, encoder: Encoder) -> tuple[HostBat
     return batches, validation, updates
 
 
-def open_mixture(
-    specs, plan: StagePlan, faults: Faults = STRICT, *, first: str = "", lengths: Lengths | None = None, train: bool = True
-) -> Mixture:
-    """The sources of a config, mixed as their specs say (`data/mixture.py`), without the pictures of evaluation sets.
+def open_mixture(plan: StagePlan, lengths: Lengths, faults: Faults = STRICT) -> Mixture:
+    """The sources of stage.mixture, mixed as their specs say (`batches/mixture.py`), without the pictures of evaluation sets.
 
-    faults   decides about rows that a reader cannot take
-    first    the source that weights refer to; needed where several sources have weights
     lengths  measures the sources that say how many tokens they bring
-    train    False: one held-out source, in its own order
+    faults   decides about rows that a reader cannot take
     """
-    names = list(specs)
-    if not names:
+    specs, first = plan.stage.mixture, plan.stage.epoch_of
+    listed = ", ".join(specs)
+    if not specs:
         raise VlaxError(f"stage {plan.name} has no training data: stage.mixture is empty")
-    if first and first not in names:
-        raise VlaxError(f"stage.epoch_of={first!r} is no source of the mixture ({', '.join(names)})")
-    shares = {name: mixture.share(name, specs[name]) for name in names}
-    if train and len(names) > 1 and not first and any(kind == "weight" for kind, _ in shares.values()):
-        raise VlaxError(
-            f"the mixture has {len(names)} sources: say with stage.epoch_of whose pass is an epoch: {', '.join(names)}"
-        )
-    names.sort(key=lambda name: (name != first, name))
-    plain = [{k: v for k, v in specs[name].items() if k not in mixture.SHARES} for name in names]
-    drop = evaluation_pictures(plan, plain) if train else frozenset()
-    sources = [_open(spec, plan, train, drop, faults) for spec in plain]
-    weights = [value if kind == "weight" else 1.0 for kind, value in map(shares.get, names)]
-    fixed = ()
-    if train:
-        mean = functools.partial(lengths.mean, limit=plan.stage.text_length, overlong=plan.stage.overlong)
-        fixed = [mixture.fixed_rows(n, *shares[n], source, mean) for n, source in zip(names, sources, strict=True)]
-    return Mixture(sources, weights, plan.run.seed, shuffle=train, fixed=fixed)
+    if first and first not in specs:
+        raise VlaxError(f"stage.epoch_of={first!r} is no source of the mixture ({listed})")
+    shares = {name: mixture.share(name, spec) for name, spec in specs.items()}
+    if len(specs) > 1 and not first and any(kind == "weight" for kind, _ in shares.values()):
+        raise VlaxError(f"the mixture has {len(specs)} sources: say with stage.epoch_of whose pass is an epoch: {listed}")
+    names = sorted(specs, key=lambda name: (name != first, name))
+    drawn = all(spec.get("kind") in DRAWN for spec in specs.values())
+    drop = frozenset() if drawn else evaluation_pictures(plan)
+    sources = [_open(specs[name], plan, faults, drop=drop) for name in names]
+    weights = [value if kind == "weight" else 1.0 for kind, value in map(shares.__getitem__, names)]
+    mean = functools.partial(lengths.mean, limit=plan.stage.text_length, overlong=plan.stage.overlong)
+    fixed = [mixture.fixed_rows(name, *shares[name], source, mean) for name, source in zip(names, sources, strict=True)]
+    return Mixture(sources, weights, plan.run.seed, fixed=fixed)
 
 
-def _open(spec: dict, plan: StagePlan, train: bool, drop: frozenset[str], faults: Faults) -> Source:
-    begin = len(faults.found)
+def _open(spec: Mapping, plan: StagePlan, faults: Faults, train: bool = True, drop: frozenset[str] = frozenset()) -> Source:
+    begin, plain = len(faults.found), {key: value for key, value in spec.items() if key not in mixture.SHARES}
     try:
-        return open_source(spec, plan.run.data_root, train=train, drop_image_ids=drop, faults=faults)
+        return open_source(plain, plan.run.data_root, train=train, drop_image_ids=drop, faults=faults)
     except VlaxError as error:
         if len(faults.found) > begin:  # where no row is left, the reason lies in the rows
             raise VlaxError(f"{error}. The first row that was refused: {faults.found[begin].text}") from None
         raise
 
 
-def evaluation_pictures(plan: StagePlan, specs: Sequence[dict]) -> frozenset[str]:
-    """Keys (`data/leaks.py`) of the pictures that the stage is validated and scored on, and of the suites in run.exclude."""
-    if all(spec.get("kind") in DRAWN for spec in specs):
-        return frozenset()
-    contents = {name: content.to_dict() for name, content in plan.stage.suites.items()}
-    contents |= {name: protocol.read(name) for name in plan.run.exclude}
-    contents |= {f"stage.validation.{n}": {"data": {"validation": s.to_dict()}} for n, s in plan.stage.validation.items()}
-    found: set[str] = set()
-    for name, content in contents.items():
-        for split in ("test", "validation"):
-            spec = content["data"].get(split)
-            if spec and spec.get("kind") not in DRAWN:
-                found |= _pictures(name, json.dumps(spec, sort_keys=True), plan.run.data_root)
-    return frozenset(found)
+def evaluation_pictures(plan: StagePlan) -> frozenset[str]:
+    """Keys (`readers/leaks.py`) of the pictures that the stage is validated and scored on, and of the suites in run.exclude."""
+    data = {name: content.to_dict()["data"] for name, content in plan.stage.suites.items()}
+    data |= {name: protocol.read(name)["data"] for name in plan.run.exclude}
+    data |= {f"stage.validation.{name}": {"validation": spec.to_dict()} for name, spec in plan.stage.validation.items()}
+    specs = [(name, splits[split]) for name, splits in data.items() for split in ("test", "validation") if splits.get(split)]
+    keys = (_pictures(name, json.dumps(spec, sort_keys=True), plan.run.data_root)
+            for name, spec in specs if spec.get("kind") not in DRAWN)  # fmt: skip
+    return frozenset().union(*keys)
 
 
 @functools.lru_cache(maxsize=32)

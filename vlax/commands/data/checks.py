@@ -6,7 +6,6 @@
 An error is what training must not see: the row goes on the quarantine list. A warning is worth a look, a note is a fact.
 """
 
-import collections
 import dataclasses
 import re
 from collections.abc import Callable
@@ -162,8 +161,3 @@ def _characters(text: str) -> list[tuple[str, str]]:
     if match := HTML.search(text):
         found.append(("HTML in the text", match[0][:40]))
     return found
-
-
-def repeated(values) -> dict[str, int]:
-    """The values that occur more than once, with how often: `repeated("abca") == {"a": 2}`."""
-    return {value: count for value, count in collections.Counter(values).items() if count > 1}

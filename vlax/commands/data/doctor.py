@@ -10,6 +10,7 @@ findings, OUT/quarantine.jsonl the rows to leave out: train with --config.run.qu
 
 import argparse
 import collections
+import dataclasses
 import logging
 import os
 import sys
@@ -19,12 +20,12 @@ from etils import epath
 
 from vlax.commands.data.checks import ERROR, KINDS, NOTE, WARNING, Finding, Limits
 from vlax.commands.data.scan import Scan, overlap, scan, shared
-from vlax.data.readers import kinds
+from vlax.commands.data.source_argument import add_source_flags, source_spec
 from vlax.data.readers.faults import Faults
-from vlax.data.recognise.recognise import recognise
 from vlax.data.sources import open_source
 from vlax.errors import VlaxError
 from vlax.storage import jsonl, state
+from vlax.text.printable import printable
 
 NAMED = 5  # rows that the report names of each kind
 DEFAULTS = Limits()
@@ -34,10 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The doctor's flags."""
     add = parser.add_argument
     add("sources", nargs="+", metavar="SOURCE", help="file, folder or glob; or a JSON object as in a config")
-    add("--images", default="", metavar="DIR", help="folder of the pictures that the files name")
-    add("--kind", default="", choices=("", *kinds.KINDS), help="what the SOURCEs are; otherwise they are recognised by looking")
-    add("--split", default="", help="of a source that holds several")
-    add("--data-root", default=".", metavar="DIR", help="what relative paths are relative to (default: here)")
+    add_source_flags(parser)
     add("--against", nargs="+", default=[], metavar="EVAL", help="evaluation sets whose pictures must not be in SOURCE")
     add("--against-images", default="", metavar="DIR", help="folder of their pictures; otherwise that of --images")
     add("--against-split", default="", help="of an evaluation set that holds several; otherwise --split")
@@ -61,17 +59,17 @@ def main(args: argparse.Namespace) -> int:
     progress, faults = sys.stderr.isatty(), Faults(collect=True, notes=True)
     scans = [_examine(text, args, faults, limits, progress) for text in args.sources]
     _check_names(scans)
-    images = args.against_images or args.images
     evaluation = []
     for text in args.against:  # its own faults are no matter here: doctor it as a SOURCE
-        asked = spec(text, args, images, args.kind, args.against_split or args.split)
-        source = open_source(asked, args.data_root, train=False, faults=Faults(collect=True))
+        images, split = args.against_images or args.images, args.against_split or args.split
+        spec = source_spec(text, images, base=args.data_root, kind=args.kind, split=split)
+        source = open_source(spec, args.data_root, train=False, faults=Faults(collect=True))
         evaluation.append(scan(source, limits, args.workers, progress))
     for at, result in enumerate(scans):
         for other in evaluation:
-            overlap(result, other, limits)
+            overlap(result, other)
         for other in scans[:at]:
-            shared(result, other, limits)
+            shared(result, other)
     entries = quarantine_entries(scans)
     out = epath.Path(args.out)
     write(out, scans, entries)
@@ -79,34 +77,25 @@ def main(args: argparse.Namespace) -> int:
     return int(any(finding.severity == ERROR for result in scans for finding in result.findings))
 
 
-def spec(text: str, args: argparse.Namespace, images: str, kind: str, split: str) -> dict:
-    """What `open_source` takes for one SOURCE."""
-    if text.lstrip().startswith("{"):
-        return state.load_json(f"SOURCE {text}", text, "give a path, or the JSON of a data source")
-    found = recognise(text, images, base=args.data_root, kind=kind)
-    print(f"{text}: {found.what}")
-    return found.spec | ({"split": split} if split else {})
-
-
 def _examine(text: str, args: argparse.Namespace, faults: Faults, limits: Limits, progress: bool) -> Scan:
     """The Scan of one SOURCE, with what its reader refused or noted; one of a single finding where it cannot be read."""
     begin, noted = len(faults.found), len(faults.notes)
     try:
-        asked = spec(text, args, args.images, args.kind, args.split)
-        source = open_source(asked, args.data_root, train=True, faults=faults)
+        spec = source_spec(text, args.images, base=args.data_root, kind=args.kind, split=args.split)
+        source = open_source(spec, args.data_root, train=True, faults=faults)
         result = scan(source, limits, args.workers, progress)
     except VlaxError as error:
-        result = Scan(text)
-        result.add("unreadable source", limits, (), "", str(error))
+        result = Scan(text, limits)
+        result.add("unreadable source", (), "", str(error))
     refused = faults.found[begin:]
     for fault in [*refused, *faults.notes[noted:]]:
-        result.findings.append(Finding(fault.kind, limits.severity(fault.kind), fault.source, (fault.row,), "", fault.text))
+        result.add(fault.kind, [fault.row], "", fault.text, fault.source)
     result.rows += len(refused)
     return result
 
 
 def _limits(args: argparse.Namespace) -> Limits:
-    values = {name: getattr(args, name) for name in ("max_words", "min_side", "max_side", "max_aspect", "distance")}
+    values = {field.name: getattr(args, field.name) for field in dataclasses.fields(Limits) if field.name != "tokens"}
     if not 0 <= args.distance <= 16:
         raise VlaxError(f"--distance={args.distance}: pictures of which 0 to 16 of 64 bits differ can be near duplicates")
     if bool(args.tokenizer) != bool(args.text_length):
@@ -121,7 +110,7 @@ def _limits(args: argparse.Namespace) -> Limits:
         def tokens(row):
             return len(encoder.encode(row)[0])
 
-    return Limits(**values, text_length=args.text_length, tokens=tokens, drop_near_duplicates=args.drop_near_duplicates)
+    return Limits(**values, tokens=tokens)
 
 
 def _check_names(scans: list[Scan]) -> None:
@@ -171,7 +160,7 @@ def report(scans: list[Scan], entries: list[dict[str, str]], out: epath.Path) ->
     lines = []
     for result in scans:
         speed = f", {len(result.pictures) / result.seconds:,.0f} pictures/s" if result.seconds > 0 else ""
-        lines.append(f"\n{result.name}: {result.rows:,} rows, {len(result.pictures):,} pictures{speed}")
+        lines += ["", f"{result.name}: {result.rows:,} rows, {len(result.pictures):,} pictures{speed}"]
         by_kind = collections.defaultdict(list)
         for finding in result.findings:
             by_kind[finding.kind].append(finding)
@@ -182,10 +171,10 @@ def report(scans: list[Scan], entries: list[dict[str, str]], out: epath.Path) ->
             lines.append("  nothing found")
     total = sum(result.rows for result in scans)
     share = f" ({100 * len(entries) / total:.3g} %)" if total else ""
-    lines.append(f"\nquarantined {len(entries):,} of {total:,} rows{share}; all findings are in {out / 'doctor.json'}")
+    lines += ["", f"quarantined {len(entries):,} of {total:,} rows{share}; all findings are in {out / 'doctor.json'}"]
     if entries:
         lines.append(f"leave them out of training with --config.run.quarantine={out / 'quarantine.jsonl'}")
-    return _printable("\n".join(lines))
+    return "\n".join(map(printable, lines))
 
 
 def _paragraph(findings: list[Finding], total: int) -> list[str]:
@@ -199,8 +188,3 @@ def _paragraph(findings: list[Finding], total: int) -> list[str]:
         named = ", ".join(finding.rows[:3]) + (f" and {len(finding.rows) - 3} more" if len(finding.rows) > 3 else "")
         lines.append(f"          {named + ': ' if named else ''}{finding.detail}")
     return lines + ([f"          and {len(findings) - NAMED:,} more"] if len(findings) > NAMED else [])
-
-
-def _printable(text: str) -> str:
-    """Without what would move a terminal's cursor or what it cannot encode."""
-    return "".join(c if c == "\n" or c.isprintable() else c.encode("ascii", "backslashreplace").decode() for c in text)

@@ -4,7 +4,7 @@
     python -m vlax data prepare pathvqa pathvqa-val --split=validation --no-train --vision=siglip-base
     python -m vlax data prepare '{"kind": "coco", "annotations": "captions.json", "images": "images"}' out --codec=raw
 
-`formats/prepared.py` says what OUT holds and reads it. The same source and settings give the same bytes again (with the same
+`readers/prepared.py` says what OUT holds and reads it. The same source and settings give the same bytes again (with the same
 Pillow, which encodes them); a run that was interrupted is taken up where its last whole shard ended.
 """
 
@@ -15,13 +15,15 @@ import io
 import json
 import math
 import os
+from collections.abc import Mapping
 
 import numpy as np
 from etils import epath
 from tqdm import tqdm
 
-from vlax.commands.data import prepare_rows as rows
-from vlax.commands.data.preparing import Done, Encoding, PictureShards
+from vlax.commands.data import row_shards
+from vlax.commands.data.picture_shards import Encoding, PictureShards
+from vlax.commands.data.source_argument import add_source_flags, source_spec
 from vlax.data.batches.quarantine import Quarantine, read_quarantine
 from vlax.data.readers import stored
 from vlax.data.readers.faults import Faults
@@ -40,13 +42,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("source", help="a file or folder of any format that vlax reads, or the JSON of a data source {'kind': ...}")
     add("out", help="the folder to write; an interrupted run is taken up there")
-    add("--images", default="", help="the folder of the pictures, where it is not found by itself")
-    add("--kind", default="", help="the format, where it is not to be recognised")
-    add("--split", default="", help="of a source that holds several")
+    add_source_flags(parser)
     add("--task", default="", help="of captions: caption (the default) or describe")
     add("--train", action=argparse.BooleanOptionalAction, default=True, help="rows to train on, or to evaluate on")
     add("--limit", type=int, default=None, help="only the first rows")
-    add("--data-root", default=".", help="what relative paths are relative to")
     add("--vision", default="", help="a checkpoint: pictures are resized as its vision tower wants them")
     add("--image-size", type=int, default=None, help="pixels a side (224, or the checkpoint's)")
     add("--resize", choices=("squash", "crop", "pad"), help="without --vision, as vlax.images.Preprocess (squash)")
@@ -64,14 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> None:
-    if args.source.lstrip().startswith("{"):
-        spec = state.load_json(f"SOURCE {args.source}", args.source, "give a path, or the JSON of a data source")
-    else:
-        from vlax.data.recognise.recognise import recognise
-
-        found = recognise(args.source, args.images, base=args.data_root, kind=args.kind)
-        spec = found.spec
-        print(f"{args.source}: {found.what}")
+    spec = source_spec(args.source, args.images, base=args.data_root, kind=args.kind)
     spec |= {key: value for key in ("split", "task", "limit") if (value := getattr(args, key))}
     quarantine = read_quarantine(args.quarantine) if args.quarantine else Quarantine()
     source = open_source(spec, args.data_root, train=args.train, faults=Faults(quarantine))
@@ -122,48 +114,50 @@ def prepare(source: Source, out, how: Encoding, *, spec=None, train: bool | None
     if not 0 <= drop_budget < 1 or shard_mb < 1 or workers < 1 or not 1 <= how.quality <= 100:
         given = f"--drop-budget={drop_budget} --shard-mb={shard_mb} --workers={workers} --quality={how.quality}"
         raise VlaxError(f"{given}: the budget is below 1, the others are at least 1 and quality at most 100; mend the flags")
-    gathered = rows.gather(source, quarantine or Quarantine(), progress)
+    gathered = row_shards.gather(source, quarantine or Quarantine(), progress)
     plan = _plan(source, gathered, how, train, shard_mb)
     if _begin(out, plan):
         return state.read(out / "manifest.json", AGAIN)
-    names = [source[index].image_name for index in gathered.opened]
-    shared = os.path.commonprefix(names)  # noqa: RUF071  (of characters, cut at the last slash below: names need not be files)
-    folder = shared[: shared.rfind("/") + 1]  # names are kept relative to it
-    key = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
-    pictures = PictureShards(source, gathered.opened, folder, out, how, plan["pictures_per_shard"], key)
-    done, allowed = Done(np.zeros((0, 2), np.int32)), math.ceil(drop_budget * len(source))
+    pictures = PictureShards(source, gathered, out, how, plan["pictures_per_shard"])
+    lost, allowed = [], math.ceil(drop_budget * len(source))
     with tqdm(total=len(gathered.opened), desc=source.name, unit="picture", disable=not progress) as bar:
-        for done in pictures.write(workers, bar):
-            lost = rows.lost(source, gathered, done.reasons)
+        for _ in pictures.write(workers, bar):
+            lost = row_shards.lost(source, gathered, pictures.reasons)
             if len(lost) > allowed:
-                _write_file(out, "dropped.jsonl", "".join(lost).encode())
-                raise VlaxError(_over_budget(source, gathered, done.reasons, len(lost), allowed, drop_budget, out))
-    first: dict[tuple, str] = {}  # pictures with the same bytes go by the name of the first of them
-    called = [first.setdefault((*p,), name.removeprefix(folder)) for p, name in zip(done.places.tolist(), names, strict=True)]
-    written = rows.write(source, gathered, done.reasons, called, out)
-    kept = sum(entry["records"] for entry in written)
+                _write(out, "dropped.jsonl", "".join(lost).encode())
+                raise VlaxError(_over_budget(source, gathered, pictures.reasons, len(lost), allowed, drop_budget, out))
+    first: dict[tuple[int, int], str] = {}  # pictures with the same bytes go by the name of the first of them
+    relative = (name.removeprefix(gathered.folder) for name in gathered.names)
+    names = [first.setdefault(place, name) for place, name in zip(pictures.places, relative, strict=True)]
+    rows = row_shards.write(source, gathered, pictures.reasons, names, out)
+    kept = sum(entry["records"] for entry in rows)
     if not kept:
         raise VlaxError(f"{out}: no row of {source.name} is left to prepare; mend the source or the quarantine list")
-    lost = rows.lost(source, gathered, done.reasons)
-    rest = [_write_file(out, "index.npy", _npy(done.places)), _write_file(out, "dropped.jsonl", "".join(lost).encode())]
-    off, total, most = done.off
-    counts = {
-        "rows": kept, "rows_text_only": int((gathered.picture == -1).sum()),
-        "rows_quarantined": int((gathered.picture == -2).sum()), "rows_undecodable": len(lost),
-        "pictures": sum(entry["records"] for entry in done.files), "pictures_named": len(names),
-        "pictures_undecodable": len(done.reasons),
-    }  # fmt: skip
+    index = io.BytesIO()
+    np.save(index, np.array(pictures.places, np.int32).reshape(-1, 2))
+    off, total, most = pictures.off
     manifest = plan | {
         "source": {"name": source.name, "fingerprint": source.fingerprint, "spec": spec},
-        "licence": licence, "counts": counts, "shards": [*written, *done.files], "files": rest,
+        "licence": licence,
+        "counts": {
+            "rows": kept,
+            "rows_text_only": int((gathered.picture == row_shards.TEXT_ONLY).sum()),
+            "rows_quarantined": int((gathered.picture == row_shards.QUARANTINED).sum()),
+            "rows_undecodable": len(lost),
+            "pictures": sum(entry["records"] for entry in pictures.files),
+            "pictures_named": len(names),
+            "pictures_undecodable": len(pictures.reasons),
+        },
+        "shards": [*rows, *pictures.files],
+        "files": [_write(out, "index.npy", index.getvalue()), _write(out, "dropped.jsonl", "".join(lost).encode())],
         "difference": {"mean_abs": round(off / max(total, 1), 4), "largest": most, "of": 255, "values": total},
-    }  # fmt: skip
+    }
     state.write_json(out / "manifest.json", manifest, end="\n", indent=1, ensure_ascii=False)
     (out / "progress").rmtree()
     return manifest
 
 
-def _plan(source: Source, gathered: rows.Gathered, how: Encoding, train: bool | None, shard_mb: int) -> dict:
+def _plan(source: Source, gathered: row_shards.Gathered, how: Encoding, train: bool | None, shard_mb: int) -> dict:
     """All that the bytes of the shards depend on; the manifest begins with it."""
     return {
         "format": stored.FORMAT,
@@ -182,13 +176,13 @@ def _begin(out: epath.Path, plan: dict) -> bool:
     """Whether OUT is finished already. VlaxError where something else lies there."""
     for name in ("manifest.json", "progress/plan.json"):
         if (out / name).exists():
-            there = state.read(out / name, AGAIN)
-            there |= {"source": there["source"]["fingerprint"]} if name == "manifest.json" else {}
+            finished, there = name == "manifest.json", state.read(out / name, AGAIN)
+            if finished:
+                there["source"] = there["source"]["fingerprint"]
             differ = [key for key in plan if there.get(key) != plan[key]]
             if differ:
                 shown = "; ".join(f"{key} {json.dumps(there.get(key))}, now {json.dumps(plan[key])}" for key in differ)
                 raise VlaxError(f"{out} was prepared otherwise ({shown}); name another folder, or remove this one")
-            finished = name == "manifest.json"
             if finished and (out / "progress").exists():  # the end of a run was cut off
                 (out / "progress").rmtree()
             return finished
@@ -199,7 +193,9 @@ def _begin(out: epath.Path, plan: dict) -> bool:
     return False
 
 
-def _over_budget(source: Source, gathered: rows.Gathered, reasons: dict, lost: int, allowed: int, share: float, out) -> str:
+def _over_budget(
+    source: Source, gathered: row_shards.Gathered, reasons: Mapping[int, str], lost: int, allowed: int, share: float, out
+) -> str:
     first = [f"row {source[gathered.opened[n]].id}: {reason}" for n, reason in sorted(reasons.items())[:NAMED]]
     budget = f"the drop budget allows {allowed} (--drop-budget={share:g})"
     mend = f"Mend the pictures or raise --drop-budget and give the same command again (all so far are in {out}/dropped.jsonl)"
@@ -207,12 +203,6 @@ def _over_budget(source: Source, gathered: rows.Gathered, reasons: dict, lost: i
     return f"{what}, and {budget}: {'; '.join(first)}. {mend}, or pass --quarantine with the doctor's list and another OUT"
 
 
-def _write_file(out: epath.Path, name: str, content: bytes) -> dict:
+def _write(out: epath.Path, name: str, content: bytes) -> dict:
     state.write(out / name, content)
     return {"file": name, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-
-
-def _npy(array: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array)
-    return buffer.getvalue()

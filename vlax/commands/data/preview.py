@@ -14,6 +14,7 @@ import os
 import shlex
 import sys
 
+from vlax.commands.data.source_argument import add_source_flags
 from vlax.data.readers.faults import Faults
 from vlax.data.readers.kinds import KINDS, PATHS
 from vlax.data.recognise.recognise import Recognised, recognise
@@ -21,7 +22,7 @@ from vlax.data.sources import open_source
 from vlax.errors import VlaxError
 from vlax.masks import ANSWER
 from vlax.rows import Row, Source
-from vlax.storage.paths import absolute
+from vlax.storage.paths import absolute, join
 from vlax.text import chat
 from vlax.text.printable import BOLD, GREEN, OFF, printable
 from vlax.text.prompts import TEMPLATES, Encoder, exchanges, spans, template
@@ -34,10 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of preview."""
     add = parser.add_argument
     add("path", metavar="PATH", help="file or folder; shards also as a glob or with {000..010}")
-    add("--images", default="", metavar="DIR", help="folder of the pictures (default: looked for near the file)")
-    add("--kind", default="", choices=("", *KINDS), help="what it is (default: recognised by looking)")
+    add_source_flags(parser)
     add("--rows", type=int, default=5, help="rows to show, evenly spaced (default: %(default)s)")
-    add("--split", default="", help="of a file or folder with several")
     add("--evaluation", action="store_true", help="rows as they are evaluated: captions of a picture together")
     add("--templates", default="plain", help=f"prompt template set: {', '.join(TEMPLATES)} (default: %(default)s)")
     add("--tokenizer", default="", metavar="DIR", help="counts tokens, and shows EOS as this tokenizer writes it")
@@ -49,11 +48,11 @@ def main(args: argparse.Namespace) -> int:
         raise VlaxError("--templates=chat renders by the tokenizer's own template; add --tokenizer=DIR")
     if args.rows < 1:
         raise VlaxError(f"--rows={args.rows}: show at least one row")
-    found = recognise(args.path, args.images, kind=args.kind)
+    found = recognise(args.path, args.images, base=args.data_root, kind=args.kind)
     if args.split and "split" not in KINDS[found.spec["kind"]].fields:
         raise VlaxError(f"--split={args.split}: {found.what} in {args.path} know no splits; leave it out")
     spec = {**found.spec, **({"split": args.split} if args.split else {})}
-    source, faults = _open(spec, train=not args.evaluation)
+    source, faults = _open(spec, args)
     tokenizer = _tokenizer(args.tokenizer)
     colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     lines = [*map(printable, summary(found, spec, source, faults)), ""]
@@ -63,11 +62,11 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def _open(spec: dict, train: bool) -> tuple[Source, Faults]:
+def _open(spec: dict, args: argparse.Namespace) -> tuple[Source, Faults]:
     """The source, and the rows that its reader refused: preview shows the others. VlaxError where none is left."""
     faults = Faults(collect=True)
     try:
-        return open_source(spec, ".", train=train, faults=faults), faults
+        return open_source(spec, args.data_root, train=not args.evaluation, faults=faults), faults
     except VlaxError:
         if faults.found:
             raise VlaxError(faults.found[0].text) from None
@@ -176,10 +175,11 @@ def cut(text: str) -> str:
 
 def closing(args: argparse.Namespace, spec: dict) -> list[str]:
     """The spec as Python, and the commands to go on with."""
-    whole = {key: str(absolute(value)) if key in PATHS else value for key, value in spec.items()}
+    whole = {key: str(absolute(join(args.data_root, value))) if key in PATHS else value for key, value in spec.items()}
     lines = ["as a source in a config (stage.mixture, or a suite's data):", "{"]
     lines += [f'    "{key}": {json.dumps(value, ensure_ascii=False)},' for key, value in whole.items()]
     given = [f"--{name}={getattr(args, name)}" for name in ("images", "kind", "split") if getattr(args, name)]
+    given += [f"--data-root={args.data_root}"] if args.data_root != "." else []
     doctor = shlex.join(["python", "-m", "vlax", "data", "doctor", args.path, *given])
     prepare = shlex.join(["python", "-m", "vlax", "data", "prepare", args.path, "OUT", *given])
     return [*lines, "}", "", "to go on:", f"  {doctor}", *([f"  {prepare}"] if spec["kind"] != "prepared" else [])]

@@ -3,16 +3,18 @@
 Of a picture no pixels are kept, only hashes: about half a kilobyte with the ids of its rows.
 """
 
+import collections
 import concurrent.futures
 import dataclasses
 import re
 import time
+from collections.abc import Iterable
 
 import numpy as np
 from tqdm import tqdm
 
 from vlax.commands.data import phash
-from vlax.commands.data.checks import Finding, Limits, repeated, text_findings
+from vlax.commands.data.checks import Finding, Limits, text_findings
 from vlax.commands.data.picture_checks import Look, look
 from vlax.data.batches.quarantine import place
 from vlax.errors import VlaxError
@@ -38,19 +40,21 @@ class Scan:
     """What the examination of one source found."""
 
     name: str
+    limits: Limits
     rows: int = 0
     pictures: list[Picture] = dataclasses.field(default_factory=list)
     findings: list[Finding] = dataclasses.field(default_factory=list)
     seconds: float = 0.0  # that the pictures took
 
-    def add(self, kind: str, limits: Limits, rows, image: str, detail: str) -> None:
-        self.findings.append(Finding(kind, limits.severity(kind), self.name, tuple(rows), image, detail))
+    def add(self, kind: str, rows: Iterable[str], image: str, detail: str, source: str = "") -> None:
+        """A finding about this source. source: what its reader calls it, where it could not be opened."""
+        self.findings.append(Finding(kind, self.limits.severity(kind), source or self.name, tuple(rows), image, detail))
 
 
 def scan(source: Source, limits: Limits, workers: int = 4, progress: bool = True) -> Scan:
     """Reads all rows of a source and decodes all of its pictures, `workers` at a time."""
-    result = Scan(source.name, len(source))
-    said = _read_rows(result, source, limits)
+    result = Scan(source.name, limits, len(source))
+    said = _read_rows(result, source)
     begin = time.monotonic()
     bar = tqdm(total=len(result.pictures), desc=source.name, unit="picture", disable=not progress)
     with bar, concurrent.futures.ThreadPoolExecutor(workers) as pool:
@@ -60,24 +64,25 @@ def scan(source: Source, limits: Limits, workers: int = 4, progress: bool = True
             for picture, seen in zip(some, looks, strict=True):
                 picture.look = seen
                 for kind, detail in seen.findings:
-                    result.add(kind, limits, picture.rows, picture.name, detail)
+                    result.add(kind, picture.rows, picture.name, detail)
                 bar.update()
     result.seconds = time.monotonic() - begin
-    _duplicates(result, said, limits)
+    _duplicates(result, said)
     return result
 
 
-def _read_rows(result: Scan, source: Source, limits: Limits) -> list[tuple[str, int, int]]:
+def _read_rows(result: Scan, source: Source) -> list[tuple[str, int, int]]:
     """Texts and ids; fills in `result.pictures`. Returns (row id, its picture or -1, hash of its texts) of each row."""
-    said, numbers = [], {}
+    said: list[tuple[str, int, int]] = []
+    numbers: dict[tuple[str, str], int] = {}
     for index in range(len(source)):
         try:
             row = source[index]
         except VlaxError as error:
-            result.add(getattr(error, "kind", REFUSED), limits, [place(index)], "", str(error))
+            result.add(getattr(error, "kind", REFUSED), [place(index)], "", str(error))
             continue
-        for kind, detail in text_findings(row, limits):
-            result.add(kind, limits, [row.id], row.image_name, detail)
+        for kind, detail in text_findings(row, result.limits):
+            result.add(kind, [row.id], row.image_name, detail)
         number = -1
         if row.open_image is not None:
             number = numbers.setdefault((row.image_name, row.image_id), len(numbers))
@@ -85,14 +90,13 @@ def _read_rows(result: Scan, source: Source, limits: Limits) -> list[tuple[str, 
                 result.pictures.append(Picture(row.image_name, row.image_id, index))
             result.pictures[number].rows.append(row.id)
         said.append((row.id, number, hash((row.task, row.turns))))
-    for row_id, count in repeated(row_id for row_id, _, _ in said).items():
-        result.add(
-            "duplicate row id", limits, [row_id], "", f"{count} rows have it; the quarantine list cannot tell them apart"
-        )
+    for row_id, count in collections.Counter(row_id for row_id, _, _ in said).items():
+        if count > 1:
+            result.add("duplicate row id", [row_id], "", f"{count} rows have it; the quarantine list cannot tell them apart")
     return said
 
 
-def _duplicates(result: Scan, said: list[tuple[str, int, int]], limits: Limits) -> None:
+def _duplicates(result: Scan, said: list[tuple[str, int, int]]) -> None:
     """Rows and pictures that occur twice."""
     keys = [picture.look.digest or picture.name for picture in result.pictures]
     first_rows: dict[tuple, str] = {}
@@ -101,34 +105,34 @@ def _duplicates(result: Scan, said: list[tuple[str, int, int]], limits: Limits) 
             first = first_rows.setdefault((keys[number], text), row_id)
             if first != row_id:
                 image = result.pictures[number].name
-                result.add("duplicate row", limits, [row_id], image, f"same picture and text as row {first}")
+                result.add("duplicate row", [row_id], image, f"same picture and text as row {first}")
     first_pictures: dict[bytes, Picture] = {}
     for picture in result.pictures:
         if picture.look.digest:
             first = first_pictures.setdefault(picture.look.digest, picture)
             if first is not picture:
-                result.add("duplicate picture", limits, picture.rows, picture.name, f"same pixels as {first.name}")
+                result.add("duplicate picture", picture.rows, picture.name, f"same pixels as {first.name}")
     hashed = [picture for picture in first_pictures.values() if picture.look.hash is not None]
-    near = phash.nearest(*_prints(hashed) * 2, limits.distance, earlier=True)
+    near = phash.nearest(*_prints(hashed) * 2, result.limits.distance, earlier=True)
     for picture, other in zip(hashed, near, strict=True):
         if other >= 0:
             detail = f"{_bits(picture, hashed[other])} from {hashed[other].name}"
-            result.add("near-duplicate picture", limits, picture.rows, picture.name, detail)
+            result.add("near-duplicate picture", picture.rows, picture.name, detail)
 
 
-def overlap(result: Scan, evaluation: Scan, limits: Limits) -> None:
+def overlap(result: Scan, evaluation: Scan) -> None:
     """Adds the findings about pictures of a source that an evaluation set has too: by pixels, by name, by perceptual hash."""
     digests = {picture.look.digest: picture for picture in evaluation.pictures if picture.look.digest}
     names = {name: picture for picture in evaluation.pictures for name in names_of(picture)}
     hashed = [picture for picture in evaluation.pictures if picture.look.hash is not None]
     mine = [picture for picture in result.pictures if picture.look.hash is not None]
-    near = phash.nearest(*_prints(mine), *_prints(hashed), limits.distance)
+    near = phash.nearest(*_prints(mine), *_prints(hashed), result.limits.distance)
     nearest = {id(picture): hashed[other] for picture, other in zip(mine, near, strict=True) if other >= 0}
     for picture in result.pictures:
         named = next((names[name] for name in names_of(picture) if name in names), None)
         if other := digests.get(picture.look.digest):
             kind = "same picture as in an evaluation set"
-        elif named and not _differ(picture, named):
+        elif named and (_apart(picture, named) or 0) <= ANOTHER:
             kind, other = "same name as in an evaluation set", named
         elif other := nearest.get(id(picture)):
             kind = "near duplicate of an evaluation picture"
@@ -137,16 +141,16 @@ def overlap(result: Scan, evaluation: Scan, limits: Limits) -> None:
         else:
             continue
         detail = f"{evaluation.name}: {other.name or other.image_id}, {_bits(picture, other)}"
-        result.add(kind, limits, picture.rows, picture.name, detail)
+        result.add(kind, picture.rows, picture.name, detail)
 
 
-def shared(result: Scan, other: Scan, limits: Limits) -> None:
+def shared(result: Scan, other: Scan) -> None:
     """Adds one note where two training sources have pictures in common, which mixtures often want (captions and questions)."""
     digests = {picture.look.digest for picture in other.pictures}
     common = [picture for picture in result.pictures if picture.look.digest and picture.look.digest in digests]
     if common:
-        kind, count = "pictures shared with another source", len(result.pictures)
-        result.add(kind, limits, (), common[0].name, f"{len(common):,} of {count:,} pictures are in {other.name} too")
+        detail = f"{len(common):,} of {len(result.pictures):,} pictures are in {other.name} too"
+        result.add("pictures shared with another source", (), common[0].name, detail)
 
 
 def names_of(picture: Picture) -> list[str]:
@@ -162,17 +166,13 @@ def names_of(picture: Picture) -> list[str]:
     return [name for name in dict.fromkeys(names) if name]
 
 
-def _differ(a: Picture, b: Picture) -> bool:
-    """Whether two pictures are surely not the same; False where one of them has no hash."""
-    if a.look.hash is None or b.look.hash is None:
-        return False
-    return phash.distance(a.look.hash, b.look.hash) > ANOTHER
+def _apart(a: Picture, b: Picture) -> int | None:
+    """Bits in which the hashes of two pictures differ; None where one of them has no hash."""
+    return None if a.look.hash is None or b.look.hash is None else phash.distance(a.look.hash, b.look.hash)
 
 
 def _bits(a: Picture, b: Picture) -> str:
-    if a.look.hash is None or b.look.hash is None:
-        return "not comparable"
-    return f"{phash.distance(a.look.hash, b.look.hash)} of 64 bits"
+    return "not comparable" if (apart := _apart(a, b)) is None else f"{apart} of 64 bits"
 
 
 def _prints(pictures: list[Picture]) -> tuple[np.ndarray, np.ndarray]:

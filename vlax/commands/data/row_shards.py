@@ -1,9 +1,11 @@
 """The rows of a prepared set: which picture each is about, and the shards that they are written to."""
 
 import dataclasses
+import functools
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from etils import epath
@@ -17,20 +19,29 @@ from vlax.rows import Source
 
 PER_SHARD = 100_000  # rows of the source; what is left out of them leaves no gap
 OPTIONS = "group_size:64,zstd:3"  # rows are read from end to end
+TEXT_ONLY, QUARANTINED = -1, -2
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class Gathered:
     """Which picture each row is about.
 
-    picture  int64[rows]: number of the picture, -1 without one, -2 quarantined
+    picture  int64[rows]: number of the picture, or TEXT_ONLY, or QUARANTINED
     opened   index of the first row about each picture
+    names    of each picture, as the source has it
     digest   of the quarantined rows
     """
 
     picture: np.ndarray
     opened: list[int]
+    names: list[str]
     digest: str
+
+    @functools.cached_property
+    def folder(self) -> str:
+        """What all names begin with: they are kept relative to it."""
+        shared = os.path.commonprefix(self.names)  # noqa: RUF071  (of characters, cut at a slash: names need not be files)
+        return shared[: shared.rfind("/") + 1]
 
 
 def gather(source: Source, quarantine: Quarantine, progress: bool = False) -> Gathered:
@@ -39,19 +50,18 @@ def gather(source: Source, quarantine: Quarantine, progress: bool = False) -> Ga
         raise VlaxError(
             f"--quarantine: the list has no row of {source.name}; give the one that the doctor wrote for this source"
         )
-    picture, opened, numbers, digest = np.full(len(source), -1, np.int64), [], {}, hashlib.sha256()
+    picture, opened, digest = np.full(len(source), TEXT_ONLY, np.int64), [], hashlib.sha256()
+    numbers: dict[tuple[str, str], int] = {}
     for index in tqdm(range(len(source)), desc="rows", unit="row", disable=not progress):
         row = source[index]
         if quarantine.covers(source.name, row.id, index) is not None:
-            picture[index] = -2
+            picture[index] = QUARANTINED
             digest.update(f"{index}\n".encode())
         elif row.open_image is not None:
-            key = row.image_name, row.image_id
-            if key not in numbers:
-                numbers[key] = len(opened)
+            picture[index] = numbers.setdefault((row.image_name, row.image_id), len(opened))
+            if picture[index] == len(opened):
                 opened.append(index)
-            picture[index] = numbers[key]
-    return Gathered(picture, opened, digest.hexdigest())
+    return Gathered(picture, opened, [name for name, _ in numbers], digest.hexdigest())
 
 
 def write(source: Source, gathered: Gathered, reasons: Mapping[int, str], names: Sequence[str], out: epath.Path) -> list[dict]:
@@ -62,15 +72,13 @@ def write(source: Source, gathered: Gathered, reasons: Mapping[int, str], names:
     """
     count, facts = -(-len(source) // PER_SHARD), []
     for shard in range(count):
-        part = range(shard * PER_SHARD, min((shard + 1) * PER_SHARD, len(source)))
-
-        def lines(part=part) -> Iterator[bytes]:
-            for index in part:
-                picture = int(gathered.picture[index])
-                if picture != -2 and picture not in reasons:
-                    yield line(source[index], picture, names[picture] if picture >= 0 else "")
-
-        facts.append(shards.write(out / f"rows-{shard:05d}-of-{count:05d}.array_record", lines(), OPTIONS))
+        part = gathered.picture[shard * PER_SHARD : (shard + 1) * PER_SHARD].tolist()
+        lines = (
+            line(source[index], picture, "" if picture == TEXT_ONLY else names[picture])
+            for index, picture in enumerate(part, shard * PER_SHARD)
+            if picture != QUARANTINED and picture not in reasons
+        )
+        facts.append(shards.write(out / f"rows-{shard:05d}-of-{count:05d}.array_record", lines, OPTIONS))
     return facts
 
 
