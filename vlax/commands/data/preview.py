@@ -109,7 +109,8 @@ def summary(found: Recognised, spec: dict, source: Source, faults: Faults) -> li
 def counts(source: Source) -> dict[str, str]:
     """{"rows": "1,500", "pictures": "300, 5.0 rows each", "captions": "1,500, of 11.8 words"} and the like."""
     indices = evenly(len(source), COUNTED)
-    pictures, tasks = set(), collections.Counter()
+    pictures: set[str] = set()
+    tasks: collections.Counter[str] = collections.Counter()
     words: dict[str, list[int]] = {"questions": [], "captions": [], "answers": []}
     for index in indices:
         row = source[index]

@@ -50,7 +50,8 @@ def gather(source: Source, quarantine: Quarantine, progress: bool = False) -> Ga
         raise VlaxError(
             f"--quarantine: the list has no row of {source.name}; give the one that the doctor wrote for this source"
         )
-    picture, opened, digest = np.full(len(source), TEXT_ONLY, np.int64), [], hashlib.sha256()
+    picture, digest = np.full(len(source), TEXT_ONLY, np.int64), hashlib.sha256()
+    opened: list[int] = []
     numbers: dict[tuple[str, str], int] = {}
     for index in tqdm(range(len(source)), desc="rows", unit="row", disable=not progress):
         row = source[index]

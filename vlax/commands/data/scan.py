@@ -32,7 +32,7 @@ class Picture:
     image_id: str
     index: int  # of a row about it
     rows: list[str] = dataclasses.field(default_factory=list)
-    look: Look | None = None
+    look: Look = dataclasses.field(default_factory=lambda: Look(()))
 
 
 @dataclasses.dataclass
@@ -109,9 +109,9 @@ def _duplicates(result: Scan, said: list[tuple[str, int, int]]) -> None:
     first_pictures: dict[bytes, Picture] = {}
     for picture in result.pictures:
         if picture.look.digest:
-            first = first_pictures.setdefault(picture.look.digest, picture)
-            if first is not picture:
-                result.add("duplicate picture", picture.rows, picture.name, f"same pixels as {first.name}")
+            twin = first_pictures.setdefault(picture.look.digest, picture)
+            if twin is not picture:
+                result.add("duplicate picture", picture.rows, picture.name, f"same pixels as {twin.name}")
     hashed = [picture for picture in first_pictures.values() if picture.look.hash is not None]
     near = phash.nearest(*_prints(hashed) * 2, result.limits.distance, earlier=True)
     for picture, other in zip(hashed, near, strict=True):

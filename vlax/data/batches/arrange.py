@@ -1,16 +1,18 @@
 """From a stage's settings to the plan of its batches."""
 
-import functools
 import math
+
+from ml_collections import ConfigDict
 
 from vlax.data.batches.lengths import Lengths
 from vlax.data.batches.mixture import Mixture
 from vlax.data.batches.packing import PackedPlan
 from vlax.data.batches.row_plan import BucketPlan, Plan
 from vlax.errors import VlaxError
+from vlax.models.vlm import VLMConfig
 
 
-def check(stage) -> None:
+def check(stage: ConfigDict) -> None:
     """Settings that contradict each other, in one line each."""
     buckets = tuple(stage.buckets)
     if buckets and stage.packing > 1:
@@ -31,10 +33,10 @@ def check(stage) -> None:
         raise VlaxError(f"stage.plan_window={stage.plan_window}: a window has at least 1 batch")
 
 
-def check_positions(stage, config) -> None:
+def check_positions(stage: ConfigDict, config: VLMConfig) -> None:
     """VlaxError when a decoder with a learned table of positions has too few for an image and stage.text_length.
 
-    config: VLMConfig. Packing changes nothing about it: positions restart with every example.
+    Packing changes nothing about it: positions restart with every example.
     """
     decoder, image = config.decoder, config.tokens_per_image
     if decoder.rope_theta is None and image + stage.text_length > decoder.max_positions:
@@ -45,7 +47,7 @@ def check_positions(stage, config) -> None:
         )
 
 
-def make(stage, mixture: Mixture, lengths: Lengths, rows: int, per_update: int) -> tuple[Plan, int]:
+def make(stage: ConfigDict, mixture: Mixture, lengths: Lengths, rows: int, per_update: int) -> tuple[Plan, int]:
     """(the stage's plan, its length in updates)
 
     rows        of the global batch that a train step takes
@@ -55,12 +57,11 @@ def make(stage, mixture: Mixture, lengths: Lengths, rows: int, per_update: int) 
     """
     wanted = math.ceil(round(stage.epochs * mixture.epoch_size, 6))
     updates = stage.steps or math.ceil(wanted / (rows * per_update))
+    batch = mixture, rows, stage.text_length
     window = {"lengths": lengths, "overlong": stage.overlong, "window": stage.plan_window}
     if stage.packing > 1:
-        plan = PackedPlan(mixture, rows, stage.text_length, stage.packing, **window,
-                          stop=0 if stage.steps else wanted)  # fmt: skip
-        return plan, stage.steps or math.ceil(plan.batches(wanted) / per_update)
+        packed = PackedPlan(*batch, stage.packing, stop=0 if stage.steps else wanted, **window)
+        return packed, stage.steps or math.ceil(packed.batches(wanted) / per_update)
     if stage.buckets:
-        plan = functools.partial(BucketPlan, buckets=tuple(stage.buckets), stop=updates * per_update * rows)
-        return plan(mixture, rows, stage.text_length, **window), updates
-    return Plan(mixture, rows, stage.text_length), updates
+        return BucketPlan(*batch, buckets=tuple(stage.buckets), stop=updates * per_update * rows, **window), updates
+    return Plan(*batch), updates

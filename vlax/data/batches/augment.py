@@ -12,6 +12,7 @@ picture: a set about scene text (TextVQA) is better off without `flip`.
 
 import math
 import re
+from collections.abc import Iterable
 
 import numpy as np
 from PIL import Image
@@ -37,7 +38,7 @@ COUNTS = re.compile(
 )
 
 
-def check(kinds) -> tuple[str, ...]:
+def check(kinds: Iterable[str]) -> tuple[str, ...]:
     """The kinds as a tuple; VlaxError, naming the valid ones, for another."""
     for kind in kinds:
         if kind not in KINDS:
@@ -69,7 +70,9 @@ def shift(image: np.ndarray, down: float, right: float) -> np.ndarray:
     return padded[down : down + image.shape[0], right : right + image.shape[1]]
 
 
-def crop_box(height: int, width: int, area: float, aspect: float, down: float, right: float) -> tuple[float, ...]:
+def crop_box(
+    height: int, width: int, area: float, aspect: float, down: float, right: float
+) -> tuple[float, float, float, float]:
     """(left, upper, right, lower) of the part in pixels, not rounded. A side that would be longer than the picture's is cut to
     it, so that area 1 keeps at least 0.87 of the picture; area 1 and aspect 0.5 (a ratio of 1) keep all of it.
     """
@@ -101,7 +104,7 @@ def colour(image: np.ndarray, brightness: float, contrast: float, saturation: fl
     return np.clip(np.rint(moved), 0, 255).astype(np.uint8).reshape(image.shape)
 
 
-def _says(row: Row, words: re.Pattern) -> bool:
+def _says(row: Row, words: re.Pattern[str]) -> bool:
     return any(words.search(f"{turn.question} {turn.answer}".lower()) for turn in row.turns)
 
 

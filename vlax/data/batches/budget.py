@@ -8,6 +8,7 @@ they are a matter of policy (stage.overlong), not of damage.
 """
 
 import collections
+import functools
 import math
 import threading
 from collections.abc import Callable, Hashable, Sequence
@@ -54,7 +55,7 @@ class DropBudget:
         self._seen: set[Hashable] = set()
         self._lock = threading.Lock()
         for fault in refused:
-            self._add("bad", (fault.source, fault.row), lambda f=fault: _shown(f"{f.source}:{f.row}", f.text))
+            self._add("bad", (fault.source, fault.row), functools.partial(_shown, f"{fault.source}:{fault.row}", fault.text))
         self._stop()
 
     def bad(self, row: Hashable, reason: str, name: str) -> None:

@@ -55,7 +55,7 @@ class PackedPlan(WindowedPlan):
     fiftieth of that), and so does a stage that is given in epochs, to know its length.
     """
 
-    _ends: list = dataclasses.field(default_factory=list)  # batch rows up to the end of each window
+    _ends: list[int] = dataclasses.field(default_factory=list)  # batch rows up to the end of each window
 
     def batch(self, step: int) -> Planned:
         first, last = step * self.rows, (step + 1) * self.rows
@@ -83,7 +83,9 @@ class PackedPlan(WindowedPlan):
                 "--config.stage.overlong=cut"
             )
 
-    def _arrange(self, begin, ids, tokens, kept, rng) -> tuple[np.ndarray, np.ndarray, list[tuple[int, int]]]:
+    def _arrange(
+        self, begin: int, ids: np.ndarray, tokens: np.ndarray, kept: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray, list[tuple[int, int]]]:
         dropped = list(zip(ids[~kept].tolist(), tokens[~kept].tolist(), strict=True))
         chosen = np.flatnonzero(kept)
         packed = pack(np.minimum(tokens[chosen], self.text_length), self.text_length, self.slots)

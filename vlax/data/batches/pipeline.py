@@ -16,7 +16,7 @@ follows that of example n; an example without a picture has its slot all the sam
 
 import dataclasses
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import grain
 import numpy as np
@@ -126,11 +126,13 @@ class Collator:
         name = f"{source.name}:{place(index)}"
         try:
             if self.quarantine.covers(source.name, place(index)):
-                return self.left_out.quarantined(row_id, source.name)
+                self.left_out.quarantined(row_id, source.name)
+                return None
             row = source[index]
             name = f"{source.name}:{row.id}"
             if self.quarantine.covers(source.name, row.id):
-                return self.left_out.quarantined(row_id, source.name)
+                self.left_out.quarantined(row_id, source.name)
+                return None
             tokens, segments = self.encoder.encode(row)
             if len(tokens) > self.text_length:
                 self.count_overlong(row_id, len(tokens))
@@ -142,7 +144,8 @@ class Collator:
             seen = row.open_image is not None and self.preprocess
             return row, tokens, segments, self.cache.get(row, self.preprocess) if seen else None
         except RowFault as fault:
-            return self.left_out.bad(row_id, str(fault), name)
+            self.left_out.bad(row_id, str(fault), name)
+            return None
 
     def count_overlong(self, row_id: int, tokens: int) -> None:
         """Counts a row that is dropped or cut for its length: here, or by a plan that gives it no place."""
@@ -189,7 +192,7 @@ class HostBatches:
         return draws
 
 
-def iterate(batches: HostBatches, start: int = 0, threads: int = 2, prefetch: int = 8):
+def iterate(batches: HostBatches, start: int = 0, threads: int = 2, prefetch: int = 8) -> Iterator[dict[str, np.ndarray]]:
     """Batches from micro-step `start` on, built by grain's threads ahead of time."""
     if start >= len(batches):
         return iter(())

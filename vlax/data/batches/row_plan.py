@@ -17,6 +17,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -90,7 +91,7 @@ class WindowedPlan(Plan):
     overlong: str = "drop"
     window: int = 32
     stop: int = 0
-    _arranged: dict = dataclasses.field(default_factory=dict)
+    _arranged: dict[int, Sequence[Any]] = dataclasses.field(default_factory=dict)
     _lock: threading.RLock = dataclasses.field(default_factory=threading.RLock)
 
     def _bounds(self, number: int) -> tuple[int, int]:
@@ -102,7 +103,7 @@ class WindowedPlan(Plan):
         begin = self.stop + (number - head) * size
         return begin, begin + size
 
-    def _window(self, number: int):
+    def _window(self, number: int) -> Sequence[Any]:
         """The arranged window; several threads may ask, and one of them arranges it."""
         with self._lock:
             if number not in self._arranged:
@@ -117,10 +118,13 @@ class WindowedPlan(Plan):
                 self._arranged[number] = made
             return self._arranged[number]
 
-    def _arrange(self, begin: int, ids, tokens, kept, rng):
+    def _arrange(
+        self, begin: int, ids: np.ndarray, tokens: np.ndarray, kept: np.ndarray, rng: np.random.Generator
+    ) -> Sequence[Any]:
+        """What `batch` takes a window's batches from. ids, tokens: int[rows]; kept: bool[rows], False where one is dropped."""
         raise NotImplementedError
 
-    def _settings(self) -> list:
+    def _settings(self) -> list[Any]:
         return [self.rows, self.text_length, self.slots, self.overlong, self.window, self.stop]
 
     @property
@@ -144,7 +148,9 @@ class BucketPlan(WindowedPlan):
             raise IndexError(f"the plan has {self.stop // self.rows} batches, no batch {step}")
         return self._window(step // self.window)[step % self.window]
 
-    def _arrange(self, begin, ids, tokens, kept, rng) -> list[Planned]:
+    def _arrange(
+        self, begin: int, ids: np.ndarray, tokens: np.ndarray, kept: np.ndarray, rng: np.random.Generator
+    ) -> list[Planned]:
         fitting, dropped = np.flatnonzero(kept), np.flatnonzero(~kept)
         tokens = np.minimum(tokens, self.text_length)
         fitting = fitting[np.argsort(tokens[fitting], kind="stable")]
@@ -160,7 +166,7 @@ class BucketPlan(WindowedPlan):
     def lengths_used(self) -> tuple[int, ...]:
         return self.buckets
 
-    def _settings(self) -> list:
+    def _settings(self) -> list[Any]:
         return [*super()._settings(), list(self.buckets)]
 
     def describe(self) -> str:
