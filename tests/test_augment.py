@@ -38,15 +38,15 @@ def test_flip(draw, flipped):
     "is it upright?", "the man's left?",
 ))  # fmt: skip
 def test_never_flipped_nor_cropped_where_the_text_names_a_side(asked):
-    assert augment.speaks_of_sides(row(asked))
+    assert augment.speaks_of(row(asked), augment.SIDES)
     np.testing.assert_array_equal(augment.apply(IMAGE, row(asked), ("flip", "crop"), np.zeros(augment.DRAWS)), IMAGE)
 
 
 def test_sides_in_answers_and_later_turns_count_and_bright_is_no_side():
-    assert augment.speaks_of_sides(row("where is it?", "top left."))
-    assert augment.speaks_of_sides(row("is it red?", "no", Turn("where is it?", "on the right")))
+    assert augment.speaks_of(row("where is it?", "top left."), augment.SIDES)
+    assert augment.speaks_of(row("is it red?", "no", Turn("where is it?", "on the right")), augment.SIDES)
     for asked in ("is it bright?", "a fright", "the cartwright", "the brightest light"):
-        assert not augment.speaks_of_sides(row(asked))
+        assert not augment.speaks_of(row(asked), augment.SIDES)
 
 
 @pytest.mark.parametrize("text", (
@@ -55,9 +55,9 @@ def test_sides_in_answers_and_later_turns_count_and_bright_is_no_side():
     "several people",
 ))  # fmt: skip
 def test_never_cropped_where_the_text_counts(text):
-    assert augment.speaks_of_counts(row(text)) and augment.speaks_of_counts(row("what?", text))
+    assert augment.speaks_of(row(text), augment.COUNTS) and augment.speaks_of(row("what?", text), augment.COUNTS)
     np.testing.assert_array_equal(augment.apply(IMAGE, row(text), ("crop",), np.zeros(augment.DRAWS)), IMAGE)
-    assert not augment.speaks_of_counts(row("a dog on the country road", "the account of a discounted lone phone"))
+    assert not augment.speaks_of(row("a dog on the country road", "the account of a discounted lone phone"), augment.COUNTS)
 
 
 @pytest.mark.parametrize("text", (
@@ -65,9 +65,9 @@ def test_never_cropped_where_the_text_counts(text):
     "a red circle in the center", "the bottom row",
 ))  # fmt: skip
 def test_never_cropped_where_the_text_says_where_things_are(text):
-    assert augment.speaks_of_places(row(text))
+    assert augment.speaks_of(row(text), augment.PLACES)
     np.testing.assert_array_equal(augment.apply(IMAGE, row(text), ("crop",), np.zeros(augment.DRAWS)), IMAGE)
-    assert not augment.speaks_of_places(row("a laptop and a knowledgeable boarder", "flowers"))
+    assert not augment.speaks_of(row("a laptop and a knowledgeable boarder", "flowers"), augment.PLACES)
 
 
 def test_shift_repeats_the_border():

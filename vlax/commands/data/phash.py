@@ -39,7 +39,9 @@ def distance(a: int, b: int) -> int:
     return (a ^ b).bit_count()
 
 
-def nearest(hashes, colours, others, other_colours, within: int, *, earlier: bool = False) -> np.ndarray:
+def nearest(
+    hashes: np.ndarray, colours: np.ndarray, others: np.ndarray, other_colours: np.ndarray, within: int, earlier: bool = False
+) -> np.ndarray:
     """int64[n]: for each picture the nearest of the others, or -1 where none is near; of equally near ones the first.
 
     hashes, others          uint64[n], uint64[m]
@@ -49,7 +51,7 @@ def nearest(hashes, colours, others, other_colours, within: int, *, earlier: boo
 
     Two hashes that differ in d bits agree in one of d + 1 pieces (pigeonhole): only pictures that share a piece are compared.
     """
-    best = np.full(len(hashes), np.iinfo(np.int64).max)
+    best = np.full(len(hashes), np.iinfo(np.int64).max)  # distance * m + column
     if len(others) == 0:
         return np.full(len(hashes), -1)
     edges = np.linspace(0, 64, within + 2).astype(np.uint64)
@@ -66,20 +68,11 @@ def nearest(hashes, colours, others, other_colours, within: int, *, earlier: boo
             chunk = max(1, PAIRS // len(columns))
             for at in range(starts[group], ends[group], chunk):
                 rows = my_order[at : min(at + chunk, ends[group])]
-                _compare(best, rows, columns, hashes, colours, others, other_colours, within, earlier)
+                bits = np.bitwise_count(hashes[rows][:, None] ^ others[columns][None, :])
+                near = (bits <= within) & (columns[None, :] < rows[:, None] if earlier else True)
+                i, j = np.nonzero(near)
+                apart = np.abs(colours[rows[i]].astype(np.int16) - other_colours[columns[j]]).mean(axis=1)
+                i, j = i[apart <= COLOUR], j[apart <= COLOUR]
+                np.minimum.at(best, rows[i], bits[i, j].astype(np.int64) * len(others) + columns[j])
     found = best < np.iinfo(np.int64).max
     return np.where(found, best % len(others), -1)
-
-
-def _compare(best, rows, columns, hashes, colours, others, other_colours, within, earlier) -> None:
-    """Writes distance * m + column of the nearest into `best`, for some rows and the columns that share a piece with them."""
-    bits = np.bitwise_count(hashes[rows][:, None] ^ others[columns][None, :])
-    near = bits <= within
-    if earlier:
-        near &= columns[None, :] < rows[:, None]
-    i, j = np.nonzero(near)
-    if len(i):
-        difference = np.abs(colours[rows[i]].astype(np.int16) - other_colours[columns[j]]).mean(axis=1)
-        same = difference <= COLOUR
-        i, j = i[same], j[same]
-        np.minimum.at(best, rows[i], bits[i, j].astype(np.int64) * len(others) + columns[j])

@@ -28,10 +28,12 @@ CROP_ASPECT = 3 / 4, 4 / 3  # width to height of the part, uniform in its logari
 COLOUR = 0.25  # farthest that brightness, contrast and saturation go from 1
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # grey of R, G, B (ITU-R BT.601)
 
-# "left-hand", "leftmost", "top-left", "rightwards" and "upright" count, and so do "all right" and "leftover", to be on the safe
-# side; "bright", "fright" and "wright" do not.
+# Left or right: "left-hand", "leftmost", "top-left", "rightwards" and "upright" count, and so do "all right" and "leftover", to
+# be on the safe side; "bright", "fright" and "wright" do not.
 SIDES = re.compile(r"left|(?<![bfw])right")
+# Where in the picture something is.
 PLACES = re.compile(r"\b(top|bottom|upper\w*|lower\w*|corners?|edges?|borders?|middle|cent(er|re)s?|cent(er|re)d|central)\b")
+# How many there are, or whether something is there.
 COUNTS = re.compile(
     r"\d|\bhow (many|much)\b|\b(numbers?|amounts?) of\b|\bcount(s|ed|ing)?\b|\btotal\b|\b(is|are) there\b"
     r"|\b(two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|dozens?|pairs?|couples?|both|several)\b"
@@ -51,9 +53,9 @@ def apply(image: np.ndarray, row: Row, kinds: tuple[str, ...], draw: np.ndarray)
 
     draw: DRAWS numbers in 0..1, the row's own at its position in the global order.
     """
-    if "crop" in kinds and not speaks_of_sides(row) and not speaks_of_places(row) and not speaks_of_counts(row):
+    if "crop" in kinds and not any(speaks_of(row, words) for words in (SIDES, PLACES, COUNTS)):
         image = crop(image, *draw[3:7])
-    if "flip" in kinds and draw[0] < 0.5 and not speaks_of_sides(row):
+    if "flip" in kinds and draw[0] < 0.5 and not speaks_of(row, SIDES):
         image = image[:, ::-1]
     if "shift" in kinds:
         image = shift(image, *draw[1:3])
@@ -104,20 +106,6 @@ def colour(image: np.ndarray, brightness: float, contrast: float, saturation: fl
     return np.clip(np.rint(moved), 0, 255).astype(np.uint8).reshape(image.shape)
 
 
-def _says(row: Row, words: re.Pattern[str]) -> bool:
+def speaks_of(row: Row, words: re.Pattern[str]) -> bool:
+    """Whether a question or an answer has one of the words: SIDES, PLACES or COUNTS."""
     return any(words.search(f"{turn.question} {turn.answer}".lower()) for turn in row.turns)
-
-
-def speaks_of_sides(row: Row) -> bool:
-    """Whether a question or an answer speaks of left or right: "left", "left-hand", "leftmost", "rightwards", "top-left"."""
-    return _says(row, SIDES)
-
-
-def speaks_of_places(row: Row) -> bool:
-    """Whether a question or an answer says where in the picture something is: "at the top", "in a corner", "lower"."""
-    return _says(row, PLACES)
-
-
-def speaks_of_counts(row: Row) -> bool:
-    """Whether a text counts or asks whether something is there: "how many", "the number of", "two dogs", "is there a cat"."""
-    return _says(row, COUNTS)

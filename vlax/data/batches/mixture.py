@@ -70,7 +70,7 @@ class Mixture:
     shuffle: bool = True
     fixed: Sequence[int] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for source, weight in zip(self.sources, self.weights, strict=True):
             if len(source) == 0:
                 raise VlaxError(f"data source {source.name} has no rows")

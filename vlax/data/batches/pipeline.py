@@ -82,11 +82,11 @@ class Collator:
     left_out: DropBudget = dataclasses.field(default_factory=lambda: DropBudget(0, 0))  # by default a bad row is an error
     quarantine: Quarantine = dataclasses.field(default_factory=Quarantine)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.overlong not in ("drop", "cut"):
             raise VlaxError(f"stage.overlong={self.overlong!r} is not one of drop, cut")
-        for source in self.mixture.sources if self.preprocess else ():
-            if isinstance(source, PreparedSource):
+        for source in self.mixture.sources:
+            if self.preprocess and isinstance(source, PreparedSource):
                 source.check(self.preprocess)  # here, and not at its first picture, when the model is compiled
 
     def __call__(self, ids: np.ndarray, length: int, draws: np.ndarray | None = None) -> dict[str, np.ndarray]:
@@ -141,8 +141,8 @@ class Collator:
                 tokens, segments = tokens[: self.text_length], segments[: self.text_length]
                 if ANSWER not in segments:  # its prompt alone fills the row: nothing is left to learn
                     return None
-            seen = row.open_image is not None and self.preprocess
-            return row, tokens, segments, self.cache.get(row, self.preprocess) if seen else None
+            image = self.cache.get(row, self.preprocess) if row.open_image is not None and self.preprocess else None
+            return row, tokens, segments, image
         except RowFault as fault:
             self.left_out.bad(row_id, str(fault), name)
             return None
@@ -164,7 +164,7 @@ class HostBatches:
     hosts: int = 1
     micro_batches: int = 1  # > 1: arrays come as [micro_batches, rows, ...], for a step that scans over them
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.plan.rows % (self.hosts * self.micro_batches):
             raise VlaxError(f"a batch of {self.plan.rows} rows does not divide over {self.hosts} hosts x {self.micro_batches}")
 
