@@ -114,7 +114,13 @@ HTML = re.compile(
     re.IGNORECASE,
 )
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufffe\uffff]")
-SURROGATE = re.compile(r"[\ud800-\udfff]")
+CHARACTERS = (  # (kind, pattern, what exactly: {0} is the match, {1} its first character's number)
+    ("image token in the text", IMAGE_TOKEN, "{0}"),
+    ("invalid unicode", re.compile(r"[\ud800-\udfff]"), "half a surrogate pair (U+{1:04X}), which no tokenizer takes"),
+    ("replacement characters", re.compile("\ufffd"), "U+FFFD: the text was decoded with the wrong encoding"),
+    ("control characters", CONTROL, "U+{1:04X}"),
+    ("HTML in the text", HTML, "{0}"),
+)
 # As a whole caption only: as an answer "none" or "n/a" may well be right.
 PLACEHOLDERS = {
     *("n/a", "na", "nan", "none", "null", "nil", "undefined", "unknown", "untitled", "todo", "tbd", "test"),
@@ -136,8 +142,9 @@ def text_findings(row: Row, limits: Limits) -> list[tuple[str, str]]:
         if task in ("caption", "describe") and " ".join(turn.answer.lower().split()).strip("[]<>()") in PLACEHOLDERS:
             found.setdefault("placeholder text", repr(turn.answer))
         for text in (turn.question, turn.answer):
-            for kind, detail in _characters(text):
-                found.setdefault(kind, detail + where)
+            for kind, pattern, detail in CHARACTERS:
+                if match := pattern.search(text):
+                    found.setdefault(kind, detail.format(match[0][:40], ord(match[0][0])) + where)
     words = sum(len(f"{turn.question} {turn.answer}".split()) for turn in row.turns)
     if words > limits.max_words:
         found["long text"] = f"{words} words, limit {limits.max_words}"
@@ -146,18 +153,3 @@ def text_findings(row: Row, limits: Limits) -> list[tuple[str, str]]:
         if count > limits.text_length:
             found["long text"] = f"{count} tokens, limit {limits.text_length}"
     return list(found.items())
-
-
-def _characters(text: str) -> list[tuple[str, str]]:
-    found = []
-    if match := IMAGE_TOKEN.search(text):
-        found.append(("image token in the text", match[0]))
-    if match := SURROGATE.search(text):
-        found.append(("invalid unicode", f"half a surrogate pair (U+{ord(match[0]):04X}), which no tokenizer takes"))
-    if "\ufffd" in text:
-        found.append(("replacement characters", "U+FFFD: the text was decoded with the wrong encoding"))
-    if match := CONTROL.search(text):
-        found.append(("control characters", f"U+{ord(match[0]):04X}"))
-    if match := HTML.search(text):
-        found.append(("HTML in the text", match[0][:40]))
-    return found

@@ -55,29 +55,31 @@ class PackedPlan(WindowedPlan):
     fiftieth of that), and so does a stage that is given in epochs, to know its length.
     """
 
-    _ends: list[int] = dataclasses.field(default_factory=list)  # batch rows up to the end of each window
+    _starts: list[int] = dataclasses.field(default_factory=lambda: [0])  # batch rows before each window, as far as is known
 
     def batch(self, step: int) -> Planned:
         first, last = step * self.rows, (step + 1) * self.rows
         with self._lock:
-            while not self._ends or self._ends[-1] < last:
+            while self._starts[-1] < last:
                 self._extend()
-            number, parts, dropped = bisect.bisect_right(self._ends, first), [], []
+            # A window of nothing but dropped rows starts where the next one does; the first of them is taken.
+            number = min(bisect.bisect_left(self._starts, first), bisect.bisect_right(self._starts, first) - 1)
+            parts, dropped = [], []
             while first < last:
-                begin = self._ends[number - 1] if number else 0
+                begin = self._starts[number]
                 *arrays, too_long = self._window(number)
                 parts.append([array[first - begin : last - begin] for array in arrays])
                 dropped += too_long
-                first, number = self._ends[number], number + 1
+                number += 1
+                first = self._starts[number]
         positions, ids = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         return Planned(positions, ids, self.text_length, dropped)
 
     def _extend(self) -> None:
         """Counts one more window."""
-        number = len(self._ends)
-        rows = len(self._window(number)[0])
-        self._ends.append((self._ends[-1] if number else 0) + rows)
-        if self._ends[-1] == 0 and self._bounds(number)[1] >= self.mixture.epoch_size:
+        number = len(self._starts) - 1
+        self._starts.append(self._starts[-1] + len(self._window(number)[0]))
+        if self._starts[-1] == 0 and self._bounds(number)[1] >= self.mixture.epoch_size:
             raise VlaxError(
                 f"no row of the mixture fits in {self.text_length} tokens; raise --config.stage.text_length, or set "
                 "--config.stage.overlong=cut"
@@ -97,20 +99,18 @@ class PackedPlan(WindowedPlan):
     def batches(self, positions: int) -> int:
         if positions != self.stop:
             raise ValueError("packed rows are counted by whole windows: ask for `stop`")
-        number = -1
-        while self._bounds(number + 1)[0] < positions:
-            number += 1
-            with self._lock:
-                if len(self._ends) <= number:
-                    self._extend()
-        return max(1, -(-self._ends[number] // self.rows))
+        windows = -(-positions // self._size)
+        with self._lock:
+            while len(self._starts) <= windows:
+                self._extend()
+        return max(1, -(-self._starts[windows] // self.rows))
 
     def positions(self, batches: int) -> int:
         """`stop` for the batches up to there; other numbers are estimated by the rows a batch row in the first window."""
         head = self.batches(self.stop) if self.stop else 0
         known, rest = (self.stop, batches - head) if batches >= head else (0, batches)
         self.batch(0)
-        return known + round(rest * self.rows * self._bounds(0)[1] / max(self._ends[0], 1))
+        return known + round(rest * self.rows * self._bounds(0)[1] / max(self._starts[1], 1))
 
     def describe(self) -> str:
         ids = self._window(0)[1]

@@ -61,16 +61,13 @@ def read_quarantine(paths: str | Sequence[str]) -> Quarantine:
         if not str(path).strip():
             continue
         path = epath.Path(str(path).strip())
-        for number, line in enumerate(_lines(path), 1):
+        if not path.exists():
+            way_out = "write it with python -m vlax data doctor SOURCE --out=DIR"
+            raise VlaxError(f"run.quarantine: there is no file {path}; {way_out}")
+        for number, line in enumerate(read_file(path).decode("utf-8", "replace").split("\n"), 1):
             if line.strip():
                 entries.append(_entry(f"{path}: line {number}", line))
     return Quarantine(entries)
-
-
-def _lines(path: epath.Path) -> list[str]:
-    if not path.exists():
-        raise VlaxError(f"run.quarantine: there is no file {path}; write it with python -m vlax data doctor SOURCE --out=DIR")
-    return read_file(path).decode("utf-8", "replace").split("\n")
 
 
 def _entry(where: str, line: str) -> tuple[str, str, str]:

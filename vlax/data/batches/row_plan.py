@@ -94,14 +94,18 @@ class WindowedPlan(Plan):
     _arranged: dict[int, Sequence[Any]] = dataclasses.field(default_factory=dict)
     _lock: threading.RLock = dataclasses.field(default_factory=threading.RLock)
 
+    @property
+    def _size(self) -> int:
+        """Rows of a full window."""
+        return self.window * self.rows * self.slots
+
     def _bounds(self, number: int) -> tuple[int, int]:
         """(begin, end) of a window in the order."""
-        size = self.window * self.rows * self.slots
-        head = -(-self.stop // size)
+        head = -(-self.stop // self._size)
         if number < head:
-            return number * size, min((number + 1) * size, self.stop)
-        begin = self.stop + (number - head) * size
-        return begin, begin + size
+            return number * self._size, min((number + 1) * self._size, self.stop)
+        begin = self.stop + (number - head) * self._size
+        return begin, begin + self._size
 
     def _window(self, number: int) -> Sequence[Any]:
         """The arranged window; several threads may ask, and one of them arranges it."""
