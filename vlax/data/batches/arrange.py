@@ -1,6 +1,7 @@
 """From a stage's settings to the plan of its batches."""
 
 import math
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -9,7 +10,6 @@ from vlax.data.batches.mixture import Mixture
 from vlax.data.batches.packing import PackedPlan
 from vlax.data.batches.row_plan import BucketPlan, Plan
 from vlax.errors import VlaxError
-from vlax.models.vlm import VLMConfig
 
 
 def check(stage: ConfigDict) -> None:
@@ -33,10 +33,10 @@ def check(stage: ConfigDict) -> None:
         raise VlaxError(f"stage.plan_window={stage.plan_window}: a window has at least 1 batch")
 
 
-def check_positions(stage: ConfigDict, config: VLMConfig) -> None:
+def check_positions(stage: ConfigDict, config: Any) -> None:
     """VlaxError when a decoder with a learned table of positions has too few for an image and stage.text_length.
 
-    Packing changes nothing about it: positions restart with every example.
+    config: VLMConfig, of a room that this one does not import. Packing changes nothing: positions restart with every example.
     """
     decoder, image = config.decoder, config.tokens_per_image
     if decoder.rope_theta is None and image + stage.text_length > decoder.max_positions:
