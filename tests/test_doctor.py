@@ -229,6 +229,13 @@ def test_files_are_recognised(damaged, clean, tmp_path, capsys):
     assert "captions.json: COCO captions" in capsys.readouterr().out
 
 
+def test_the_report_moves_no_cursor(tmp_path):
+    result = scan.Scan("a\x1b[2J.json", Limits(), rows=1)
+    result.add("one colour", ["7"], "b\n.png", "\x1b]0;c")
+    printed = doctor.report([result], [], tmp_path)
+    assert r"a\x1b[2J.json: 1 rows" in printed and r"7: \x1b]0;c" in printed and "\x1b" not in printed
+
+
 def test_an_embedded_source_has_no_errors():
     source = open_source({"kind": "scenes", "split": "train", "style": "questions", "size": 12})
     result = scan.scan(source, Limits(), 2, progress=False)

@@ -82,6 +82,14 @@ to go on:
     )
 
 
+def test_paths_are_relative_to_the_data_root(folder, capsys, monkeypatch):
+    (folder / "elsewhere").mkdir()
+    monkeypatch.chdir(folder / "elsewhere")
+    out = preview(capsys, "coco.json", "--data-root=..")
+    assert "  annotations coco.json\n" in out and "a.png, 6 x 4 pixels" in out
+    assert f'"annotations": "{folder}/coco.json",' in out and "vlax data doctor coco.json --data-root=..\n" in out
+
+
 def test_conversations_with_a_tokenizer_and_another_template(folder, capsys):
     tokenizer = train_bpe(["User: What is it?\nAssistant: A dog."] * 4, 300)
     tokenizer.save_pretrained("tokenizer")
