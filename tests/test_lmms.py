@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import importlib
+import importlib.metadata
 import logging
 import sys
 import types
@@ -16,9 +17,9 @@ from vlax.decoding import constrain
 from vlax.decoding.options import DecodeConfig
 from vlax.decoding.predict import Request
 from vlax.errors import VlaxError
-from vlax.evaluation import lmms
 from vlax.model import api
 
+ADAPTER = "vlax.evaluation.lmms"
 GREEDY = {"max_new_tokens": 4, "temperature": 0, "top_p": 1.0, "num_beams": 1, "do_sample": False, "until": ["\n\n"]}
 
 
@@ -54,35 +55,24 @@ class Base:
         return cls(**pairs, **{k: v for k, v in more.items() if v is not None})
 
 
-@pytest.fixture
-def harness(monkeypatch):
-    """A package `lmms_eval` with a registry; its command line creates the model that it finds there, and returns it."""
-    registered, manifests, made = {}, {}, []
-
-    def register_model(*names):
-        return lambda cls: [registered.update({name: cls}) for name in names] and cls
-
-    def cli_evaluate():
-        module, name = manifests["vlax"].simple_class_path.rsplit(".", 1)
-        made.append(getattr(importlib.import_module(module), name))
-
-    register = types.SimpleNamespace(register_manifest=lambda m, overwrite=False: manifests.update({m.model_id: m}))
+@pytest.fixture(scope="module")
+def lmms():
+    """The adapter, imported where a package `lmms_eval` is."""
     modules = {
         "lmms_eval": {}, "lmms_eval.api": {}, "lmms_eval.api.model": {"lmms": Base},
-        "lmms_eval.api.registry": {"register_model": register_model}, "lmms_eval.models": {"MODEL_REGISTRY_V2": register},
-        "lmms_eval.models.registry_v2": {"ModelManifest": ModelManifest}, "lmms_eval.__main__": {"cli_evaluate": cli_evaluate},
+        "lmms_eval.models": {}, "lmms_eval.models.registry_v2": {"ModelManifest": ModelManifest},
     }  # fmt: skip
-    for name, content in modules.items():
-        module = types.ModuleType(name)
-        module.__dict__.update(content)
-        monkeypatch.setitem(sys.modules, name, module)
-    lmms.model_class.cache_clear()
-    yield types.SimpleNamespace(registered=registered, manifests=manifests, made=made)
-    lmms.model_class.cache_clear()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, content in modules.items():
+            module = types.ModuleType(name)
+            module.__dict__.update(content)
+            patch.setitem(sys.modules, name, module)
+        yield importlib.import_module(ADAPTER)
+    del sys.modules[ADAPTER]
 
 
 @pytest.fixture
-def create(harness, monkeypatch):
+def create(lmms, monkeypatch):
     """create(model_args, batch_size) as the evaluator does it; documents 0..4 of task "t", split "test" hold the pictures."""
     monkeypatch.setattr(api, "load", lambda directory, dtype: toy())
 
@@ -99,13 +89,13 @@ def ask(question, number, arguments=GREEDY, visual=lambda document: document["im
     return Instance("generate_until", (question, dict(arguments), visual, number, "t", "test"))
 
 
-def test_the_command_line_finds_the_model(harness, monkeypatch):
-    lmms.main()
-    assert harness.made == [lmms.Vlax] == [harness.registered["vlax"]]
-    assert harness.manifests["vlax"].simple_class_path == "vlax.evaluation.lmms.Vlax"
+def test_the_entry_point_names_the_model(lmms):
+    """What lmms-eval does at its start: it loads the entry points of its group and calls them for their manifests."""
+    manifest = importlib.metadata.EntryPoint("vlax", "vlax.evaluation.lmms_plugin:manifest", "lmms_eval.models").load()()
+    assert isinstance(manifest, ModelManifest) and manifest.model_id == "vlax"
+    module, name = manifest.simple_class_path.rsplit(".", 1)
+    assert getattr(importlib.import_module(module), name) is lmms.Vlax
     assert issubclass(lmms.Vlax, Base) and lmms.Vlax.is_simple
-    with pytest.raises(AttributeError):
-        lmms.Nothing  # noqa: B018
 
 
 def test_texts_in_the_order_of_the_requests(create):
@@ -167,11 +157,11 @@ def test_log_likelihood_of_targets(create):
         ({"temperature": 0, "top_p": 0, "num_beams": 3}, DecodeConfig(9, 3)),
     ],
 )
-def test_generation_arguments(given, want):
+def test_generation_arguments(lmms, given, want):
     assert lmms.decode_config(given, 9) == want
 
 
-def test_until_and_arguments_without_effect(create, caplog):
+def test_until_and_arguments_without_effect(lmms, create, caplog):
     assert lmms.cut("red\n\nblue", ["\n\n"]) == lmms.cut(" red ", None) == lmms.cut("red.", (".", "")) == "red"
     assert lmms.cut("a, b. c", [".", ","]) == "a" and lmms.cut("a.b", ".") == "a"
     model = create()
@@ -222,8 +212,7 @@ def test_errors_by_text(create, monkeypatch):
 
 
 def test_without_lmms_eval_the_way_out_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "lmms_eval", None)
-    lmms.model_class.cache_clear()
-    for call in (lmms.main, lambda: lmms.Vlax):
-        with pytest.raises(VlaxError, match=r'lmms-eval is not installed: pip install "lmms-eval>=0.7"'):
-            call()
+    monkeypatch.setitem(sys.modules, "lmms_eval.api.model", None)  # an import raises ImportError
+    monkeypatch.delitem(sys.modules, ADAPTER, raising=False)
+    with pytest.raises(VlaxError, match=r'lmms-eval is not installed: pip install "lmms-eval>=0.7"'):
+        importlib.import_module(ADAPTER)
