@@ -1,47 +1,13 @@
 """A user's mistakes, through the real command: exit code 2 and a line or two that name the thing, never a stack trace."""
 
 import json
-import os
 import pathlib
 import re
 import shutil
-import subprocess
-import sys
 
+import commands
 import pytest
 from conftest import REPO
-
-# Imports once, then every case in a fork of its own: a process as it is after `python train.py ARGS`.
-DRIVER = """
-import io, json, os, runpy, sys
-sys.path.insert(0, os.getcwd())
-from vlax.commands import front
-from vlax.training import chain
-from vlax.evaluation import evaluate
-from absl import flags
-results = []
-for number, (script, args) in enumerate(json.load(open(sys.argv[1]))):
-    out, err = (f"{sys.argv[1]}.{number}.{name}" for name in ("out", "err"))
-    child = os.fork()
-    if not child:
-        for path, target in ((out, 1), (err, 2)):
-            os.dup2(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC), target)
-        sys.argv = [script, *args]
-        code = 0
-        try:
-            runpy.run_path(script, run_name="__main__")
-        except SystemExit as stop:
-            code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
-        except BaseException:
-            import traceback
-            traceback.print_exc()
-            code = 1
-        sys.stdout.flush(), sys.stderr.flush()
-        os._exit(code)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    results.append((code, open(out).read(), open(err).read()))
-json.dump(results, open(sys.argv[2], "w"))
-"""
 
 STAGE3, FLICKR = "--config=configs/stage3.py", "--config=configs/flickr8k.py"
 TINY = "--config={dir}/tiny1.py"
@@ -119,13 +85,9 @@ def results(trained, tmp_path_factory):
     for args, _ in CASES.values():
         script = "eval.py" if args[:1] == ["eval"] else "train.py"
         args = [a.format(dir=directory) for a in args if a != "eval"]
-        cases.append((script, [f"--workdir={directory}/w", *args]))
-    cases.append(("train.py", ["--help"]))
-    (directory / "cases").write_text(json.dumps(cases))
-    command = [sys.executable, "-c", DRIVER, str(directory / "cases"), str(directory / "results")]
-    environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(REPO / ".cache" / "xla")}
-    subprocess.run(command, cwd=REPO, check=True, env=environment)
-    found = json.loads((directory / "results").read_text())
+        cases.append([script, f"--workdir={directory}/w", *args])
+    cases.append(["train.py", "--help"])
+    found = commands.run(cases, REPO, directory)
     return directory, dict(zip([*CASES, "help"], found, strict=True))
 
 

@@ -1,0 +1,111 @@
+"""The README's own commands, read from README.md, in its order, in a copy of the clone, with stages shrunk to seconds."""
+
+import json
+import re
+import shlex
+import shutil
+
+import commands
+import pytest
+from conftest import REPO
+from format_cases import pixels
+from PIL import Image
+
+CLONE = ("vlax", "configs", "train.py", "eval.py", "README.md", "Makefile")
+# What needs weights, data, devices or a bucket that are not here.
+ELSEWHERE = re.compile(r":0\.9b|gs://|\.\.\.|distributed=")
+# configs/base.py of the copy: every config is shrunk when it is made, so that the commands stay the README's to the letter.
+SHRINK = """
+import sys
+sys.path.append({tests!r})
+from conftest import shrink
+_config = config
+
+
+def config(*args):
+    return shrink(_config(*args))
+"""
+MINE = """
+from configs import base, datasets
+
+
+def get_config():
+    s = base.stage("mine")
+    s.trainable, s.learning_rate = {"all": "."}, {"all": 1e-3}
+    s.mixture = {"captions": datasets.weighted({"path": "captions.json", "images": "pictures"}, 1.0)}
+    return base.config("embedded", s, {})
+"""
+
+
+def readme() -> list[list[str]]:
+    """The arguments of python in every indented command line of the README; `make train` is what the Makefile makes of it.
+    Lines of Python that stand together are one `python -c`."""
+    found: list[list[str]] = []
+    code = False
+    for line in (REPO / "README.md").read_text().splitlines():
+        line = line[4:] if line.startswith("    ") else ""
+        if re.match(r"import vlax|vlax\.|model\.|model = ", line):
+            found += [] if code else [["-c", "import vlax"]]
+            found[-1][1] += f"\n{line}"
+        elif line.startswith("make train"):
+            recipe = (REPO / "Makefile").read_text().split("\ntrain:")[1].split("\n\n")[0]
+            lines = re.findall(r"\$\(BIN\)/python (.*)", recipe.replace("$(WORKDIR)", "runs/embedded"))
+            found += [shlex.split(each) for each in lines]
+        elif line.startswith("python ") and not ELSEWHERE.search(line):
+            found.append(shlex.split(line, comments=True)[1:])
+        code = found and found[-1][0] == "-c" and bool(line)
+    return found
+
+
+COMMANDS = readme()
+
+
+@pytest.fixture(scope="module")
+def walk(tmp_path_factory):
+    """(the copy of the clone, [(exit code, stdout, stderr)] of the commands)"""
+    clone, notes = tmp_path_factory.mktemp("clone"), tmp_path_factory.mktemp("notes")
+    for name in CLONE:
+        if (REPO / name).is_dir():
+            shutil.copytree(REPO / name, clone / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(REPO / name, clone)
+    with (clone / "configs" / "base.py").open("a") as file:
+        file.write(SHRINK.format(tests=str(REPO / "tests")))
+    (clone / "configs" / "mine.py").write_text(MINE)
+    (clone / "pictures").mkdir()
+    for number in range(9):
+        Image.fromarray(pixels(number)).save(clone / "pictures" / f"{number}.png")
+    for name in ("a.png", "picture.png"):
+        Image.fromarray(pixels(9)).save(clone / name)
+    images = [{"id": number, "file_name": f"{number}.png"} for number in range(9)]
+    said = ("a dog runs", "a cat sleeps here", "two cows", "one red hen", "the fox", "an owl at night", "birds", "fish", "a bee")
+    captions = [{"image_id": number, "caption": text} for number, text in enumerate(said)]
+    (clone / "captions.json").write_text(json.dumps({"images": images, "annotations": captions}))
+    return clone, commands.run(COMMANDS, clone, notes)
+
+
+@pytest.mark.parametrize("number", range(len(COMMANDS)), ids=[" ".join(args)[:70] for args in COMMANDS])
+def test_the_readmes_command_does_what_it_says(walk, number):
+    code, out, err = walk[1][number]
+    assert code == 0 and "Traceback" not in err and "error" not in err, f"{shlex.join(COMMANDS[number])}\n{out[-2000:]}{err[-4000:]}"
+
+
+def test_the_readme_shows_everything_there_is_to_do():
+    typed = "\n".join(shlex.join(args) for args in COMMANDS)
+    for what in ("train.py --config=configs/stage3.py", "eval.py --config=configs/stage3.py", "--against=", "--compare", "--blind",
+                 "vlax ask", "vlax export", "data preview", "data doctor", "data prepare", "--inspect", "vlax.load",
+                 "vlax.from_pretrained", "--suite=help", "--suite=custom", "--answers="):  # fmt: skip
+        assert what in typed, what
+
+
+def test_what_the_commands_leave_behind(walk):
+    clone, results = walk
+    out = {shlex.join(args): result[1] for args, result in zip(COMMANDS, results, strict=True)}
+    for path in ("runs/embedded/curves.png", "runs/embedded/stage3/eval/report.html", "runs/embedded/stage3/eval-blind/scores.json",
+                 "runs/embedded/stage4/export/manifest.json", "runs/embedded/pathvqa/export/manifest.json", "mymodel/README.md",
+                 "mymodel/config.json", "out-224/index.json"):  # fmt: skip
+        assert (clone / path).exists(), path
+    card = (clone / "mymodel" / "README.md").read_text()
+    scores = json.loads((clone / "runs/embedded/stage4/eval/scores.json").read_text())
+    assert "stage4" in card and scores["suites"] and str(clone) not in card
+    assert any("score - twin" in text for text in out.values())
