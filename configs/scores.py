@@ -23,7 +23,7 @@ def captions(s, variant: str):
     """The caption suite of the chain: fixed human references at every stage."""
     if variant == "0.9b":
         return on(s, "captions", files.read("coco_karpathy_test"))
-    s.reference = "configs/reference/embedded.json"
+    s.reference = str(Path(__file__).with_name("reference") / "embedded.json")
     return on(s, "captions", files.read("embedded_captions"))
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from vlax.errors import VlaxError
 
-__all__ = ["Model", "VlaxError", "evaluation", "from_pretrained", "load"]
+__version__ = "0.1.0"
+__all__ = ["Model", "VlaxError", "__version__", "evaluation", "from_pretrained", "load"]
 
 _HOMES = {
     "Model": "vlax.model.api",
@@ -27,3 +28,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'vlax' has no attribute {name!r}; it has {', '.join(__all__)}")
     module = importlib.import_module(_HOMES[name])
     return module if name == "evaluation" else getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,23 @@
+"""What pyproject.toml cannot say: the configs travel as vlax/configs, and extras are read from the lists of requirements."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+
+def listed(name: str) -> list[str]:
+    """The requirements in a file, one a line."""
+    lines = (line.partition("#")[0].strip() for line in Path(name).read_text().splitlines())
+    return [line for line in lines if line]
+
+
+setup(
+    packages=[*find_packages(include=["vlax", "vlax.*"]), "vlax.configs"],
+    package_dir={"vlax.configs": "configs"},
+    extras_require={
+        "gpu": ["jax[cuda13]"],
+        "tpu": ["jax[tpu]"],
+        "parity": listed("requirements-parity.txt"),
+        "dev": listed("requirements-dev.txt"),
+    },
+)
