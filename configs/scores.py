@@ -1,5 +1,7 @@
 """What stages are scored on: suites of vlax/suites/protocols, or suites made here of one's own files."""
 
+from pathlib import Path
+
 from vlax.suites import files
 
 
