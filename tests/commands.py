@@ -47,7 +47,7 @@ json.dump(results, open(sys.argv[2], "w"))
 
 
 def run(commands: list[list[str]], cwd: Path, notes: Path) -> list[tuple[int, str, str]]:
-    """[(exit code, stdout, stderr)] of `python ARGS` in the folder cwd, one after the other; notes: where files of ours may lie."""
+    """[(exit code, stdout, stderr)] of `python ARGS` in the folder cwd, one after the other; notes: a folder for our files."""
     (notes / "commands").write_text(json.dumps(commands))
     command = [sys.executable, "-c", DRIVER, str(notes / "commands"), str(notes / "results")]
     environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(REPO / ".cache" / "xla"), "PYTHONPATH": ""}
