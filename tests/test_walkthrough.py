@@ -82,7 +82,7 @@ def walk(tmp_path_factory):
     for name in ("a.png", "picture.png"):
         Image.fromarray(pixels(9)).save(clone / name)
     images = [{"id": number, "file_name": f"{number}.png"} for number in range(9)]
-    said = "a dog runs,a cat sleeps here,two cows,one red hen,the fox,an owl at night,birds,fish,a bee".split(",")
+    said = ["a dog runs", "a cat sleeps", "two cows", "one red hen", "the fox", "an owl", "birds", "fish", "a bee"]
     captions = [{"image_id": number, "caption": text} for number, text in enumerate(said)]
     (clone / "captions.json").write_text(json.dumps({"images": images, "annotations": captions}))
     return clone, commands.run(COMMANDS, clone, notes)
@@ -97,8 +97,8 @@ def test_the_readmes_command_does_what_it_says(walk, number):
 
 def test_the_readme_shows_everything_there_is_to_do():
     typed = "\n".join(shlex.join(args) for args in COMMANDS)
-    for what in ("train.py --config=configs/stage3.py", "eval.py --config=configs/stage3.py", "--against=", "--compare", "--blind",
-                 "vlax ask", "vlax export", "data preview", "data doctor", "data prepare", "--inspect", "vlax.load",
+    for what in ("train.py --config=configs/stage3.py", "eval.py --config=configs/stage3.py", "--against=", "--compare",
+                 "--blind", "vlax ask", "vlax export", "data preview", "data doctor", "data prepare", "--inspect", "vlax.load",
                  "vlax.from_pretrained", "--suite=help", "--suite=custom", "--answers="):  # fmt: skip
         assert what in typed, what
 
@@ -109,7 +109,7 @@ def test_what_the_commands_leave_behind(walk):
     for path in ("embedded/curves.png", "embedded/stage3/eval/report.html", "embedded/stage3/eval-blind/scores.json",
                  "embedded/stage3/eval/compare.html", "embedded/pathvqa/export/manifest.json"):  # fmt: skip
         assert (clone / "runs" / path).exists(), path
-    for path in ("mymodel/README.md", "mymodel/config.json", "out-224/index.json"):
+    for path in ("mymodel/README.md", "mymodel/config.json", "out-224/manifest.json"):
         assert (clone / path).exists(), path
     card = (clone / "mymodel" / "README.md").read_text()
     scores = json.loads((clone / "runs/embedded/stage4/eval/scores.json").read_text())
