@@ -36,7 +36,7 @@ from configs import base, datasets
 def get_config():
     s = base.stage("mine")
     s.trainable, s.learning_rate = {"all": "."}, {"all": 1e-3}
-    s.mixture = {"captions": datasets.weighted({"path": "captions.json", "images": "pictures"}, 1.0)}
+    s.mixture = {"captions": datasets.weighted({"kind": "coco", "annotations": "captions.json", "images": "pictures"}, 1.0)}
     return base.config("embedded", s, {})
 """
 
