@@ -6,6 +6,8 @@ stages before it, by name. Stage files say only what differs from here.
     --config.run.seed=1     --config.stage.steps=100     --config.parents.stage1.steps=100
 """
 
+from collections.abc import Callable
+
 from ml_collections import ConfigDict
 
 VARIANTS = ("embedded", "0.9b")
@@ -124,3 +126,18 @@ def stage(name: str) -> ConfigDict:
 def config(variant: str, asked: ConfigDict, parents: dict[str, ConfigDict]) -> ConfigDict:
     """The whole: {run, stage, parents, variant}."""
     return ConfigDict({"run": run(variant), "stage": asked, "parents": parents, "variant": variant})
+
+
+def chain(own: Callable[[str], ConfigDict], before: Callable[[str], dict[str, ConfigDict]]) -> tuple[Callable, Callable]:
+    """(stages, get_config) of a stage's file: {name: stage} of a variant, those `before` first, and what --config asks for."""
+
+    def stages(variant: str) -> dict[str, ConfigDict]:
+        made = own(variant)
+        return {**before(variant), made.name: made}
+
+    def get_config(variant: str = "embedded") -> ConfigDict:
+        parents = stages(check_variant(variant))
+        _, asked = parents.popitem()
+        return config(variant, asked, parents)
+
+    return stages, get_config

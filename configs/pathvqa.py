@@ -24,7 +24,4 @@ def stage(variant: str):
     return scores.on(s, "questions", suite)
 
 
-def get_config(variant: str = "embedded"):
-    base.check_variant(variant)
-    parents = {**stage4.parents(variant), "stage4": stage4.stage(variant)}
-    return base.config(variant, stage(variant), parents)
+stages, get_config = base.chain(stage, stage4.stages)

@@ -33,6 +33,10 @@ def decoder():
     return s
 
 
+def stages(variant: str):
+    return {} if variant == "0.9b" else {"stage0_vision": vision(), "stage0_decoder": decoder()}
+
+
 def get_config(which: str = "vision"):
     if which not in ("vision", "decoder"):
         raise ValueError(f"unknown variant {which!r}; stage 0 has vision and decoder")

@@ -20,12 +20,4 @@ def stage(variant: str):
     return scores.captions(s, variant)
 
 
-def parents(variant: str):
-    if variant == "0.9b":
-        return {}
-    return {"stage0_vision": stage0.vision(), "stage0_decoder": stage0.decoder()}
-
-
-def get_config(variant: str = "embedded"):
-    base.check_variant(variant)
-    return base.config(variant, stage(variant), parents(variant))
+stages, get_config = base.chain(stage, stage0.stages)

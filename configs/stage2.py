@@ -29,10 +29,4 @@ def stage(variant: str):
     return scores.captions(s, variant)
 
 
-def parents(variant: str):
-    return {**stage1.parents(variant), "stage1": stage1.stage(variant)}
-
-
-def get_config(variant: str = "embedded"):
-    base.check_variant(variant)
-    return base.config(variant, stage(variant), parents(variant))
+stages, get_config = base.chain(stage, stage1.stages)

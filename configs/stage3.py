@@ -26,10 +26,4 @@ def stage(variant: str):
     return scores.captions(s, variant)
 
 
-def parents(variant: str):
-    return {**stage2.parents(variant), "stage2": stage2.stage(variant)}
-
-
-def get_config(variant: str = "embedded"):
-    base.check_variant(variant)
-    return base.config(variant, stage(variant), parents(variant))
+stages, get_config = base.chain(stage, stage2.stages)

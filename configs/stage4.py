@@ -27,10 +27,4 @@ def stage(variant: str):
     return scores.questions(scores.captions(s, variant), variant)
 
 
-def parents(variant: str):
-    return {**stage3.parents(variant), "stage3": stage3.stage(variant)}
-
-
-def get_config(variant: str = "embedded"):
-    base.check_variant(variant)
-    return base.config(variant, stage(variant), parents(variant))
+stages, get_config = base.chain(stage, stage3.stages)
