@@ -14,9 +14,21 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from vlax.commands import front
+from vlax.data.readers.faults import STRICT
+from vlax.data.sources import open_source
 
 PICTURES = 6
 NOUNS = ("dog", "cat", "cow", "hen", "fox", "owl")
+
+
+def reader(kind):
+    """What opens a source of one kind."""
+
+    def opened(path, images="", train=True, *, base="", drop_image_ids=(), faults=STRICT, **fields):
+        spec = {"kind": kind, "path": path, "images": images or None, **fields}
+        return open_source(spec, base, train=train, drop_image_ids=drop_image_ids, faults=faults)
+
+    return opened
 
 
 def pixels(number: int) -> np.ndarray:

@@ -20,7 +20,7 @@ def model(trained):
 @pytest.fixture(scope="module")
 def images():
     source = open_source({"kind": "scenes", "split": "test", "style": "human", "size": ROWS})
-    return [source[i].open_image() for i in range(ROWS)]
+    return [source[i].picture.open() for i in range(ROWS)]
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ ALLOWED = {
     "errors": "",
     "masks": "errors",
     "images": "errors",
-    "rows": "errors",
+    "rows": "errors images",
     "storage": "errors",
     "params": "errors",
     "models": "errors masks images params",

@@ -29,7 +29,7 @@ def test_rows_are_reproducible_and_unique():
     layouts = [slide_at(split, i).layout for split in ("train", "val", "test") for i in range(200)]
     assert len(set(layouts)) == 600
     again = pickle.loads(pickle.dumps(CellSource("val")))
-    assert again[0].open_image().tobytes() == first[0].open_image().tobytes()
+    assert again[0].picture.open().tobytes() == first[0].picture.open().tobytes()
 
 
 def true_answer(slide, question):

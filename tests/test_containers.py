@@ -16,20 +16,19 @@ import pyarrow.parquet as pq
 import pytest
 from array_record.python.array_record_module import ArrayRecordWriter
 from etils import epath
+from format_cases import reader
 from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
 
 from vlax.commands.data import prepare
 from vlax.commands.data.picture_shards import Encoding
 from vlax.data.readers import parquet, shards
-from vlax.data.readers.arrayrecord import ArrayRecords
 from vlax.data.readers.faults import Faults
-from vlax.data.readers.parquet import HfTable, RowGroups
-from vlax.data.readers.prepared import PreparedSource
-from vlax.data.readers.tfds import TfdsSource
-from vlax.data.readers.webdataset import WebDataset
+from vlax.data.readers.parquet import RowGroups
 from vlax.errors import VlaxError
 from vlax.images import Preprocess
+
+hf, webdataset, array_records, tfds_split, prepared = map(reader, ("hf", "webdataset", "arrayrecord", "tfds", "prepared"))
 
 
 def png(number):
@@ -40,7 +39,7 @@ def png(number):
 
 def red(row):
     """Which picture a row opens: the number that `png` was given."""
-    return np.asarray(pickle.loads(pickle.dumps(row)).open_image())[0, 0, 0]
+    return np.asarray(pickle.loads(pickle.dumps(row)).picture.open())[0, 0, 0]
 
 
 def rows(source):
@@ -73,34 +72,34 @@ def pathvqa(tmp_path):
 
 
 def test_parquet_questions(pathvqa):
-    source = HfTable("pathvqa", split="train", base=str(pathvqa.parent))
+    source = hf("pathvqa", split="train", base=str(pathvqa.parent))
     assert [int(red(row)) for row in rows(source)] == list(range(8)) and red(source[4]) == 4
     row = source[5]
     assert (row.id, row.task, row.answer_type) == ("data/train-00001-of-00002:0", "question", "yes/no")
     assert (row.turns[0].question, row.turns[0].answer, row.references) == ("is it 5?", "yes", ("yes",))
     assert source[0].answer_type == "open" and row.image_name.endswith("train-00001-of-00002.parquet: row 0")
     assert len({row.image_id for row in rows(source)}) == 8  # nothing says that they share pictures
-    assert [len(HfTable(str(pathvqa), split=name)) for name in ("validation", "val", "train")] == [1, 1, 8]
-    assert ids(HfTable(f"{pathvqa}/data/validation-*.parquet")) == ["validation-00000-of-00001:0"]
+    assert [len(hf(str(pathvqa), split=name)) for name in ("validation", "val", "train")] == [1, 1, 8]
+    assert ids(hf(f"{pathvqa}/data/validation-*.parquet")) == ["validation-00000-of-00001:0"]
 
 
 def test_parquet_splits_are_named(pathvqa):
     with pytest.raises(VlaxError, match="holds the splits train, validation; name one: split='train'"):
-        HfTable(str(pathvqa))
+        hf(str(pathvqa))
     with pytest.raises(VlaxError, match="no files of the split 'test'; it holds train, validation"):
-        HfTable(str(pathvqa), split="test")
+        hf(str(pathvqa), split="test")
     with pytest.raises(VlaxError, match="holds no parquet or arrow files"):
-        HfTable(str(pathvqa.parent / "pathvqa" / "data" / "*.csv"))
+        hf(str(pathvqa.parent / "pathvqa" / "data" / "*.csv"))
     with pytest.raises(VlaxError, match="there is no file or folder"):
-        HfTable(str(pathvqa / "other"))
+        hf(str(pathvqa / "other"))
 
 
 def test_rows_share_an_image_id_where_the_struct_says_so(tmp_path):
     pq.write_table(vqa_table(range(4), "a{}.jpg"), tmp_path / "t.parquet")
-    source = HfTable(str(tmp_path / "t.parquet"))
+    source = hf(str(tmp_path / "t.parquet"))
     assert [row.image_id for row in rows(source)] == ["a0.jpg", "a0.jpg", "a1.jpg", "a1.jpg"]
     assert [int(red(row)) for row in rows(source)] == [0, 1, 2, 3]  # each row's own bytes all the same
-    assert ids(HfTable(str(tmp_path / "t.parquet"), drop_image_ids={"a0.jpg"})) == ["t:2", "t:3"]
+    assert ids(hf(str(tmp_path / "t.parquet"), drop_image_ids={"a0.jpg"})) == ["t:2", "t:3"]
 
 
 @pytest.mark.parametrize("form", ("parquet", "arrow"))
@@ -112,22 +111,22 @@ def test_questions_about_one_picture_share_its_id_on_evaluation(tmp_path, form):
     else:
         with pa.ipc.new_stream(str(path), table.schema) as writer:
             writer.write_table(table)
-    a, b, c, d = (row.image_id for row in rows(HfTable(str(path), train=False)))
+    a, b, c, d = (row.image_id for row in rows(hf(str(path), train=False)))
     assert a == b == d != c
-    assert len({row.image_id for row in rows(HfTable(str(path)))}) == 4  # training reads no picture before it needs one
+    assert len({row.image_id for row in rows(hf(str(path)))}) == 4  # training reads no picture before it needs one
 
 
 def test_text_is_read_without_pictures(pathvqa, monkeypatch):
     read, whole = [], pq.ParquetFile.read
     monkeypatch.setattr(pq.ParquetFile, "read", lambda self, columns: read.append(columns) or whole(self, columns=columns))
     file = str(pathvqa / "data" / "validation-00000-of-00001.parquet")
-    (batch,) = parquet._text_columns(file, ["question"], "image", True)
+    (batch,) = parquet.TableFile(file).texts(["question"], "image", True)
     assert batch.to_pylist() == [{"question": "is it 9?", "image": "a4.jpg"}]
     assert read == [["question", "image.path"]]
 
 
 def test_a_row_group_is_read_once_for_all_threads(pathvqa, monkeypatch):
-    source, reads, whole = HfTable(str(pathvqa), split="train"), [], parquet._open
+    source, reads, whole = hf(str(pathvqa), split="train"), [], parquet._open
     monkeypatch.setattr(parquet, "_GROUPS", RowGroups(1 << 20))
     monkeypatch.setattr(parquet, "_open", lambda file, metadata=None: reads.append(file) or whole(file, metadata))
     with ThreadPoolExecutor(4) as pool:
@@ -147,31 +146,31 @@ def test_captions_and_pictures_in_a_folder(tmp_path):
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "b.png").write_bytes(png(7))
     pq.write_table(caption_table(), tmp_path / "t.parquet")
-    source = HfTable("t.parquet", "images", base=str(tmp_path))
+    source = hf("t.parquet", "images", base=str(tmp_path))
     assert [(row.id, row.image_id, row.turns[0].answer) for row in rows(source)] == [
         ("t:0#0", "a.png", "a dog"),
         ("t:0#1", "a.png", "a black dog"),
         ("t:1#0", "b.png", "a cat"),
     ]
     assert red(source[2]) == 7 and source[0].task == "caption"
-    assert HfTable("t.parquet", "images", task="describe", base=str(tmp_path))[0].task == "describe"
-    to_evaluate = HfTable("t.parquet", "images", False, base=str(tmp_path))
+    assert hf("t.parquet", "images", task="describe", base=str(tmp_path))[0].task == "describe"
+    to_evaluate = hf("t.parquet", "images", False, base=str(tmp_path))
     assert [(row.id, row.references) for row in rows(to_evaluate)] == [("t:0", ("a dog", "a black dog")), ("t:1", ("a cat",))]
-    other = HfTable("t.parquet", "images", columns={"text": "note", "image": ""}, base=str(tmp_path))
-    assert (other[1].turns[0].answer, other[1].image_id, other[1].open_image) == ("y", "", None)
+    other = hf("t.parquet", "images", columns={"text": "note", "image": ""}, base=str(tmp_path))
+    assert (other[1].turns[0].answer, other[1].image_id, other[1].picture) == ("y", "", None)
 
 
 def test_fingerprints_follow_the_text_and_not_the_place(tmp_path):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         pq.write_table(caption_table(), tmp_path / folder / "t.parquet")
-    one, two = (HfTable("t.parquet", base=str(tmp_path / folder)) for folder in ("a", "b"))
+    one, two = (hf("t.parquet", base=str(tmp_path / folder)) for folder in ("a", "b"))
     assert one.fingerprint == two.fingerprint
-    assert one.fingerprint != HfTable("t.parquet", columns={"text": "note"}, base=str(tmp_path / "a")).fingerprint
+    assert one.fingerprint != hf("t.parquet", columns={"text": "note"}, base=str(tmp_path / "a")).fingerprint
     pq.write_table(caption_table().set_column(2, "note", [["x", "z"]]), tmp_path / "b" / "t.parquet")
-    assert one.fingerprint == HfTable("t.parquet", base=str(tmp_path / "a")).fingerprint
+    assert one.fingerprint == hf("t.parquet", base=str(tmp_path / "a")).fingerprint
     pq.write_table(caption_table().set_column(1, "raw", [[["a cow"], ["a cat"]]]), tmp_path / "b" / "t.parquet")
-    assert one.fingerprint != HfTable("t.parquet", base=str(tmp_path / "b")).fingerprint
+    assert one.fingerprint != hf("t.parquet", base=str(tmp_path / "b")).fingerprint
 
 
 @pytest.mark.parametrize("form", (pa.ipc.new_stream, pa.ipc.new_file))
@@ -182,7 +181,7 @@ def test_arrow_files_of_save_to_disk(tmp_path, form):
         with form(str(tmp_path / "set" / split / "data-00000-of-00001.arrow"), table.schema) as writer:
             writer.write_table(table, max_chunksize=3)
     (tmp_path / "set" / "train" / "cache-1a2b.arrow").write_bytes(b"a filter's leavings")
-    source = HfTable("set", split="train", base=str(tmp_path))
+    source = hf("set", split="train", base=str(tmp_path))
     assert [int(red(row)) for row in rows(source)] == [0, 1, 2, 3] and source[3].id == "train/data-00000-of-00001:3"
     assert [row.image_id for row in rows(source)] == ["a0.jpg", "a0.jpg", "a1.jpg", "a1.jpg"]
 
@@ -191,7 +190,7 @@ def test_answers_of_several_annotators(tmp_path):
     answers = [[{"answer": "cat"}, {"answer": "dog"}, {"answer": "dog"}], [{"answer": "1"}]]
     columns = {"question_id": [7, 8], "image_id": [3, 3], "image": [png(0), png(1)], "question": ["what?", "how many?"]}
     pq.write_table(pa.table({**columns, "answers": answers}), tmp_path / "t.parquet")
-    source = HfTable(str(tmp_path / "t.parquet"))
+    source = hf(str(tmp_path / "t.parquet"))
     assert [(r.id, r.image_id, r.turns[0].answer, r.references) for r in rows(source)] == [
         ("7", "3", "dog", ("cat", "dog", "dog")),
         ("8", "3", "1", ("1",)),
@@ -202,14 +201,14 @@ def test_answers_of_several_annotators(tmp_path):
 def test_text_is_taken_before_questions_where_columns_says_so(tmp_path):
     table = {"image": [png(0)], "caption": ["a dog"], "question": ["is it?"], "answer": ["no"]}
     pq.write_table(pa.table(table), tmp_path / "t.parquet")
-    assert HfTable(str(tmp_path / "t.parquet"))[0].turns[0].question == "is it?"
-    row = HfTable(str(tmp_path / "t.parquet"), columns={"text": "caption"})[0]
+    assert hf(str(tmp_path / "t.parquet"))[0].turns[0].question == "is it?"
+    row = hf(str(tmp_path / "t.parquet"), columns={"text": "caption"})[0]
     assert (row.task, row.turns[0].question, row.turns[0].answer) == ("caption", "", "a dog")
 
 
 def test_ids_that_recur_are_told_apart(tmp_path):
     pq.write_table(pa.table({"id": ["a", "a"], "image": [png(0), png(1)], "text": ["x", "y"]}), tmp_path / "t.parquet")
-    assert ids(HfTable(str(tmp_path / "t.parquet"))) == ["a#0@0", "a#0@1"]
+    assert ids(hf(str(tmp_path / "t.parquet"))) == ["a#0@0", "a#0@1"]
 
 
 @pytest.mark.parametrize(
@@ -236,7 +235,7 @@ def test_ids_that_recur_are_told_apart(tmp_path):
 def test_table_errors(tmp_path, table, given, text):
     pq.write_table(pa.table(table), tmp_path / "t.parquet")
     with pytest.raises(VlaxError, match=text) as caught:
-        HfTable(str(tmp_path / "t.parquet"), **given)
+        hf(str(tmp_path / "t.parquet"), **given)
     assert "\n" not in str(caught.value)
 
 
@@ -245,16 +244,16 @@ def test_faulty_rows_and_pictures(tmp_path):
     (tmp_path / "b.png").write_bytes(png(5))
     pq.write_table(pa.table({"image": [*struct, struct[0]], "text": ["x", "y", "z", ""]}), tmp_path / "t.parquet")
     faults = Faults(collect=True)
-    source = HfTable("t.parquet", base=str(tmp_path), faults=faults)
+    source = hf("t.parquet", base=str(tmp_path), faults=faults)
     assert [(fault.row, fault.kind) for fault in faults.found] == [("t.parquet row 3", "empty text")]
     with pytest.raises(VlaxError, match=r"row t:0#0: .*t\.parquet: row 0: the picture does not decode"):
-        source[0].open_image()
+        source[0].picture.open()
     with pytest.raises(VlaxError, match=r"row t:1#0: .*t\.parquet: row 1 has no picture; remove the row"):
-        source[1].open_image()
+        source[1].picture.open()
     assert red(source[2]) == 5
     (tmp_path / "t.parquet").write_bytes(b"PAR1 and then nothing")
     with pytest.raises(VlaxError, match=r"t\.parquet is not parquet"):
-        HfTable("t.parquet", base=str(tmp_path))
+        hf("t.parquet", base=str(tmp_path))
 
 
 def tar(path, members):
@@ -271,7 +270,7 @@ def test_webdataset_captions(tmp_path):
     tar(tmp_path / "s" / "pairs-008.tar", {"0.jpg": png(1), "0.txt": "a dog\n", "./1.txt": "no picture"})
     tar(tmp_path / "s" / "pairs-009.tar", {"b/0.json": '{"caption": ["x", "y"]}', "b/0.seg.png": b"", "b/0.PNG": png(2)})
     tar(tmp_path / "s" / "pairs-010.tar", {"0.webp": png(3), "0.cls": "7"})
-    source = WebDataset("s/pairs-{008..010}.tar", base=str(tmp_path))
+    source = webdataset("s/pairs-{008..010}.tar", base=str(tmp_path))
     assert [(row.id, row.image_id, row.turns[0].answer) for row in rows(source)] == [
         ("pairs-008/0#0", "pairs-008/0", "a dog"),
         ("pairs-008/1#0", "", "no picture"),
@@ -279,19 +278,19 @@ def test_webdataset_captions(tmp_path):
         ("pairs-009/b/0#1", "pairs-009/b/0", "y"),
         ("pairs-010/0#0", "pairs-010/0", "7"),
     ]
-    assert source[1].open_image is None and [int(red(source[i])) for i in (0, 2, 3, 4)] == [1, 2, 2, 3]
-    assert ids(WebDataset("s", base=str(tmp_path))) == ids(source)
-    assert WebDataset("s", train=False, base=str(tmp_path))[2].references == ("x", "y")
-    assert source.fingerprint == WebDataset("s/pairs-{008..010}.tar", base=str(tmp_path)).fingerprint
+    assert source[1].picture is None and [int(red(source[i])) for i in (0, 2, 3, 4)] == [1, 2, 2, 3]
+    assert ids(webdataset("s", base=str(tmp_path))) == ids(source)
+    assert webdataset("s", train=False, base=str(tmp_path))[2].references == ("x", "y")
+    assert source.fingerprint == webdataset("s/pairs-{008..010}.tar", base=str(tmp_path)).fingerprint
     with pytest.raises(VlaxError, match=r"there is no file .*pairs-011\.tar \(1 of 4 are missing\)"):
-        WebDataset("s/pairs-{008..011}.tar", base=str(tmp_path))
+        webdataset("s/pairs-{008..011}.tar", base=str(tmp_path))
 
 
 def test_webdataset_questions_and_shards_of_one_name(tmp_path):
     for number, folder in enumerate("ab"):
         question = {"question": "is it?", "answer": "no", "image_id": number, "file_name": "0.jpg"}
         tar(tmp_path / folder / "0.tar", {"0.jpg": png(number), "0.json": json.dumps(question)})
-    source = WebDataset(str(tmp_path))
+    source = webdataset(str(tmp_path))
     assert [(r.id, r.image_id, r.task, r.answer_type) for r in rows(source)] == [
         ("a/0/0", "0", "question", "yes/no"),
         ("b/0/0", "1", "question", "yes/no"),
@@ -299,7 +298,7 @@ def test_webdataset_questions_and_shards_of_one_name(tmp_path):
     assert [int(red(row)) for row in rows(source)] == [0, 1]
     tar(tmp_path / "a" / "0.tar", {"0.jpg": png(0), "0.txt": "a dog"})
     with pytest.raises(VlaxError, match=r"mixes captions and questions \(.*: a/0\.tar 0 and .*: b/0\.tar 0\)"):
-        WebDataset(str(tmp_path))
+        webdataset(str(tmp_path))
 
 
 def test_webdataset_errors(tmp_path):
@@ -308,22 +307,22 @@ def test_webdataset_errors(tmp_path):
     for cut in (512 * 6 + 100, 512 * 5 + 100, 512 * 4 + 10):  # in a header, in data, in padding
         (tmp_path / "a.tar").write_bytes(whole[:cut])
         with pytest.raises(VlaxError, match=r"a\.tar is (not a whole tar|damaged or cut off).*fetch it again"):
-            WebDataset(str(tmp_path / "a.tar"))
+            webdataset(str(tmp_path / "a.tar"))
     (tmp_path / "a.tar").write_bytes(whole[: 512 * 4] + b"x" * 512 + whole[512 * 5 :])  # a damaged header
     with pytest.raises(VlaxError, match=r"a\.tar is damaged or cut off at byte 2048"):
-        WebDataset(str(tmp_path / "a.tar"))
+        webdataset(str(tmp_path / "a.tar"))
     with tarfile.open(tmp_path / "b.tar.gz", "w:gz") as file:
         file.add(__file__, "0.txt")
     with pytest.raises(VlaxError, match=r"b\.tar\.gz is compressed.*unpack the tar itself \(gunzip b\.tar\.gz\)"):
-        WebDataset(str(tmp_path / "b.tar.gz"))
+        webdataset(str(tmp_path / "b.tar.gz"))
     tar(tmp_path / "c.tar", {"notes.md": "x"})
     with pytest.raises(VlaxError, match=r"c\.tar holds no samples; a sample is KEY\.jpg"):
-        WebDataset(str(tmp_path / "c.tar"))
+        webdataset(str(tmp_path / "c.tar"))
     tar(tmp_path / "c.tar", {"0.jpg": png(0), "1.jpg": png(1), "1.txt": "x"})
     with pytest.raises(VlaxError, match=r"c\.tar 0 has no text"):
-        WebDataset(str(tmp_path / "c.tar"))
+        webdataset(str(tmp_path / "c.tar"))
     faults = Faults(collect=True)
-    assert ids(WebDataset(str(tmp_path / "c.tar"), faults=faults)) == ["c/1#0"] and faults.found[0].row == "c.tar 0"
+    assert ids(webdataset(str(tmp_path / "c.tar"), faults=faults)) == ["c/1#0"] and faults.found[0].row == "c.tar 0"
 
 
 def records(path, contents):
@@ -341,7 +340,7 @@ def test_array_records(tmp_path):
         [b'{"text": "alone", "image_id": "c"}', b'{"text": "path", "image": "b.png"}'],
     )
     (tmp_path / "b.png").write_bytes(png(9))
-    source = ArrayRecords(str(tmp_path), str(tmp_path))
+    source = array_records(str(tmp_path), str(tmp_path))
     assert [(row.id, row.image_id, row.turns[0].answer) for row in rows(source)] == [
         ("0#0", "a", "dog 0"),
         ("1#0", "a", "dog 1"),
@@ -349,8 +348,8 @@ def test_array_records(tmp_path):
         ("x.array_record-00001-of-00002:0#0", "", "alone"),
         ("x.array_record-00001-of-00002:1#0", "b.png", "path"),
     ]
-    assert source[3].open_image is None and [int(red(source[i])) for i in (0, 1, 2, 4)] == [0, 1, 2, 9]
-    assert len(ArrayRecords(str(tmp_path / "x.array_record-{00000..00001}-of-00002"), str(tmp_path))) == 5
+    assert source[3].picture is None and [int(red(source[i])) for i in (0, 1, 2, 4)] == [0, 1, 2, 9]
+    assert len(array_records(str(tmp_path / "x.array_record-{00000..00001}-of-00002"), str(tmp_path))) == 5
 
 
 @pytest.mark.parametrize(
@@ -367,7 +366,7 @@ def test_array_records(tmp_path):
 def test_records_of_other_kinds_are_named(tmp_path, content, text):
     records(tmp_path / "x.array_record", [content])
     with pytest.raises(VlaxError, match=text):
-        ArrayRecords(str(tmp_path / "x.array_record"))
+        array_records(str(tmp_path / "x.array_record"))
 
 
 def test_array_record_files_are_whole_or_refused(tmp_path):
@@ -375,12 +374,12 @@ def test_array_record_files_are_whole_or_refused(tmp_path):
     whole = (tmp_path / "x.array_record").read_bytes()
     (tmp_path / "cut.array_record").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(VlaxError, match=r"cut\.array_record is not a whole ArrayRecord file"):
-        ArrayRecords(str(tmp_path / "cut.array_record"))
+        array_records(str(tmp_path / "cut.array_record"))
     damaged = bytearray(whole)
     damaged[1000:1010] = b"0123456789"
     (tmp_path / "bad.array_record").write_bytes(damaged)
     with pytest.raises(VlaxError, match=r"bad\.array_record: records from 0 on cannot be read \(Corrupted"):
-        ArrayRecords(str(tmp_path / "bad.array_record"))
+        array_records(str(tmp_path / "bad.array_record"))
 
 
 @pytest.fixture(scope="module")
@@ -415,34 +414,34 @@ def tfds_folder(tmp_path_factory):
 
 
 def test_tfds_without_tensorflow(tfds_folder):
-    source = TfdsSource(tfds_folder, split="train")
+    source = tfds_split(tfds_folder, split="train")
     found = sorted((row.image_id, int(red(row)), row.turns[0].answer) for row in rows(source))
     assert found == [(str(10 + n), n, text) for n in range(3) for text in ("a cat", f"a dog {n}")]
     assert ids(source)[:3] == ["train:0#0", "train:0#1", "train:1#0"]
-    to_evaluate = TfdsSource(tfds_folder, train=False, split="val")
+    to_evaluate = tfds_split(tfds_folder, train=False, split="val")
     assert [(row.id, row.references) for row in rows(to_evaluate)] == [("val:0", ("a dog 7", "a cat"))]
-    assert TfdsSource(tfds_folder, split="val", columns={"text": "title", "image": "image"})[0].turns[0].answer == "title 7"
-    assert len(TfdsSource(tfds_folder, split="train[:2]")) == 4
-    assert source.fingerprint == TfdsSource(tfds_folder, split="train").fingerprint != to_evaluate.fingerprint
+    assert tfds_split(tfds_folder, split="val", columns={"text": "title", "image": "image"})[0].turns[0].answer == "title 7"
+    assert len(tfds_split(tfds_folder, split="train[:2]")) == 4
+    assert source.fingerprint == tfds_split(tfds_folder, split="train").fingerprint != to_evaluate.fingerprint
     assert "tensorflow" not in sys.modules
 
 
 def test_tfds_errors(tfds_folder, tmp_path):
     with pytest.raises(VlaxError, match="holds the splits train, val; name one: split='train'"):
-        TfdsSource(tfds_folder)
+        tfds_split(tfds_folder)
     with pytest.raises(VlaxError, match=r"has no split 'test'.*it holds train, val"):
-        TfdsSource(tfds_folder, split="test")
+        tfds_split(tfds_folder, split="test")
     with pytest.raises(VlaxError, match=r"is no prepared tfds builder .*; perhaps .*tiny_captions/1\.0\.0"):
-        TfdsSource(str(epath.Path(tfds_folder).parent.parent))
+        tfds_split(str(epath.Path(tfds_folder).parent.parent))
     with pytest.raises(VlaxError, match="feature 'title' is no image but a Text; name the image feature"):
-        TfdsSource(tfds_folder, split="val", columns={"image": "title"})
+        tfds_split(tfds_folder, split="val", columns={"image": "title"})
     shutil.copytree(tfds_folder, tmp_path / "tfrecord")
     info = json.loads((tmp_path / "tfrecord" / "dataset_info.json").read_text())
     (tmp_path / "tfrecord" / "dataset_info.json").write_text(json.dumps({**info, "fileFormat": "tfrecord"}))
     with pytest.raises(
         VlaxError, match=r"prepared as tfrecord.*tfds build tiny_captions --file_format=array_record.*tensorflow-cpu"
     ):
-        TfdsSource(str(tmp_path / "tfrecord"), split="train")
+        tfds_split(str(tmp_path / "tfrecord"), split="train")
 
 
 def test_names_and_splits():
@@ -490,20 +489,20 @@ def test_containers_in_an_object_store(bucket, tmp_path):
     for name in ("t.parquet", "t.arrow", "t.tar", "t.array_record"):
         epath.Path(tmp_path / name).copy(f"{bucket}/set/{name}", overwrite=True)
     for name in ("t.parquet", "t.arrow"):
-        assert [int(red(row)) for row in rows(HfTable(f"set/{name}", base=bucket))] == [0, 1, 2]
-    assert red(WebDataset("set", base=bucket)[0]) == 1
-    assert red(ArrayRecords("t.array_record", base=f"{bucket}/set")[0]) == 2
+        assert [int(red(row)) for row in rows(hf(f"set/{name}", base=bucket))] == [0, 1, 2]
+    assert red(webdataset("set", base=bucket)[0]) == 1
+    assert red(array_records("t.array_record", base=f"{bucket}/set")[0]) == 2
     copies = {path: path.stat().st_mtime_ns for path in (tmp_path / "vlax-shards").iterdir()}
-    assert red(ArrayRecords("t.array_record", base=f"{bucket}/set")[0]) == 2
+    assert red(array_records("t.array_record", base=f"{bucket}/set")[0]) == 2
     assert copies == {path: path.stat().st_mtime_ns for path in (tmp_path / "vlax-shards").iterdir()} and len(copies) == 2
 
 
 def test_prepare_into_an_object_store(bucket, tmp_path):
     pq.write_table(vqa_table(range(3)), tmp_path / "t.parquet")
-    source, how = HfTable(str(tmp_path / "t.parquet")), Encoding(Preprocess(4), "raw", 95)
+    source, how = hf(str(tmp_path / "t.parquet")), Encoding(Preprocess(4), "raw", 95)
     for out in (f"{bucket}/out", tmp_path / "out"):
         prepare.prepare(source, out, how, workers=1, progress=False)
-    read = PreparedSource("out", base=bucket)
+    read = prepared("out", base=bucket)
     assert [int(red(row)) for row in rows(read)] == [0, 1, 2]
     files = {path.name: path.read_bytes() for path in epath.Path(f"{bucket}/out").iterdir()}
     assert files == {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}

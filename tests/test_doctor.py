@@ -22,7 +22,7 @@ from vlax.data.readers.llava import TOKEN_FAULTS
 from vlax.data.readers.reading import decode_picture, open_picture
 from vlax.data.sources import open_source
 from vlax.errors import VlaxError
-from vlax.rows import Row, Turn
+from vlax.rows import Picture, Row, Turn
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -122,7 +122,7 @@ def test_the_list_lets_a_reader_pass(damaged, tmp_path):
         assert len(source) == rows and faults.passed_over[source.name] > 0
         assert [row.id for row in tolerant] == [row.id for row in source] and tolerant.fingerprint == source.fingerprint
         good = [row for row in source if not quarantine.covers(source.name, row.id)]
-        assert good and all(row.open_image is None or row.open_image() for row in good)
+        assert good and all(row.picture is None or row.picture.open() for row in good)
 
 
 def test_overlap_with_an_evaluation_set(damaged, tmp_path):
@@ -194,7 +194,7 @@ class Rows(list):
 
 def row(key, answer="a dog", task="caption", question="", image=None):
     opener = functools.partial(decode_picture, io.BytesIO(image), "shard.tar: a.jpg", key) if image is not None else None
-    return Row(key, key, task, (Turn(question, answer),), opener, f"shard.tar: {key}" if opener else "")
+    return Row(key, key, task, (Turn(question, answer),), Picture(f"shard.tar: {key}", opener) if opener else None)
 
 
 def test_any_source_and_what_only_containers_have():
@@ -289,9 +289,9 @@ def test_decoders_that_raise_anything(monkeypatch, tmp_path):
         raise IndexError("index out of range")
 
     monkeypatch.setattr(Image.Image, "load", broken)
-    seen = picture_checks.look(
-        Row("a", "a", "caption", (), functools.partial(open_picture, str(tmp_path / "a.jpg"), "a")), Limits()
-    )
+    path = str(tmp_path / "a.jpg")
+    picture = Picture(path, functools.partial(open_picture, path, "a"), path)
+    seen = picture_checks.look(Row("a", "a", "caption", (), picture), Limits())
     assert [kind for kind, _ in seen.findings] == ["corrupt picture"] and "index out of range" in seen.findings[0][1]
 
 

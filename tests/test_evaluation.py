@@ -16,14 +16,14 @@ from vlax.errors import VlaxError
 from vlax.evaluation import compare, evaluate, predictions, runner, terminal
 from vlax.evaluation.options import Options, export_directory
 from vlax.model import api
-from vlax.rows import Row, Turn
+from vlax.rows import Picture, Row, Turn
 from vlax.storage import jsonl
 from vlax.suites import files, protocol
 
 
 def row(number: int, image_id: str) -> Row:
-    image = functools.partial(Image.new, "RGB", (4, 4), (number, 0, 0)) if image_id else None
-    return Row(str(number), image_id, "caption", (Turn("", "x"),), image, f"file-{image_id}")
+    opener = functools.partial(Image.new, "RGB", (4, 4), (number, 0, 0))
+    return Row(str(number), image_id, "caption", (Turn("", "x"),), Picture(f"file-{image_id}", opener) if image_id else None)
 
 
 @pytest.mark.parametrize("seed", (0, 1, 2))
@@ -37,7 +37,7 @@ def test_no_picture_stays_in_place(seed):
         by_id.setdefault(original.image_id, set()).add(twin.image_name)
     assert all(len(names) == 1 for names in by_id.values())  # one wrong picture for all rows about a picture
     assert {name for names in by_id.values() for name in names} == {f"file-{c}" for c in "abcde"}  # each used once
-    assert twins[-1].open_image is None
+    assert twins[-1].picture is None
     assert [t.image_name for t in runner.derange(rows, seed)] == [t.image_name for t in twins]
 
 

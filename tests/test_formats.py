@@ -128,7 +128,7 @@ def test_llava(tmp_path):
     one, two = rows(opened(tmp_path, "llava", LLAVA))
     assert (one.id, one.image_id, one.task) == ("7#0", "a.jpg", "chat")
     assert texts(one) == [("What is it?", "A dog."), ("Is it red?", "No.")]
-    assert (two.open_image, two.image_id) == (None, "")
+    assert (two.picture, two.image_id) == (None, "")
     lines = "\n".join(map(json.dumps, LLAVA)) + "\n"
     assert [r.id for r in rows(opened(tmp_path, "llava", lines))] == ["7#0", "8#1"]
 
@@ -162,7 +162,7 @@ def test_table(tmp_path):
         ("q4", "b.jpg", "question", [("where?", "there")], ("here", "there", "there"), "place"),
         ("4", "b.jpg", "chat", [("how many?", "3")], ("3",), "other"),
     ]
-    assert source[0].image_name == str(tmp_path / "a.jpg") and source[2].open_image is None
+    assert source[0].image_name == str(tmp_path / "a.jpg") and source[2].picture is None
     (tmp_path / "deeper").mkdir()
     (tmp_path / "deeper" / "rows.jsonl").write_text(lines)
     beside = open_source({"kind": "table", "path": "deeper/rows.jsonl"}, str(tmp_path))
@@ -215,7 +215,7 @@ def test_every_format_reaches_the_model_and_keeps_the_contract_of_sources(tmp_pa
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("L", (5, 3)).save(path.with_suffix(".png"))
     path.with_suffix(".png").rename(path)
-    assert (source[0].open_image().size, source[0].open_image().mode) == ((5, 3), "RGB")
+    assert (source[0].picture.open().size, source[0].picture.open().mode) == ((5, 3), "RGB")
     assert len(opened(tmp_path, kind, content, limit=1, **fields)) == 1
     spec = {"kind": kind, "path" if kind == "table" else "annotations": "file", "images": "images", **fields}
     gone = open_source(spec, str(tmp_path), drop_image_ids=[source[0].image_id])
@@ -346,7 +346,7 @@ def test_real_lxmert_has_the_counts_of_the_paper():
 def test_real_sharegpt(encoder, name):
     spec = {"kind": "sharegpt", "annotations": f"formats/sharegpt/{name}.json", "images": "formats/sharegpt", "strip": "data/"}
     for row in rows(open_source(spec, shared("formats/sharegpt"))):
-        assert row.open_image().size[0] == 300 and "<image>" not in str(row.turns)
+        assert row.picture.open().size[0] == 300 and "<image>" not in str(row.turns)
         assert encoder.encode(row)[0].count(encoder.tokenizer.eos_token_id) == len(row.turns)
 
 
@@ -354,4 +354,4 @@ def test_real_llava():
     file = "formats/llava/caption_dev_val_llava_DERIVED.json"
     spec = {"kind": "llava", "annotations": file, "images": "flickr8k_dev/images", "task": "caption"}
     source = open_source(spec, shared("formats/llava"))
-    assert len(source) == 300 and source[0].turns[0].question == "" and min(source[0].open_image().size) == 224
+    assert len(source) == 300 and source[0].turns[0].question == "" and min(source[0].picture.open().size) == 224

@@ -79,7 +79,7 @@ def test_a_packed_batch_by_the_contract():
     assert batch["row"].tolist() == [[0, 3, 2], [-1, 5, -1]]  # row 4 is too long: its slot stays, and so does its number
     assert batch["example"][1].tolist() == [2] * 5 + [0] * 19
     for at, i in (((0, 0), 0), ((0, 2), 2), ((1, 1), 5)):
-        np.testing.assert_array_equal(batch["image"][at], np.asarray(source[i].open_image()))
+        np.testing.assert_array_equal(batch["image"][at], np.asarray(source[i].picture.open()))
     assert not batch["image"][0, 1].any() and collate.left_out.counts == {"dropped": 1}
 
 

@@ -14,7 +14,7 @@ from vlax.data.batches.pipeline import Collator, HostBatches, ImageCache, iterat
 from vlax.data.batches.row_plan import Plan
 from vlax.errors import VlaxError
 from vlax.images import Preprocess
-from vlax.rows import Row, Turn
+from vlax.rows import Picture, Row, Turn
 from vlax.text.bpe import train_bpe
 from vlax.text.prompts import Encoder
 
@@ -39,10 +39,8 @@ class Words:
 
     def __getitem__(self, index):
         answer = "a dog and a cat and a dog" if index == 4 else "a cat"
-        image = None if index == 2 else functools.partial(picture, index)
-        return Row(
-            f"r{index}", "" if index == 2 else str(index), "caption", (Turn("", answer),), image, f"{self.folder}/{index}"
-        )
+        image = None if index == 2 else Picture(f"{self.folder}/{index}", functools.partial(picture, index))
+        return Row(f"r{index}", "" if index == 2 else str(index), "caption", (Turn("", answer),), image)
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +88,8 @@ def test_contract(make, encoder):
         assert batch["row"][i] == row_id
         assert batch["tokens"][i].tolist() == tokens + pad and batch["segment"][i].tolist() == segments + pad
         assert batch["example"][i].tolist() == [1] * len(tokens) + pad
-        assert batch["has_image"][i] == (row.open_image is not None)
-        want = SQUARE.apply(row.open_image()) if row.open_image else np.zeros((PIXELS, PIXELS, 3))
+        assert batch["has_image"][i] == (row.picture is not None)
+        want = SQUARE.apply(row.picture.open()) if row.picture else np.zeros((PIXELS, PIXELS, 3))
         np.testing.assert_array_equal(batch["image"][i, 0], want)
 
 
@@ -193,7 +191,7 @@ def test_the_image_cache_tells_sources_of_one_name_apart():
     train, val = Words("coco-captions", 10, folder="train"), Words("coco-captions", 10, folder="val")
     cache = ImageCache(1 << 20)
     cache.get(train[0], SQUARE)
-    other = dataclasses.replace(val[0], open_image=functools.partial(picture, 99))
+    other = dataclasses.replace(val[0], picture=Picture(val[0].image_name, functools.partial(picture, 99)))
     np.testing.assert_array_equal(cache.get(other, SQUARE), SQUARE.apply(picture(99)))
 
 

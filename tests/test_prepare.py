@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from format_cases import reader
 from PIL import Image, JpegImagePlugin
 
 from vlax.commands.data import prepare
@@ -19,9 +20,7 @@ from vlax.data.batches.pipeline import Collator, ImageCache
 from vlax.data.batches.quarantine import Quarantine, read_quarantine
 from vlax.data.embedded.scenes import SceneSource
 from vlax.data.readers import shards, stored
-from vlax.data.readers.coco import CocoCaptions
-from vlax.data.readers.llava import Conversations
-from vlax.data.readers.prepared import PreparedSource
+from vlax.data.sources import open_source
 from vlax.errors import VlaxError
 from vlax.images import Preprocess
 from vlax.text.bpe import train_bpe
@@ -51,7 +50,8 @@ def coco(tmp_path):
 
 
 def source(folder, train=True, **given):
-    return CocoCaptions("c.json", "images", train=train, base=str(folder), **given)
+    spec = {"kind": "coco", "annotations": "c.json", "images": "images"}
+    return open_source(spec, str(folder), train=train, **given)
 
 
 def make(folder, out, codec="raw", preprocess=SQUARE, train=True, **given):
@@ -69,23 +69,26 @@ def small_shards(monkeypatch):
     monkeypatch.setattr(Encoding, "per_shard", lambda self, megabytes: 5)
 
 
+prepared = reader("prepared")
+
+
 def digests(out):
     return {str(p.relative_to(out)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(out.rglob("*")) if p.is_file()}
 
 
 def plain(row):
-    return dataclasses.replace(row, open_image=None, image_name="")
+    return dataclasses.replace(row, picture=None)
 
 
 def test_rows_come_back(coco, tmp_path):
     manifest = make(coco, tmp_path / "out")
-    read, given = PreparedSource("out", base=str(tmp_path)), source(coco)
+    read, given = prepared("out", base=str(tmp_path)), source(coco)
     assert len(read) == len(given) == 2 * PICTURES and read.name == "prepared-out"
     for index in range(len(given)):
         row = pickle.loads(pickle.dumps(read[index]))
         assert plain(row) == plain(given[index])
-        np.testing.assert_array_equal(row.open_image.pixels(SQUARE), SQUARE.apply(given[index].open_image()))
-        np.testing.assert_array_equal(row.open_image(), SQUARE.apply(given[index].open_image()))
+        np.testing.assert_array_equal(row.picture.pixels(SQUARE), SQUARE.apply(given[index].picture.open()))
+        np.testing.assert_array_equal(row.picture.open(), SQUARE.apply(given[index].picture.open()))
     assert read[0].image_name == f"{tmp_path}/out/images-00000-of-00003.array_record: record 0 (0.png)"
     assert read[6].image_name == read[2].image_name and read[6].image_id == "3"  # the same pixels are stored once
     assert manifest["counts"] == {
@@ -116,8 +119,8 @@ def test_pictures_in_a_shard():
 def test_pixels_are_the_same_in_another_shard(coco, tmp_path):
     noise(1).save(coco / "images" / "11.png")
     make(coco, tmp_path / "out")
-    read = PreparedSource(str(tmp_path / "out"))
-    np.testing.assert_array_equal(read[22].open_image(), read[2].open_image())
+    read = prepared(str(tmp_path / "out"))
+    np.testing.assert_array_equal(read[22].picture.open(), read[2].picture.open())
     assert "images-00000-of-00003.array_record: record 1 (1.png)" in read[22].image_name
 
 
@@ -126,14 +129,14 @@ def test_every_kind_of_row_comes_back(tmp_path):
     turns = [{"from": f, "value": v} for f, v in (("human", "<image>\nwhat?"), ("gpt", "é"), ("human", "why?"), ("gpt", "so"))]
     chats = [{"id": "x", "image": "a.png", "conversations": turns}, {"id": "y", "conversations": turns[2:]}]
     (tmp_path / "chat.json").write_text(json.dumps(chats))
-    given = Conversations("chat.json", "", train=True, base=str(tmp_path))
+    given = open_source({"kind": "llava", "annotations": "chat.json", "images": ""}, str(tmp_path))
     make(None, tmp_path / "chat", source=given)
-    read = PreparedSource(str(tmp_path / "chat"))
+    read = prepared(str(tmp_path / "chat"))
     assert [plain(row) for row in (read[0], read[1])] == [plain(row) for row in (given[0], given[1])]
-    assert read[1].open_image is None and read[0].open_image().size == (SIZE, SIZE)
+    assert read[1].picture is None and read[0].picture.open().size == (SIZE, SIZE)
     scenes = SceneSource("val", "questions", size=6)
     make(None, tmp_path / "scenes", source=scenes, train=None)
-    read = PreparedSource(str(tmp_path / "scenes"), train=False)
+    read = prepared(str(tmp_path / "scenes"), train=False)
     assert [plain(read[i]) for i in range(len(read))] == [plain(scenes[i]) for i in range(len(scenes))]
 
 
@@ -162,7 +165,7 @@ def test_interrupted_and_resumed(coco, tmp_path, monkeypatch):
         make(coco, tmp_path / "out", "jpeg", workers=1)
     assert not (tmp_path / "out" / "manifest.json").exists()
     with pytest.raises(VlaxError, match=r"out is no prepared set .*; it was begun: give the same prepare command again"):
-        PreparedSource(str(tmp_path / "out"))
+        prepared(str(tmp_path / "out"))
     made.clear()
     monkeypatch.setattr(stored, "encode", lambda *args: made.append(1) or encode(*args))
     make(coco, tmp_path / "out", "jpeg")
@@ -204,7 +207,7 @@ CROP = Preprocess(SIZE, "crop", SIZE + 4)
 def test_training_sees_the_same_pixels(coco, tmp_path, encoder, codec, preprocess):
     make(coco, tmp_path / "out", codec, preprocess)
     batches = []
-    for data in (source(coco), PreparedSource(str(tmp_path / "out"))):
+    for data in (source(coco), prepared(str(tmp_path / "out"))):
         collate = Collator(Mixture([data], [1.0], 3), encoder, 24, preprocess, ImageCache(1 << 20))
         batches.append(collate(np.arange(2 * PICTURES)[:, None], 24))
     assert batches[0].keys() == batches[1].keys() and batches[0]["has_image"].all()
@@ -214,7 +217,7 @@ def test_training_sees_the_same_pixels(coco, tmp_path, encoder, codec, preproces
 
 def test_another_tower_is_refused(coco, tmp_path, encoder):
     make(coco, tmp_path / "out", preprocess=CROP)
-    read = PreparedSource(str(tmp_path / "out"))
+    read = prepared(str(tmp_path / "out"))
     text = r'out was prepared as .*"mode": "crop".*"edge": 20.*, the vision tower takes .*"mode": "squash".*; prepare it again'
     with pytest.raises(VlaxError, match=text):
         Collator(Mixture([read], [1.0], 3), encoder, 24, SQUARE, ImageCache(0))
@@ -229,12 +232,12 @@ def test_another_tower_is_refused(coco, tmp_path, encoder):
 
 def test_jpeg_says_how_far_off_it_is(coco, tmp_path):
     manifest = make(coco, tmp_path / "out", "jpeg")
-    want = SQUARE.apply(source(coco)[0].open_image()).astype(int)
-    apart = np.abs(np.asarray(PreparedSource(str(tmp_path / "out"))[0].open_image()).astype(int) - want)
+    want = SQUARE.apply(source(coco)[0].picture.open()).astype(int)
+    apart = np.abs(np.asarray(prepared(str(tmp_path / "out"))[0].picture.open()).astype(int) - want)
     expected = {"mean_abs": round(float(apart.mean()), 4), "largest": int(apart.max()), "of": 255, "values": SIZE * SIZE * 3}
     assert manifest["difference"] == expected and expected["mean_abs"] > 0  # of picture 0, the only 16th
     assert manifest["codec"] == {"name": "jpeg", "quality": 95, "subsampling": "4:4:4"}
-    jpeg = Image.open(io.BytesIO(shards.record(str(tmp_path / "out" / "images-00000-of-00003.array_record"), 0)))
+    jpeg = Image.open(io.BytesIO(shards.Reader(str(tmp_path / "out" / "images-00000-of-00003.array_record")).record(0)))
     assert JpegImagePlugin.get_sampling(jpeg) == 0  # 4:4:4
     assert make(coco, tmp_path / "png", "png")["difference"]["largest"] == 0
 
@@ -256,9 +259,9 @@ def test_damaged_pictures_are_dropped_and_named(coco, tmp_path):
     make(coco, tmp_path / "straight", drop_budget=0.2)
     assert digests(tmp_path / "out") == digests(tmp_path / "straight")
     assert (manifest["counts"]["rows"], manifest["counts"]["rows_undecodable"]) == (20, 4)
-    read = PreparedSource(str(tmp_path / "out"))
+    read = prepared(str(tmp_path / "out"))
     assert [read[i].id for i in (9, 10)] == ["4#1", "6#0"]
-    np.testing.assert_array_equal(read[10].open_image(), SQUARE.apply(source(coco)[12].open_image()))
+    np.testing.assert_array_equal(read[10].picture.open(), SQUARE.apply(source(coco)[12].picture.open()))
     listed = read_quarantine(str(tmp_path / "out" / "dropped.jsonl"))  # a list as the doctor's
     assert listed.covers("coco-c", "5#1").startswith("5.png: the picture does not decode") and len(listed) == 4
 
@@ -270,7 +273,7 @@ def test_quarantine_is_honoured(coco, tmp_path):
     )
     manifest = make(coco, tmp_path / "out", quarantine=quarantine, drop_budget=0.0)
     assert manifest["counts"]["rows_quarantined"] == 3 and manifest["counts"]["pictures_named"] == 11
-    ids = [PreparedSource(str(tmp_path / "out"))[i].id for i in range(21)]
+    ids = [prepared(str(tmp_path / "out"))[i].id for i in range(21)]
     assert ids == [f"{n}#{k}" for n in range(PICTURES) for k in range(2) if n != 5 and (n, k) != (7, 1)]
     with pytest.raises(VlaxError, match="the list has no row of coco-c"):
         make(coco, tmp_path / "other", quarantine=Quarantine([("other", "0#0", "x")]))
@@ -279,41 +282,40 @@ def test_quarantine_is_honoured(coco, tmp_path):
 def test_leak_filter_limit_task_and_fingerprint(coco, tmp_path):
     make(coco, tmp_path / "out")
     out = str(tmp_path / "out")
-    dropped = PreparedSource(out, drop_image_ids={0, "2"}, limit=3)
+    dropped = prepared(out, drop_image_ids={0, "2"}, limit=3)
     assert [dropped[i].id for i in range(len(dropped))] == ["1#0", "1#1", "3#0"] and dropped.dropped == 4
-    assert PreparedSource(out, task="describe")[0].task == "describe"
-    prints = {PreparedSource(out).fingerprint, dropped.fingerprint, PreparedSource(out, task="describe").fingerprint}
+    assert prepared(out, task="describe")[0].task == "describe"
+    prints = {prepared(out).fingerprint, dropped.fingerprint, prepared(out, task="describe").fingerprint}
     assert len(prints) == 3
     (tmp_path / "out").rename(tmp_path / "moved")
-    assert PreparedSource(str(tmp_path / "moved")).fingerprint in prints
+    assert prepared(str(tmp_path / "moved")).fingerprint in prints
     with pytest.raises(VlaxError, match=r"moved was not prepared to evaluate on.*prepare the source with --no-train"):
-        PreparedSource(str(tmp_path / "moved"), train=False)
+        prepared(str(tmp_path / "moved"), train=False)
     make(coco, tmp_path / "val", train=False)
-    assert PreparedSource(str(tmp_path / "val"), train=False)[1].references == ("a dog and a cat 0", "a dog and a cat 1")
+    assert prepared(str(tmp_path / "val"), train=False)[1].references == ("a dog and a cat 0", "a dog and a cat 1")
     with pytest.raises(VlaxError, match=r"no rows are left"):
-        PreparedSource(str(tmp_path / "moved"), drop_image_ids=range(PICTURES))
+        prepared(str(tmp_path / "moved"), drop_image_ids=range(PICTURES))
     with pytest.raises(VlaxError, match="has no images, columns or split"):
-        PreparedSource(str(tmp_path / "moved"), split="train")
+        prepared(str(tmp_path / "moved"), split="train")
 
 
 def test_incomplete_copies_are_refused(coco, tmp_path):
     make(coco, tmp_path / "out")
-    read, file = PreparedSource(str(tmp_path / "out")), tmp_path / "out" / "images-00001-of-00003.array_record"
+    read, file = prepared(str(tmp_path / "out")), tmp_path / "out" / "images-00001-of-00003.array_record"
     whole = bytearray(file.read_bytes())
     whole[2000:2400] = bytes(400)
     file.write_bytes(whole)
-    shards.reader.cache_clear()
     with pytest.raises(
         VlaxError, match=r"row \d+#0: .*images-00001-of-00003\.array_record: record \d cannot be read \(Corrupted"
     ):
         for index in range(0, 2 * PICTURES, 2):
-            read[index].open_image()
+            read[index].picture.open()
     file.write_bytes(whole[:-1])
     with pytest.raises(VlaxError, match=r"images-00001-of-00003\.array_record is missing or not of \d+ bytes"):
-        PreparedSource(str(tmp_path / "out"))
+        prepared(str(tmp_path / "out"))
     (tmp_path / "out" / "manifest.json").write_text('{"format": "vlax prepared 0"}')
     with pytest.raises(VlaxError, match="is of the format 'vlax prepared 0', not 'vlax prepared 1'; prepare the set again"):
-        PreparedSource(str(tmp_path / "out"))
+        prepared(str(tmp_path / "out"))
 
 
 def run(*flags):
@@ -331,7 +333,7 @@ def test_command_line(coco, tmp_path, capsys):
     assert manifest["counts"]["rows"] == 6 and manifest["train"] is True
     assert '"pictures": 3' in capsys.readouterr().out
     run(coco / "c.json", tmp_path / "b", "--images", coco / "images", *flags, "--no-train", "--resize", "crop", "--edge", "20")
-    read = PreparedSource(str(tmp_path / "b"), train=False)
+    read = prepared(str(tmp_path / "b"), train=False)
     assert len(read) == PICTURES and read.manifest["preprocess"] == stored.settings(CROP)
     assert 'quality 95: stored pixels are off by {"mean_abs"' in capsys.readouterr().out
     with pytest.raises(VlaxError, match="--image-size=16 --edge=8: a size is at least 1, and an edge at least the size"):
@@ -352,7 +354,7 @@ def test_a_checkpoint_says_how_pictures_are_resized(coco, tmp_path):
     flags = (coco / "c.json", tmp_path / "out", "--images", coco / "images")
     run(*flags, "--vision", tmp_path / "tower", "--image-size", SIZE)
     expected = {"size": SIZE, "mode": "crop", "filter": "bilinear", "edge": 20}
-    assert PreparedSource(str(tmp_path / "out")).manifest["preprocess"] == expected
+    assert prepared(str(tmp_path / "out")).manifest["preprocess"] == expected
     with pytest.raises(VlaxError, match=r"--resize: .*tower says how its pictures are resized; leave --resize or --vision out"):
         run(*flags, "--vision", tmp_path / "tower", "--resize", "crop")
     with pytest.raises(VlaxError, match="--edge=20: --resize=squash has no edge"):
@@ -363,8 +365,10 @@ def test_prepared_photographs_equal_the_raw_ones(tmp_path):
     folder = REPO.parent / "shared" / "data" / "flickr8k_dev"
     if not folder.exists():
         pytest.skip("development data flickr8k_dev is not here")
-    photographs = CocoCaptions("annotations/captions_val.json", "images", train=True, base=str(folder), limit=60)
+    photographs = open_source(
+        {"kind": "coco", "annotations": "annotations/captions_val.json", "images": "images", "limit": 60}, str(folder)
+    )
     make(None, tmp_path / "out", source=photographs)
-    read = PreparedSource(str(tmp_path / "out"))
+    read = prepared(str(tmp_path / "out"))
     for index in range(0, 60, 5):
-        np.testing.assert_array_equal(read[index].open_image.pixels(SQUARE), SQUARE.apply(photographs[index].open_image()))
+        np.testing.assert_array_equal(read[index].picture.pixels(SQUARE), SQUARE.apply(photographs[index].picture.open()))

@@ -145,7 +145,7 @@ def _fill(mixture, row_id, quarantine, budget, long):
         if quarantine.covers(source.name, row.id):
             budget.quarantined(row_id, source.name)
             return -1
-        row.open_image()
+        row.picture.open()
     except RowFault as fault:
         budget.bad(row_id, str(fault), name)
         return -1

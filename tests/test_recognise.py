@@ -50,10 +50,10 @@ def test_text_formats_and_their_pictures(tmp_path, kind):
     file = put(tmp_path / "ann" / "x.dat", content)
     fields = {"split": "train+restval"} if kind == "karpathy" else {}
     named = {"kind": kind, "path" if kind == "table" else "annotations": str(file), "images": str(tmp_path / "pics"), **fields}
-    touch(*(Path(row.image_name) for row in written.rows(open_source(named)) if row.open_image))
+    touch(*(Path(row.image_name) for row in written.rows(open_source(named)) if row.picture))
     found = recognise("ann/x.dat", base=str(tmp_path))
     assert found.spec == {**named, "path" if kind == "table" else "annotations": "ann/x.dat", "images": "pics"}
-    assert all(Path(row.image_name).exists() for row in written.rows(open_source(found.spec, str(tmp_path))) if row.open_image)
+    assert all(Path(row.image_name).exists() for row in written.rows(open_source(found.spec, str(tmp_path))) if row.picture)
 
 
 def test_coco_in_its_usual_folders(tmp_path):
@@ -306,4 +306,4 @@ def test_real_folders(folder):
     if "are there" in found.note:
         source = open_source({"path": folder}, str(SHARED), train=False)
         assert source.fingerprint == open_source(found.spec, str(SHARED), train=False).fingerprint
-        assert source[0].open_image().width > 60
+        assert source[0].picture.open().width > 60

@@ -34,7 +34,7 @@ def test_literal_rows():
     assert (row.id, row.turns[0].question) == ("test/0?1", "is the purple square left of the yellow triangle?")
     assert (row.turns[0].answer, row.answer_type, row.references) == ("no", "yes/no", ("no",) * 10)
     row = SceneSource("train", "text")[3]
-    assert (row.id, row.image_id, row.open_image, row.task) == ("train/t3", "", None, "describe")
+    assert (row.id, row.image_id, row.picture, row.task) == ("train/t3", "", None, "describe")
 
 
 @pytest.mark.parametrize("style", STYLES)
@@ -92,8 +92,8 @@ def test_render_shows_each_thing_where_the_scene_says(pixels):
 def test_pictures_are_the_same_each_time_and_survive_pickling():
     row = SceneSource("train", "ai")[5]
     again = pickle.loads(pickle.dumps(SceneSource("train", "ai")))[5]
-    assert row.open_image().size == (64, 64)
-    assert row.open_image().tobytes() == again.open_image().tobytes()
+    assert row.picture.open().size == (64, 64)
+    assert row.picture.open().tobytes() == again.picture.open().tobytes()
     backgrounds = {np.asarray(render(scene_at("train", i), 32))[0, 0].tobytes() for i in range(20)}
     assert len(backgrounds) > 15
 

@@ -8,9 +8,7 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
-from vlax.data.readers.coco import CocoCaptions
 from vlax.data.readers.reading import open_picture
-from vlax.data.readers.vqa import VqaQuestions
 from vlax.data.sources import open_source
 from vlax.errors import VlaxError
 
@@ -76,7 +74,7 @@ def test_coco_rows_for_training(root):
     row = source[0]
     assert (row.image_id, row.task, row.turns[0].question, row.turns[0].answer) == ("17", "caption", "", "a dog runs")
     assert row.image_name == str(root / "images" / "a.png")
-    assert pickle.loads(pickle.dumps(row)).open_image().size == (6, 4)
+    assert pickle.loads(pickle.dumps(row)).picture.open().size == (6, 4)
     assert coco(root, task="describe")[0].task == "describe"
 
 
@@ -96,7 +94,7 @@ def test_vqa_rows(root):
 
 def test_vqa_file_names_and_missing_fields(root):
     write(root / "q.json", {**QUESTIONS, "images": [{"id": 17, "file_name": "a.png"}]})
-    assert vqa(root)[0].open_image().size == (6, 4)
+    assert vqa(root)[0].picture.open().size == (6, 4)
     question = {"question_id": "x1", "image_id": "0a1b", "question": "what is it?"}
     write(root / "q.json", {"questions": [question]})
     answers = [{"answer": word} for word in ("dog", "cat", "cat")]
@@ -135,14 +133,14 @@ def test_pictures_come_upright_and_in_rgb(tmp_path):
 
 def test_bad_pictures_are_named(root):
     with pytest.raises(VlaxError, match=r"row 18#0: .*b\.png: the picture is missing; put it there"):
-        coco(root)[2].open_image()
+        coco(root)[2].picture.open()
     (root / "images" / "b.png").write_bytes(b"not a picture")
     with pytest.raises(VlaxError, match=r"row 18#0: .*b\.png: the picture does not decode .*replace the file"):
-        coco(root)[2].open_image()
+        coco(root)[2].picture.open()
     whole = (root / "images" / "a.png").read_bytes()
     (root / "images" / "b.png").write_bytes(whole[: len(whole) // 2 + 8])
     with pytest.raises(VlaxError, match="does not decode"):
-        coco(root)[2].open_image()
+        coco(root)[2].picture.open()
 
 
 @pytest.mark.parametrize(
@@ -239,22 +237,22 @@ def shared(folder):
 
 
 def test_real_coco_captions():
-    folder = shared("flickr8k_dev")
-    source = CocoCaptions("annotations/captions_val.json", "images", train=False, base=str(folder))
+    folder, spec = shared("flickr8k_dev"), {"kind": "coco", "annotations": "annotations/captions_val.json"}
+    source = open_source({**spec, "images": "images"}, str(folder), train=False)
     assert len(source) == 300 and all(len(source[i].references) == 5 for i in range(300))
-    assert min(source[0].open_image().size) == 224
+    assert min(source[0].picture.open().size) == 224
 
 
 def test_real_vqa_questions():
     folder = shared("easy_vqa")
-    files = "annotations/questions_val.json", "annotations/annotations_val.json", "images"
-    source = VqaQuestions(*files, train=False, base=str(folder))
-    assert len(source) == 924 and source[0].open_image().size == (64, 64)
+    files = {"questions": "annotations/questions_val.json", "annotations": "annotations/annotations_val.json"}
+    source = open_source({"kind": "vqa", "images": "images", **files}, str(folder), train=False)
+    assert len(source) == 924 and source[0].picture.open().size == (64, 64)
     assert len(source[0].references) == 10
 
 
 def test_real_textvqa_format_with_string_ids():
     folder = shared("formats/vqav2_textvqa")
-    files = "val_questions_vqa_format.json", "val_annotations_vqa_format.json", "images"
-    row = VqaQuestions(*files, train=True, base=str(folder))[0]
+    files = {"questions": "val_questions_vqa_format.json", "annotations": "val_annotations_vqa_format.json"}
+    row = open_source({"kind": "vqa", "images": "images", **files}, str(folder))[0]
     assert row.image_name.endswith("/003a8ae2ef43b901.jpg") and len(set(row.references)) > 2

@@ -12,7 +12,7 @@ from vlax.data.batches.pipeline import Collator, HostBatches, ImageCache
 from vlax.data.batches.row_plan import BucketPlan, Plan
 from vlax.errors import VlaxError
 from vlax.images import Preprocess
-from vlax.rows import Row, Turn
+from vlax.rows import Picture, Row, Turn
 from vlax.text.bpe import train_bpe
 from vlax.text.prompts import Encoder
 
@@ -44,9 +44,9 @@ class Varied:
 
     def __getitem__(self, index):
         self.asked.append(index)
-        opener = None if index % 4 == 3 else functools.partial(picture, index)
+        seen = None if index % 4 == 3 else Picture(f"p/{index}", functools.partial(picture, index))
         answer = "" if index in self.bad else " ".join(np.random.default_rng(index).choice(["cat", "dog"], self.words[index]))
-        return Row(f"r{index}", "" if opener is None else str(index), "caption", (Turn("", answer),), opener, f"p/{index}")
+        return Row(f"r{index}", "" if seen is None else str(index), "caption", (Turn("", answer),), seen)
 
 
 def words(rows: int, seed: int = 0, most: int = LIMIT) -> list[int]:

@@ -1,10 +1,10 @@
 """What every data source yields: rows of text with at most one image, addressable by index.
 
-    Row(id="17#0", image_id="17", task="caption", turns=(Turn("", "a dog runs"),), open_image=..., ...)
-    Row(id="q4",   image_id="17", task="question", turns=(Turn("is it red?", "no"),), open_image=..., ...)
-    Row(id="t9",   image_id="",   task="caption", turns=(Turn("", "a dog runs"),), open_image=None)   # text only
+    Row(id="17#0", image_id="17", task="caption", turns=(Turn("", "a dog runs"),), picture=Picture(...), ...)
+    Row(id="q4",   image_id="17", task="question", turns=(Turn("is it red?", "no"),), picture=Picture(...), ...)
+    Row(id="t9",   image_id="",   task="caption", turns=(Turn("", "a dog runs"),), picture=None)   # text only
 
-A source holds no decoded pixels: `open_image` decodes when it is called, so that planning an epoch (lengths, mixture, order)
+A source holds no decoded pixels: `picture.open` decodes when it is called, so that planning an epoch (lengths, mixture, order)
 touches text alone.
 """
 
@@ -12,9 +12,11 @@ import dataclasses
 from collections.abc import Callable
 from typing import Protocol
 
+import numpy as np
 from PIL import Image
 
 from vlax.errors import VlaxError
+from vlax.images import Preprocess
 
 REFUSED = "row refused"
 TASKS = ("caption", "describe", "question", "chat")
@@ -31,6 +33,24 @@ class Turn:
 
 
 @dataclasses.dataclass(frozen=True)
+class Picture:
+    """A picture that is decoded when it is asked for.
+
+    name  its file, its place in a container, or what is rendered: what errors call it
+    open  decodes it (PIL, any mode or size)
+    path  its own file; "" for one in a container, or rendered
+    """
+
+    name: str
+    open: Callable[[], Image.Image]
+    path: str = ""
+
+    def pixels(self, preprocess: Preprocess) -> np.ndarray:
+        """uint8[size,size,3] as the vision tower wants it."""
+        return preprocess.apply(self.open())
+
+
+@dataclasses.dataclass(frozen=True)
 class Row:
     """One training or evaluation row.
 
@@ -38,8 +58,7 @@ class Row:
     image_id    rows about one picture share it ("" without a picture): twins, leak filters and caches go by it
     task        one of TASKS: it selects the prompt template (`prompts.py`)
     turns       what is asked and answered, in order
-    open_image  decodes the picture (PIL, any mode or size); None for a text-only row
-    image_name  the file (or a description of what is rendered), for error messages
+    picture     None for a text-only row
     references  evaluation: every reference caption, or all annotators' answers
     answer_type evaluation: how scores are broken down ("yes/no", "number", "other", ...)
     """
@@ -48,10 +67,14 @@ class Row:
     image_id: str
     task: str
     turns: tuple[Turn, ...]
-    open_image: Callable[[], Image.Image] | None
-    image_name: str = ""
+    picture: Picture | None
     references: tuple[str, ...] = ()
     answer_type: str = ""
+
+    @property
+    def image_name(self) -> str:
+        """What errors and predictions call the picture; "" without one."""
+        return self.picture.name if self.picture else ""
 
 
 class RowFault(VlaxError):

@@ -10,6 +10,7 @@ open_source({"path": "mine.jsonl"}, data_root)      without a kind, the file is 
 from collections.abc import Collection, Mapping
 
 from vlax.data.readers.faults import STRICT, Faults
+from vlax.data.readers.files import Reading
 from vlax.data.readers.kinds import KINDS, PATHS
 from vlax.data.recognise.recognise import recognise
 from vlax.errors import VlaxError
@@ -35,10 +36,11 @@ def open_source(
     kind = fields.pop("kind", None)
     _check_fields(kind, fields)
     base = _base(kind, fields, data_root)
+    reader = KINDS[kind].load()
     if "train" not in KINDS[kind].fields:  # drawn by vlax itself: no file, and no row to leave out
-        return KINDS[kind].load()(**fields)
-    own = {"base": base, "drop_image_ids": drop_image_ids, "faults": faults}
-    return KINDS[kind].load()(**{"train": train, **fields, **own})
+        return reader(**fields)
+    train, limit = fields.pop("train", train), fields.pop("limit", None)
+    return reader(**fields, reading=Reading(kind, train, limit, base, drop_image_ids, faults))
 
 
 def _plain(value):

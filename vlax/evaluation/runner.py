@@ -15,7 +15,6 @@ import numpy as np
 from etils import epath
 from tqdm import tqdm
 
-from vlax.data.readers import stored
 from vlax.data.sources import open_source
 from vlax.decoding.predict import Predictor, Request
 from vlax.errors import VlaxError
@@ -91,28 +90,23 @@ def derange(rows: Sequence[Row], seed: int) -> list[Row]:
     Ids in a seeded order, each taking the next one's picture: one cycle, so no fixed point. Rows about the same picture get
     the same wrong one. VlaxError with fewer than two pictures.
     """
-    ids = sorted({row.image_id for row in rows if row.open_image})
+    ids = sorted({row.image_id for row in rows if row.picture})
     if len(ids) < 2:
         raise VlaxError("a blind twin needs at least two pictures to exchange; --notwin leaves the twin out")
     random.Random(seed).shuffle(ids)
-    pictures = {row.image_id: row for row in rows if row.open_image}
+    pictures = {row.image_id: row.picture for row in rows if row.picture}
     swapped = {image_id: pictures[ids[(i + 1) % len(ids)]] for i, image_id in enumerate(ids)}
-    return [
-        dataclasses.replace(row, open_image=swapped[row.image_id].open_image, image_name=swapped[row.image_id].image_name)
-        if row.open_image
-        else row
-        for row in rows
-    ]
+    return [dataclasses.replace(row, picture=swapped[row.image_id]) if row.picture else row for row in rows]
 
 
 def requests(model: Model, test: TestSet, rows: Sequence[Row], pool: ThreadPoolExecutor) -> list[Request]:
     """One Request a row: its first turn's prompt and its picture. A picture that several rows share is decoded once."""
     suite, number = test.suite, test.numbers
     preprocess = model.config.preprocess
-    openers = {row.image_name: row.open_image for row in rows if row.open_image is not None} if preprocess else {}
-    pixels = dict(zip(openers, pool.map(lambda opener: stored.pixels(opener, preprocess), openers.values()), strict=True))
+    seen = {row.image_name: row.picture for row in rows if row.picture} if preprocess else {}
+    pixels = dict(zip(seen, pool.map(lambda picture: picture.pixels(preprocess), seen.values()), strict=True))
     prompts = [suite.prompt_ids(row.turns[0].question, model.encoder) for row in rows]
-    pictures = [pixels.get(row.image_name) if row.open_image else None for row in rows]
+    pictures = [pixels.get(row.image_name) if row.picture else None for row in rows]
     return [Request(*parts, number[row.id]) for *parts, row in zip(prompts, pictures, rows, strict=True)]
 
 

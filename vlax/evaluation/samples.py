@@ -45,9 +45,9 @@ def sheet(mine: Evaluation, twin: Evaluation | None, scored: Mapping[str, Mappin
         by_id = {row.id: row for row in test.rows}
         twins = _by_id(twin.lines[test.name]) if twin else {}
         for line in spread(mine.lines[test.name], values, max(1, SHEET // len(mine.sets))):
-            image = by_id[line["id"]].open_image
-            if image is not None:
-                cards.append(Sample(image(), line["question"], line["prediction"], tuple(line["references"][:2]),
+            picture = by_id[line["id"]].picture
+            if picture is not None:
+                cards.append(Sample(picture.open(), line["question"], line["prediction"], tuple(line["references"][:2]),
                                     values[line["id"]], twins.get(line["id"])))  # fmt: skip
     if cards:
         write_sheet(mine.directory / "samples.png", cards, mine.title, f"{_summary(mine)}; rows from best to worst")
@@ -118,9 +118,9 @@ def _report_samples(
 
 def _seen(model: Model | None, row: Row) -> Image.Image | None:
     """The picture as the tower sees it from edge to edge: cropped where it is cropped there, in its own resolution."""
-    if row.open_image is None:
+    if row.picture is None:
         return None
-    image = row.open_image()
+    image = row.picture.open()
     return model.config.preprocess.frame(image) if model and model.config.preprocess else image
 
 

@@ -17,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from vlax.commands.data import phash
 from vlax.commands.data.checks import Limits
-from vlax.data.readers.reading import decode_picture, open_picture
+from vlax.data.readers.reading import decode_picture
 from vlax.rows import Row
 
 TURNED = 0x0112  # the EXIF tag for orientation
@@ -38,11 +38,9 @@ class Look:
 def look(row: Row, limits: Limits) -> Look:
     """A Look at the picture of a row that has one. It decodes through the reader's own function, so that what passes here
     passes in training."""
-    path = file_of(row)
+    path, decode = row.picture.path, row.picture.open
     findings: list[tuple[str, str]] = []
-    if path is None:
-        decode = row.open_image
-    else:
+    if path:
         try:
             content = epath.Path(path).read_bytes()
         except FileNotFoundError:
@@ -65,12 +63,6 @@ def look(row: Row, limits: Limits) -> Look:
     if spread <= 2:  # JPEG may leave a level or two
         return Look((*findings, ("one colour", f"all pixels are {image.getpixel((0, 0))}")), digest)
     return Look(tuple(findings), digest, *phash.fingerprint(image))
-
-
-def file_of(row: Row) -> str | None:
-    """The path of a row's picture, or None where it comes out of a container or is drawn."""
-    opener = row.open_image
-    return opener.args[0] if isinstance(opener, functools.partial) and opener.func is open_picture else None
 
 
 def fault(error: BaseException) -> str:

@@ -114,7 +114,7 @@ def counts(source: Source) -> dict[str, str]:
     words: dict[str, list[int]] = {"questions": [], "captions": [], "answers": []}
     for index in indices:
         row = source[index]
-        pictures.add(row.image_id if row.open_image else "")
+        pictures.add(row.image_id if row.picture else "")
         tasks[row.task] += 1
         captions = row.task in ("caption", "describe")
         said = row.references if captions and row.references else [turn.answer for turn in row.turns]
@@ -152,10 +152,10 @@ def rendered(row: Row, index: int, total: int, templates: str, tokenizer, colour
 
 def picture(row: Row) -> str:
     """`"images/a.jpg, 640 x 480 pixels"`, or what is wrong with it."""
-    if row.open_image is None:
+    if row.picture is None:
         return "none: text alone"
     try:
-        width, height = row.open_image().size
+        width, height = row.picture.open().size
     except VlaxError as error:
         missing = getattr(error, "kind", "") == "missing picture"
         return f"{row.image_name}, missing" if missing else f"broken: {error}"

@@ -58,7 +58,7 @@ def gather(source: Source, quarantine: Quarantine, progress: bool = False) -> Ga
         if quarantine.covers(source.name, row.id, index) is not None:
             picture[index] = QUARANTINED
             digest.update(f"{index}\n".encode())
-        elif row.open_image is not None:
+        elif row.picture is not None:
             picture[index] = numbers.setdefault((row.image_name, row.image_id), len(opened))
             if picture[index] == len(opened):
                 opened.append(index)

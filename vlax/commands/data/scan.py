@@ -84,7 +84,7 @@ def _read_rows(result: Scan, source: Source) -> list[tuple[str, int, int]]:
         for kind, detail in text_findings(row, result.limits):
             result.add(kind, [row.id], row.image_name, detail)
         number = -1
-        if row.open_image is not None:
+        if row.picture is not None:
             number = numbers.setdefault((row.image_name, row.image_id), len(numbers))
             if number == len(result.pictures):
                 result.pictures.append(Picture(row.image_name, row.image_id, index))

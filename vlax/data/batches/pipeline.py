@@ -26,7 +26,6 @@ from vlax.data.batches.budget import DropBudget
 from vlax.data.batches.mixture import Mixture
 from vlax.data.batches.quarantine import Quarantine, place
 from vlax.data.batches.row_plan import Plan
-from vlax.data.readers import stored
 from vlax.data.readers.prepared import PreparedSource
 from vlax.errors import VlaxError
 from vlax.images import Preprocess
@@ -47,7 +46,7 @@ class ImageCache:
         key = (row.image_name, row.image_id)  # ids alone recur: in train and validation files, in sources of one name
         if key in self._images:
             return self._images[key]
-        image = stored.pixels(row.open_image, preprocess)
+        image = row.picture.pixels(preprocess)
         with self._lock:
             if key not in self._images and self.size + image.nbytes <= self.capacity:
                 self._images[key] = image
@@ -141,7 +140,7 @@ class Collator:
                 tokens, segments = tokens[: self.text_length], segments[: self.text_length]
                 if ANSWER not in segments:  # its prompt alone fills the row: nothing is left to learn
                     return None
-            image = self.cache.get(row, self.preprocess) if row.open_image is not None and self.preprocess else None
+            image = self.cache.get(row, self.preprocess) if row.picture is not None and self.preprocess else None
             return row, tokens, segments, image
         except RowFault as fault:
             self.left_out.bad(row_id, str(fault), name)

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 
 from vlax.data.embedded.scene_text import Question, below, weighted
 from vlax.data.embedded.scenes import NATIVE_PIXELS, STREAM_PICTURE, STREAM_WORDS, check_split, generator
-from vlax.rows import Row, Turn
+from vlax.rows import Picture, Row, Turn
 
 DEFAULT_SIZES = {"train": 1500, "val": 200, "test": 200}  # slides
 QUESTIONS_PER_SLIDE = 3
@@ -232,8 +232,7 @@ class CellSource:
             asked = questions(slide, generator(self.seed, self.split, index, _FAMILY, STREAM_WORDS))
             about = {
                 "image_id": f"cell-{self.split}-{index}" + (f"-seed{self.seed}" if self.seed else ""),
-                "open_image": functools.partial(render, slide),
-                "image_name": f"slide {self.split}/{index} (rendered)",
+                "picture": Picture(f"slide {self.split}/{index} (rendered)", functools.partial(render, slide)),
             }
             self._made[index] = [
                 Row(

@@ -4,7 +4,7 @@
     SceneSource("train", "human")[7]       Row(id="train/1#2", task="caption",  image_id="scene-train-1", ...)
     SceneSource("test",  "human")[7]       Row(id="test/7",    task="caption",  references=(5 captions), ...)
     SceneSource("test",  "questions")[38]  Row(id="test/7?3",  task="question", references=(answer,) * 10, ...)
-    SceneSource("train", "text")[3]        Row(id="train/t3",  task="describe", image_id="", open_image=None, ...)
+    SceneSource("train", "text")[3]        Row(id="train/t3",  task="describe", image_id="", picture=None, ...)
 
 Row i is a pure function of (seed, split, style, i): integers seed the generators, so every process and machine sees the same.
 """
@@ -31,7 +31,7 @@ from vlax.data.embedded.scene_text import (
     weighted,
 )
 from vlax.errors import VlaxError
-from vlax.rows import Row, Turn
+from vlax.rows import Picture, Row, Turn
 
 STYLES = ("ai", "human", "questions", "dialogue", "text")
 SPLITS = ("train", "val", "test")
@@ -193,8 +193,7 @@ class SceneSource:
         key = f"{self.split}/{index}"
         about = {
             "image_id": f"scene-{self.split}-{index}" + (f"-seed{self.seed}" if self.seed else ""),
-            "open_image": functools.partial(render, scene),
-            "image_name": f"scene {key} (rendered)",
+            "picture": Picture(f"scene {key} (rendered)", functools.partial(render, scene)),
         }
         if self.style == "ai":
             caption = describe(scene)

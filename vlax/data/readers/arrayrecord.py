@@ -18,10 +18,10 @@ from etils import epath
 from PIL import Image
 
 from vlax.data.readers import records, shards
-from vlax.data.readers.faults import STRICT
-from vlax.data.readers.files import FileSource, Item
+from vlax.data.readers.files import FileSource, Item, Reading
 from vlax.data.readers.reading import decode_picture
 from vlax.errors import VlaxError
+from vlax.rows import Picture
 from vlax.storage.paths import local_file
 
 SHAPE = r"a record is one line of JSON, then \n and the encoded picture"
@@ -41,48 +41,50 @@ class ArrayRecords(FileSource):
     use `prepare`, which keeps pictures and texts apart. The fingerprint covers names, sizes and text.
     """
 
-    def __init__(self, path: str, images: str = "", train: bool = True, task: str = "", *, columns: Mapping | None = None,
-                 split: str = "", base="", drop_image_ids=(), limit=None, faults=STRICT):  # fmt: skip
-        shards.reader.cache_clear()  # a file of this name may be another one now
-        files = shards.listed(base, path, shards.ARRAY_RECORD, "ArrayRecord")
+    def __init__(self, path: str, images: str = "", task: str = "", *, columns: Mapping | None = None, split: str = "",
+                 reading: Reading):  # fmt: skip
+        self._opened = shards.Kept(shards.Reader)
+        files = shards.listed(reading.base, path, shards.ARRAY_RECORD, "ArrayRecord")
         files = shards.of_split(files, split, path)
         self._files = [str(file) for file in files.values()]
         self._places: dict[str, tuple[str, int]] = {}
-        name = "-".join(["arrayrecord", epath.Path(path).stem, *([split] if split else [])])
-        found = records.Collector(path, columns, task, train)
+        name = reading.name(epath.Path(path).stem, split)
+        found = records.Collector(path, columns, task, reading.train)
         with ThreadPoolExecutor(4) as pool:
-            for called, file, headers in zip(files, self._files, pool.map(headers_of, self._files), strict=True):
+            for called, file, headers in zip(
+                files, self._files, pool.map(functools.partial(headers_of, self._opened), self._files), strict=True
+            ):
                 top = file.removesuffix(called).rstrip("/")
                 for number, (values, has_picture) in enumerate(headers):
                     where, of = f"{top}: {called} record {number}", f"{called}:{number}"
-                    with faults.row(name, where):
+                    with reading.faults.row(name, where):
                         image = found.fields(values, where).image
                         file_name = of if has_picture else str(values.get(image) or "")
                         if has_picture:
                             self._places[of] = file, number
                         found.add(where, of, str(values.get(image) or file_name), file_name, values)
         sizes = [[called, file.stat().length] for called, file in files.items()]
-        settings = {"kind": "arrayrecord", "train": train, "split": split, "columns": sorted((columns or {}).items())}
+        settings = {"split": split, "columns": sorted((columns or {}).items())}
         digests = [json.dumps([sizes, found.digest]).encode()]
-        super().__init__(name, found.task, images, base, settings, digests, records.unique(found.items), drop_image_ids, limit)
+        super().__init__(reading, name, found.task, images, settings, digests, records.unique(found.items))
 
-    def picture(self, item: Item):
+    def picture(self, item: Item) -> Picture | None:
         if item.file_name not in self._places:
             return super().picture(item)
         file, number = self._places[item.file_name]
         name = f"{file}: record {number}"
-        return name, functools.partial(open_record, file, number, name, item.id)
+        return Picture(name, functools.partial(open_record, self._opened, file, number, name, item.id))
 
 
-def open_record(file: str, number: int, name: str, row_id: str) -> Image.Image:
-    content = shards.record(local_file(epath.Path(file)), number)
+def open_record(opened: shards.Kept, file: str, number: int, name: str, row_id: str) -> Image.Image:
+    content = opened(local_file(epath.Path(file))).record(number)
     return decode_picture(io.BytesIO(content[content.index(b"\n") + 1 :]), name, row_id)
 
 
-def headers_of(file: str) -> list[tuple[dict, bool]]:
+def headers_of(opened: shards.Kept, file: str) -> list[tuple[dict, bool]]:
     """The JSON of every record of a file, and whether a picture follows it. VlaxError for records of another kind."""
     headers = []
-    for number, content in enumerate(shards.records(local_file(epath.Path(file)))):
+    for number, content in enumerate(opened(local_file(epath.Path(file))).records()):
         other = next((what for start, what in OTHERS if content.startswith(start)), "")
         if other:
             raise VlaxError(f"{file}: record {number} is {other}; {SHAPE}")

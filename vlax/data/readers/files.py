@@ -1,19 +1,47 @@
-"""Rows from a user's own files: what all formats (`formats/`) share. Annotations are read and checked at once; pictures are
-opened only when a row's `open_image` is called."""
+"""Rows from a user's own files: what all formats share. Annotations are read and checked at once; pictures are opened only when
+a row's `picture` is."""
 
+import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
-from PIL import Image
-
 from vlax.data.readers import leaks
+from vlax.data.readers.faults import STRICT, Faults
 from vlax.data.readers.reading import open_picture
 from vlax.errors import VlaxError
-from vlax.rows import Row, Turn
+from vlax.rows import Picture, Row, Turn
 from vlax.storage.paths import join, rooted
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """How a source is read, whatever its format.
+
+    kind            of `kinds.KINDS`
+    train           rows to train on: a caption each; otherwise a picture each, with all its references
+    limit           the first rows alone, after the leak filter
+    base            what relative paths are relative to; no part of the fingerprint: the same data elsewhere is the same data
+    drop_image_ids  pictures (ids, or keys of `leaks.py`) whose rows are left out and counted in `dropped`
+    faults          what becomes of rows that a reader cannot take
+    """
+
+    kind: str
+    train: bool = True
+    limit: int | None = None
+    base: str = ""
+    drop_image_ids: Collection[str] = ()
+    faults: Faults = STRICT
+
+    def name(self, *parts: str) -> str:
+        """A source's name: `"karpathy-dataset_coco-train"`."""
+        return "-".join([self.kind, *filter(None, parts)])
+
+    def check_limit(self, name: str) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise VlaxError(f"{name}: limit is {self.limit}; give at least 1, or None for all rows")
 
 
 class Item(NamedTuple):
@@ -32,28 +60,27 @@ class Item(NamedTuple):
 class FileSource:
     """The half of the file sources that does not know the format (the Source protocol of `rows.py`).
 
-    `base` is prefixed to the relative paths and stays out of the fingerprint: the same data elsewhere is the same data.
-    Rows about a picture in `drop_image_ids` (ids, or keys of `leaks.py`) are left out and counted in `dropped`; then `limit`
-    keeps the first rows.
+    images    the folder of the pictures, below `base`
+    settings  what the rows depend on besides kind, train, task, images, limit and the rows left out: for the fingerprint
+    files     what was read, in full or in digests: also for the fingerprint
     """
 
-    def __init__(self, name: str, task: str, images: str, base: str, settings: dict, files: list[bytes], items, drop, limit):
-        if limit is not None and limit < 1:
-            raise VlaxError(f"{name}: limit is {limit}; give at least 1, or None for all rows")
-        drop = frozenset(str(i) for i in drop)
+    def __init__(self, reading: Reading, name: str, task: str, images: str, settings: dict, files: list[bytes], items):
+        reading.check_limit(name)
+        drop = frozenset(str(i) for i in reading.drop_image_ids)
         self.name, self.task = name, task
-        self._images = join(base, images)
+        self._images = join(reading.base, images)
         gone = {item.id for item in items if self._keys(item) & drop} if drop else set()
         kept = [item for item in items if item.id not in gone]
         self.dropped = len(items) - len(kept)
-        self._items = kept[:limit]
+        self._items = kept[: reading.limit]
         if not self._items:
             raise VlaxError(
                 f"{name}: no rows are left ({len(items)} read, {self.dropped} dropped by the leak filter); mend the file"
             )
         place = images.rstrip("/").split("/")[-1] if rooted(images) else images
-        settings = {**settings, "task": task, "images": place, "limit": limit, "drop": sorted(gone)}
-        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+        own = {"kind": reading.kind, "train": reading.train, "task": task, "images": place, "limit": reading.limit}
+        digest = hashlib.sha256(json.dumps({**settings, **own, "drop": sorted(gone)}, sort_keys=True).encode())
         for content in files:
             digest.update(hashlib.sha256(content).digest())
         self.fingerprint = digest.hexdigest()
@@ -65,13 +92,9 @@ class FileSource:
         return {item.image_id, *leaks.keys(*self._picture(item))}
 
     def _picture(self, item: Item) -> tuple[str, str, str]:
-        """(file or "", image id, place) of an item, as `leaks.keys` takes them. In a container `file_name` is no file."""
-        path, place = self._path(item), self.picture(item)[0]
-        return (path if place == path else "", item.image_id, place)
-
-    def _path(self, item: Item) -> str:
-        """The picture's file; "" without one. Strings: a path object a row would take longer than reading the file."""
-        return item.file_name if not item.file_name or rooted(item.file_name) else f"{self._images}/{item.file_name}"
+        """(file or "", image id, place) of an item, as `leaks.keys` takes them."""
+        picture = self.picture(item)
+        return (picture.path, item.image_id, picture.name) if picture else ("", item.image_id, "")
 
     def pictures(self) -> Iterator[tuple[str, str, str]]:
         """(file or "", image id, place) of every row: what the leak filter goes by."""
@@ -81,21 +104,13 @@ class FileSource:
         if not 0 <= index < len(self):
             raise IndexError(f"{self.name} has {len(self)} rows, no row {index}")
         item = self._items[index]
-        name, opener = self.picture(item)
-        return Row(
-            id=item.id,
-            image_id=item.image_id,
-            task=self.task,
-            turns=(Turn(item.question, item.answer), *item.later),
-            open_image=opener,
-            image_name=name,
-            references=item.references,
-            answer_type=item.answer_type,
-        )
+        turns = (Turn(item.question, item.answer), *item.later)
+        return Row(item.id, item.image_id, self.task, turns, self.picture(item), item.references, item.answer_type)
 
-    def picture(self, item: Item) -> tuple[str, Callable[[], Image.Image] | None]:
-        """(what an error calls the picture, what decodes it): a file below `images`. Containers say otherwise."""
+    def picture(self, item: Item) -> Picture | None:
+        """A file below `images`, None for a row of text. Containers say otherwise."""
         if not item.file_name:
-            return "", None
-        path = self._path(item)
-        return path, functools.partial(open_picture, path, item.id)
+            return None
+        # Strings: a path object a row would take longer than reading the file.
+        path = item.file_name if rooted(item.file_name) else f"{self._images}/{item.file_name}"
+        return Picture(path, functools.partial(open_picture, path, item.id), path)

@@ -1,22 +1,34 @@
-"""Rows from LLaVA's conversation JSON: several exchanges about at most one picture, loss on every answer.
+"""Rows from conversations as LLaVA and ShareGPT write them: several exchanges about at most one picture, loss on every answer.
 
     [{"id": "7", "image": "a.jpg", "conversations": [{"from": "human", "value": "<image>\\nWhat is it?"},
                                                      {"from": "gpt", "value": "A dog."}]}]
     ->  Row(id="7#0", image_id="a.jpg", task="chat", turns=(Turn("What is it?", "A dog."),), ...)
 
+    [{"messages": [{"role": "user", "content": "<image>Who is he?"}, {"role": "assistant", "content": "Thomas Muller."}],
+      "images": ["data/1.jpg"]}]
+    ->  Row(id="row#0", image_id="data/1.jpg", task="chat", turns=(Turn("Who is he?", "Thomas Muller."),), ...)
+
+Either kind reads both. Other names are given by `columns`, whose keys are those that a `dataset_info.json` has under "columns"
+and "tags":
+
+    columns={"messages": "dialogue", "images": "pictures", "role_tag": "speaker", "content_tag": "says",
+             "user_tag": "visitor", "assistant_tag": "guide"}
+
 With task="caption" or "describe" the instruction of a single exchange gives way to vlax's own prompt, which is what the
 alignment stages want of LLaVA-Pretrain, whose instructions are paraphrases of one another.
 """
 
-from vlax.data.readers.faults import STRICT
-from vlax.data.readers.files import FileSource, Item
-from vlax.data.readers.listed import listed
-from vlax.data.readers.reading import field, known_columns
+from vlax.data.readers.annotation_file import File, known_columns
+from vlax.data.readers.files import FileSource, Item, Reading
 from vlax.errors import VlaxError
 from vlax.rows import TASKS, RowFault, Turn
-from vlax.storage.paths import join, read_file
+from vlax.storage.paths import join
 
-SHAPE = 'LLaVA rows are {"id", "image", "conversations": [{"from": "human", "value"}, {"from": "gpt", "value"}, ...]}'
+SHAPES = {
+    "llava": 'LLaVA rows are {"id", "image", "conversations": [{"from": "human", "value"}, {"from": "gpt", "value"}, ...]}',
+    "sharegpt": 'ShareGPT rows are {"messages": [{"role": "user", "content"}, {"role": "assistant", "content"}, ...], '
+    '"images": [FILE]}',
+}
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 TAGS = ("role_tag", "content_tag", "user_tag", "assistant_tag", "system_tag")
 TOKEN_FAULTS = {0: "no image token", 1: "image token without a picture", 2: "several image tokens"}
@@ -28,25 +40,22 @@ class Conversations(FileSource):
 
     strip             what the file names in the rows begin with and the folder `images` does not have: "data/"
     skip_multi_image  leave out rows with several pictures (counted in `skipped`); otherwise such a row is an error
-    columns           names of columns and tags that differ from LLaVA's and ShareGPT's (`sharegpt.py`)
+    columns           names of columns and tags that differ from LLaVA's and ShareGPT's
 
     The <image> placeholders go, since the picture always comes first; `faults` notes rows whose placeholders are not as many
     as their pictures. A system message goes before the first question, with a line end: it conditions the
     answers and is not learned. VlaxError names the row whose roles do not alternate.
     """
 
-    kind, shape = "llava", SHAPE
-
-    def __init__(self, annotations, images, train: bool, task="chat", *, columns=None, strip="", skip_multi_image=False,
-                 base="", drop_image_ids=(), limit=None, faults=STRICT):  # fmt: skip
+    def __init__(self, annotations, images, task="chat", *, columns=None, strip="", skip_multi_image=False, reading: Reading):
         if task not in TASKS or task == "question":
             raise VlaxError(f"{annotations}: conversations have no task {task!r}; the tasks are caption, describe, chat")
         columns = known_columns(annotations, columns, COLUMNS)
-        path = join(base, annotations)
-        name, content = f"{self.kind}-{path.stem}", read_file(path)
-        items, self.skipped = [], 0
-        for at, where, row in listed(path, content, self.shape, name, faults):
-            with faults.row(name, where):
+        path = join(reading.base, annotations)
+        name, items, self.skipped = reading.name(path.stem), [], 0
+        file = File(path, SHAPES[reading.kind], name, reading.faults)
+        for at, where, row in file.listed():
+            with file.guard(where):
                 pictures = _pictures(where, row, columns)
                 if len(pictures) > 1 and skip_multi_image:
                     self.skipped += 1
@@ -54,7 +63,7 @@ class Conversations(FileSource):
                 if len(pictures) > 1:
                     way_out = "vlax takes one a row; remove the row or set skip_multi_image=True"
                     raise VlaxError(f"{where} has {len(pictures)} pictures ({pictures[0]}, ...); {way_out}")
-                turns, placeholders = _turns(where, row, columns, self.shape)
+                turns, placeholders = _turns(file, where, row, columns)
                 if task != "chat" and len(turns) > 1:
                     raise VlaxError(f"{where} has {len(turns)} exchanges; task={task!r} takes single ones. Use task=chat")
                 image = pictures[0] if pictures else ""
@@ -65,10 +74,10 @@ class Conversations(FileSource):
                                   (turns[-1].answer,), "", tuple(turns[1:])))  # fmt: skip
                 if placeholders != len(pictures):
                     kind = TOKEN_FAULTS[min(placeholders, 2) if pictures else 1]
-                    faults.note(name, key, kind, f"{where}: {placeholders} <image> for {len(pictures)} pictures")
+                    file.faults.note(name, key, kind, f"{where}: {placeholders} <image> for {len(pictures)} pictures")
         extra = {"columns": columns, "strip": strip, "skip_multi_image": skip_multi_image}
-        settings = {"kind": self.kind, "train": train} | {key: value for key, value in extra.items() if value}
-        super().__init__(name, task, str(images), base, settings, [content], items, drop_image_ids, limit)
+        settings = {key: value for key, value in extra.items() if value}
+        super().__init__(reading, name, task, str(images), settings, [file.content], items)
 
 
 def _pictures(where: str, row: dict, columns: dict) -> list[str]:
@@ -81,10 +90,10 @@ def _pictures(where: str, row: dict, columns: dict) -> list[str]:
     return [name for name in names if name]
 
 
-def _turns(where: str, row: dict, columns: dict, shape: str) -> tuple[list[Turn], int]:
+def _turns(file: File, where: str, row: dict, columns: dict) -> tuple[list[Turn], int]:
     """(turns of alternating user and assistant messages, how many <image> there were)."""
     key = columns.get("messages") or ("messages" if row.get("messages") is not None else "conversations")
-    messages = field(where, row, key, shape)
+    shape, messages = file.shape, file.field(where, row, key)
     if not isinstance(messages, list):
         raise VlaxError(f'{where}: "{key}" is a {type(messages).__name__}, not a list of messages; {shape}')
     said = [_message(f"{where}, message {at}", message, columns, shape) for at, message in enumerate(messages)]

@@ -11,23 +11,24 @@ memory, where a picture costs its own bytes.
 
 import bisect
 import collections
+import dataclasses
 import functools
 import hashlib
 import io
 import itertools
 import json
 import threading
+import uuid
 from collections.abc import Iterator, Mapping
 
 from etils import epath
 from PIL import Image
 
 from vlax.data.readers import records, shards
-from vlax.data.readers.faults import STRICT
-from vlax.data.readers.files import FileSource, Item
+from vlax.data.readers.files import FileSource, Item, Reading
 from vlax.data.readers.reading import decode_picture, open_picture
 from vlax.errors import VlaxError
-from vlax.rows import RowFault
+from vlax.rows import Picture, RowFault
 from vlax.storage.paths import join, local_file, remote
 
 GROUPS_MB = 256  # of row groups kept in memory, all threads together
@@ -42,12 +43,7 @@ class RowGroups:
         self._reading: dict = {}
         self._lock = threading.Lock()
 
-    def clear(self) -> None:
-        with self._lock:
-            self._kept.clear()
-            self.size = 0
-
-    def get(self, key: tuple[str, int, str]):
+    def get(self, key: tuple["TableFile", int, str]):
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
@@ -55,7 +51,7 @@ class RowGroups:
             reading = self._reading.setdefault(key, threading.Lock())
         with reading:
             if key not in self._kept:
-                column = _open(key[0], _metadata(key[0])).read_row_group(key[1], columns=[key[2]]).column(0)
+                column = _open(key[0].path, key[0].metadata).read_row_group(key[1], columns=[key[2]]).column(0)
                 with self._lock:
                     self._kept[key] = column
                     self.size += column.nbytes
@@ -82,35 +78,33 @@ class HfTable(FileSource):
     names, sizes, schema and text of the files, not the bytes of the pictures.
     """
 
-    def __init__(self, path: str, images: str = "", train: bool = True, task: str = "", *, columns: Mapping | None = None,
-                 split: str = "", base="", drop_image_ids=(), limit=None, faults=STRICT):  # fmt: skip
-        for cache in (_GROUPS.clear, _is_parquet.cache_clear, _metadata.cache_clear, _starts.cache_clear, _arrow.cache_clear):
-            cache()  # a file of this name may be another one now
-        files = shards.of_split(shards.listed(base, path, r"\.(parquet|arrow)$", "parquet or arrow"), split, path)
-        self._files = [str(file) for file in files.values()]
-        schema = _schema(self._files[0])
-        fields = records.choose(schema.names, columns, self._files[0], picture=True)
+    def __init__(self, path: str, images: str = "", task: str = "", *, columns: Mapping | None = None, split: str = "",
+                 reading: Reading):  # fmt: skip
+        files = shards.of_split(shards.listed(reading.base, path, r"\.(parquet|arrow)$", "parquet or arrow"), split, path)
+        self._files = [TableFile(str(file)) for file in files.values()]
+        first, schema = self._files[0], self._files[0].schema
+        fields = records.choose(schema.names, columns, first.path, picture=True)
         task = records.task_of(fields, task, path)
-        self._column, self._embedded = fields.image, bool(fields.image) and _is_embedded(schema, fields.image, self._files[0])
-        name = "-".join(["hf", epath.Path(path).stem, *([split] if split else [])])
+        self._column, self._embedded = fields.image, bool(fields.image) and first.embeds(fields.image)
+        name = reading.name(epath.Path(path).stem, split)
         items, digests = [], []
         for at, (called, file) in enumerate(files.items()):
-            if _schema(str(file)).names != schema.names:
-                raise VlaxError(f"{file} has the columns {', '.join(_schema(str(file)).names)}, {self._files[0]} has others; "
-                                f"give files of one table")  # fmt: skip
-            found, digest = self._read(called, at, fields, train, functools.partial(faults.row, name))
+            names = self._files[at].schema.names
+            if names != schema.names:
+                raise VlaxError(f"{file} has the columns {', '.join(names)}, {first.path} has others; give files of one table")
+            found, digest = self._read(called, at, fields, reading.train, functools.partial(reading.faults.row, name))
             items.extend(found)
             digests.append(json.dumps([called, file.stat().length, str(schema.remove_metadata()), digest]).encode())
-        self._root = str(join(base, images))
-        settings = {"kind": "hf", "train": train, "split": split, "fields": fields}
-        super().__init__(name, task, images, base, settings, digests, records.unique(items), drop_image_ids, limit)
+        self._root = str(join(reading.base, images))
+        settings = {"split": split, "fields": fields}
+        super().__init__(reading, name, task, images, settings, digests, records.unique(items))
 
     def _read(self, called: str, at: int, fields: records.Fields, train: bool, guard) -> tuple[list[Item], str]:
         """The Items of one file, and a digest of all its text."""
         items, digest, row, file = [], hashlib.sha256(), 0, self._files[at]
-        top = file.removesuffix(called).rstrip("/")
-        same = None if train or not self._embedded else _digests(file, fields.image)
-        for batch in _text_columns(file, fields.texts, fields.image, self._embedded):
+        top = file.path.removesuffix(called).rstrip("/")
+        same = None if train or not self._embedded else file.digests(fields.image)
+        for batch in file.texts(fields.texts, fields.image, self._embedded):
             rows = batch.to_pylist()
             digest.update(json.dumps(rows, default=str).encode())
             for values in rows:
@@ -123,66 +117,30 @@ class HfTable(FileSource):
                 row += 1
         return items, digest.hexdigest()
 
-    def picture(self, item: Item):
+    def picture(self, item: Item) -> Picture | None:
         if not self._embedded:
             return super().picture(item)
-        file, row = (int(number) for number in item.file_name.split(":"))
-        opener = functools.partial(open_embedded, self._files[file], self._column, row, self._root, item.id)
-        return f"{self._files[file]}: row {row}", opener
+        at, row = (int(number) for number in item.file_name.split(":"))
+        file = self._files[at]
+        opener = functools.partial(open_embedded, file, self._column, row, self._root, item.id)
+        return Picture(f"{file.path}: row {row}", opener)
 
 
-def open_embedded(file: str, column: str, row: int, root: str, row_id: str) -> Image.Image:
+def open_embedded(file: "TableFile", column: str, row: int, root: str, row_id: str) -> Image.Image:
     """The picture in the image column of a row; where that holds a path and no bytes, the file below `root`."""
     try:
-        if _is_parquet(file):
-            starts = _starts(file)
-            group = bisect.bisect_right(starts, row) - 1
-            value = _GROUPS.get((file, group, column))[row - starts[group]].as_py()
-        else:
-            value = _arrow(file).column(column)[row].as_py()
+        value = file.cell(column, row)
     except (OSError, ValueError) as error:  # pyarrow's are among them
         reason = str(error).splitlines()[0]
-        text = f"row {row_id}: {file}: row {row} cannot be read ({reason}); fetch the file again"
+        text = f"row {row_id}: {file.path}: row {row} cannot be read ({reason}); fetch the file again"
         raise RowFault(text, "corrupt picture") from None
     value = value if isinstance(value, dict) else {"bytes": value}
     if value.get("bytes") is None and value.get("path"):
         return open_picture(str(join(root, value["path"])), row_id)
     if not value.get("bytes"):
-        text = f"row {row_id}: {file}: row {row} has no picture; remove the row, or name another image column"
+        text = f"row {row_id}: {file.path}: row {row} has no picture; remove the row, or name another image column"
         raise RowFault(text, "missing picture")
-    return decode_picture(io.BytesIO(value["bytes"]), f"{file}: row {row}", row_id)
-
-
-def _digests(file: str, column: str) -> Iterator[str]:
-    """Of each row that has no path, what its picture's bytes say; asked for only where there is none."""
-    if _is_parquet(file):
-        batches = (batch.column(column) for batch in _open(file).iter_batches(64, columns=[column]))
-    else:
-        batches = _arrow(file).column(column).chunks
-    for batch in batches:
-        for value in batch:
-            value = value.as_py()
-            content, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
-            if not path:
-                yield hashlib.sha256(content).hexdigest()[:20] if content else ""
-
-
-@functools.lru_cache(maxsize=4096)
-def _is_parquet(file: str) -> bool:
-    with epath.Path(file).open("rb") as opened:
-        return opened.read(4) == b"PAR1"
-
-
-@functools.lru_cache(maxsize=256)
-def _metadata(file: str):
-    return _open(file).metadata
-
-
-@functools.lru_cache(maxsize=256)
-def _starts(file: str) -> list[int]:
-    """The first row of each row group."""
-    counts = [_metadata(file).row_group(at).num_rows for at in range(_metadata(file).num_row_groups)]
-    return [0, *itertools.accumulate(counts)][:-1]
+    return decode_picture(io.BytesIO(value["bytes"]), f"{file.path}: row {row}", row_id)
 
 
 def _open(file: str, metadata=None):
@@ -195,53 +153,101 @@ def _open(file: str, metadata=None):
         raise VlaxError(f"{file} is not parquet ({str(error).splitlines()[0]}); fetch or export it again") from None
 
 
-@functools.lru_cache(maxsize=256)
-def _arrow(file: str):
-    """The table of an arrow file, mapped: the streaming format of `datasets`, or the file format."""
-    import pyarrow
+@dataclasses.dataclass(frozen=True)
+class TableFile:
+    """A parquet or arrow file with what is known of it; `token` tells it from another file of that name and time."""
 
-    try:
-        source = pyarrow.memory_map(local_file(epath.Path(file)))
-        is_file = source.read(6) == b"ARROW1"
-        source.seek(0)
-        return (pyarrow.ipc.open_file(source) if is_file else pyarrow.ipc.open_stream(source)).read_all()
-    except (OSError, ValueError) as error:
-        raise VlaxError(f"{file} is not arrow ({str(error).splitlines()[0]}); fetch or export it again") from None
+    path: str
+    token: str = dataclasses.field(default_factory=lambda: uuid.uuid4().hex)
 
+    def __getstate__(self) -> dict:
+        return {name: value for name, value in vars(self).items() if name != "table"}  # mapped, and all of the file
 
-def _schema(file: str):
-    return _metadata(file).schema.to_arrow_schema() if _is_parquet(file) else _arrow(file).schema
+    def __setstate__(self, state: dict) -> None:
+        vars(self).update(state)
 
+    @functools.cached_property
+    def is_parquet(self) -> bool:
+        with epath.Path(self.path).open("rb") as opened:
+            return opened.read(4) == b"PAR1"
 
-def _is_embedded(schema, column: str, file: str) -> bool:
-    """Whether the image column holds pictures (a struct of bytes and path, or bytes), and not the paths of files."""
-    import pyarrow.types as types
+    @functools.cached_property
+    def metadata(self):
+        return _open(self.path).metadata
 
-    kind = schema.field(column).type
-    is_struct = types.is_struct(kind) and kind.get_field_index("bytes") >= 0
-    if is_struct or types.is_binary(kind) or types.is_large_binary(kind):
-        return True
-    if types.is_string(kind) or types.is_large_string(kind):
-        return False
-    raise VlaxError(f"{file}: the image column {column!r} is {kind}; it should be struct<bytes, path>, binary or a path")
+    @functools.cached_property
+    def starts(self) -> list[int]:
+        """The first row of each row group."""
+        counts = [self.metadata.row_group(at).num_rows for at in range(self.metadata.num_row_groups)]
+        return [0, *itertools.accumulate(counts)][:-1]
 
+    @functools.cached_property
+    def table(self):
+        """An arrow file, mapped: the streaming format of `datasets`, or the file format."""
+        import pyarrow
 
-def _text_columns(file: str, names: list[str], image: str, embedded: bool, rows: int = 4096):
-    """Batches of the text columns and, under the image column's name, the paths of the pictures where there are any."""
-    import pyarrow
-    import pyarrow.compute
-
-    kind = _schema(file).field(image).type if image else None
-    has_path = bool(image) and (not embedded or (pyarrow.types.is_struct(kind) and kind.get_field_index("path") >= 0))
-    if _is_parquet(file):
-        wanted = [*names, *([f"{image}.path" if embedded else image] if has_path else [])]
         try:
-            table = _open(file, _metadata(file)).read(columns=wanted)
+            with pyarrow.memory_map(local_file(epath.Path(self.path))) as source:  # closed, what is mapped stays so
+                is_file = source.read(6) == b"ARROW1"
+                source.seek(0)
+                return (pyarrow.ipc.open_file(source) if is_file else pyarrow.ipc.open_stream(source)).read_all()
         except (OSError, ValueError) as error:
-            raise VlaxError(f"{file} is damaged ({str(error).splitlines()[0]}); fetch or export it again") from None
-    else:
-        table = _arrow(file).select([*names, *([image] if has_path else [])])
-    if has_path and embedded:
-        paths = pyarrow.compute.struct_field(table.column(image), "path")
-        table = table.set_column(table.schema.get_field_index(image), image, paths)
-    return table.to_batches(max_chunksize=rows)
+            raise VlaxError(f"{self.path} is not arrow ({str(error).splitlines()[0]}); fetch or export it again") from None
+
+    @functools.cached_property
+    def schema(self):
+        return self.metadata.schema.to_arrow_schema() if self.is_parquet else self.table.schema
+
+    def embeds(self, column: str) -> bool:
+        """Whether the image column holds pictures (a struct of bytes and path, or bytes), and not the paths of files."""
+        import pyarrow.types as types
+
+        kind = self.schema.field(column).type
+        is_struct = types.is_struct(kind) and kind.get_field_index("bytes") >= 0
+        if is_struct or types.is_binary(kind) or types.is_large_binary(kind):
+            return True
+        if types.is_string(kind) or types.is_large_string(kind):
+            return False
+        raise VlaxError(
+            f"{self.path}: the image column {column!r} is {kind}; it should be struct<bytes, path>, binary or a path"
+        )
+
+    def cell(self, column: str, row: int):
+        if not self.is_parquet:
+            return self.table.column(column)[row].as_py()
+        group = bisect.bisect_right(self.starts, row) - 1
+        return _GROUPS.get((self, group, column))[row - self.starts[group]].as_py()
+
+    def digests(self, column: str) -> Iterator[str]:
+        """Of each row that has no path, what its picture's bytes say; asked for only where there is none."""
+        if self.is_parquet:
+            batches = (batch.column(column) for batch in _open(self.path).iter_batches(64, columns=[column]))
+        else:
+            batches = self.table.column(column).chunks
+        for batch in batches:
+            for value in batch:
+                value = value.as_py()
+                content, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
+                if not path:
+                    yield hashlib.sha256(content).hexdigest()[:20] if content else ""
+
+    def texts(self, names: list[str], image: str, embedded: bool, rows: int = 4096):
+        """Batches of the text columns and, under the image column's name, the paths of the pictures where there are any."""
+        import pyarrow
+        import pyarrow.compute
+
+        kind = self.schema.field(image).type if image else None
+        has_path = bool(image) and (not embedded or (pyarrow.types.is_struct(kind) and kind.get_field_index("path") >= 0))
+        if self.is_parquet:
+            wanted = [*names, *([f"{image}.path" if embedded else image] if has_path else [])]
+            try:
+                table = _open(self.path, self.metadata).read(columns=wanted)
+            except (OSError, ValueError) as error:
+                reason = str(error).splitlines()[0]
+                raise VlaxError(f"{self.path} is damaged ({reason}); fetch or export it again") from None
+        else:
+            table = self.table.select([*names, *([image] if has_path else [])])
+        if has_path and embedded:
+            paths = pyarrow.compute.struct_field(table.column(image), "path")
+            table = table.set_column(table.schema.get_field_index(image), image, paths)
+        return table.to_batches(max_chunksize=rows)

@@ -20,44 +20,37 @@ from etils import epath
 from PIL import Image
 
 from vlax.data.readers import leaks, shards, stored
-from vlax.data.readers.faults import STRICT
+from vlax.data.readers.files import Reading
 from vlax.errors import VlaxError
 from vlax.images import Preprocess
-from vlax.rows import TASKS, Row, RowFault, Turn
+from vlax.rows import TASKS, Picture, Row, RowFault, Turn
 from vlax.storage import state
 from vlax.storage.paths import join, local_file, read_file
 
 
-@dataclasses.dataclass(frozen=True)
-class StoredPicture:
-    """Opens one picture of a prepared set; `pixels` gives it as the vision tower wants it, without another resize."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StoredPicture(Picture):
+    """A picture of a prepared set: stored by `how` (`stored.settings`) as a tower wants it, and never resized again (a second
+    crop would cut away more)."""
 
+    how: dict
     folder: str
-    shard: str
-    record: int
-    row_id: str
-    name: str
-
-    def __call__(self) -> Image.Image:
-        return Image.fromarray(self._pixels())
 
     def pixels(self, preprocess: Preprocess) -> np.ndarray:
         """uint8[size,size,3]; VlaxError when the set was prepared for another tower."""
-        stored.check(_manifest(self.folder)["preprocess"], preprocess, self.folder)
-        return self._pixels()
+        stored.check(self.how, preprocess, self.folder)
+        return np.asarray(self.open())
 
-    def _pixels(self) -> np.ndarray:
-        manifest = _manifest(self.folder)
-        try:
-            content = shards.record(local_file(epath.Path(self.folder) / self.shard), self.record)
-            return stored.decode(content, manifest["codec"]["name"], manifest["preprocess"]["size"])
-        except VlaxError as error:
-            raise RowFault(f"row {self.row_id}: {error}", "corrupt picture") from None
-        except (OSError, ValueError) as error:
-            reason = str(error).replace("\n", " ")
-            raise RowFault(
-                f"row {self.row_id}: {self.name}: {reason}; copy or prepare the set again", "corrupt picture"
-            ) from None
+
+def open_stored(opened: shards.Kept, file: str, record: int, codec: str, size: int, row: str, name: str) -> Image.Image:
+    try:
+        content = opened(local_file(epath.Path(file))).record(record)
+        return Image.fromarray(stored.decode(content, codec, size))
+    except VlaxError as error:
+        raise RowFault(f"{row}: {error}", "corrupt picture") from None
+    except (OSError, ValueError) as error:
+        reason = str(error).replace("\n", " ")
+        raise RowFault(f"{row}: {name}: {reason}; copy or prepare the set again", "corrupt picture") from None
 
 
 class PreparedSource:
@@ -68,19 +61,16 @@ class PreparedSource:
            references; VlaxError where that differs. Other rows serve both
     """
 
-    def __init__(self, path: str, images: str = "", train: bool = True, task: str = "", *, columns: Mapping | None = None,
-                 split: str = "", base="", drop_image_ids=(), limit=None, faults=STRICT):  # fmt: skip
-        folder = join(base, path)
+    def __init__(self, path: str, images: str = "", task: str = "", *, columns: Mapping | None = None, split: str = "",
+                 reading: Reading):  # fmt: skip
+        folder = join(reading.base, path)
         self.name, self._folder = f"prepared-{folder.name}", str(folder)
         if images or columns or split:
             raise VlaxError(f"{folder}: a prepared set has no images, columns or split; prepare one set for each split")
         if task not in ("", *TASKS[:2]):
             raise VlaxError(f"{folder}: captions have no task {task!r}; the tasks are {', '.join(TASKS[:2])}")
-        if limit is not None and limit < 1:
-            raise VlaxError(f"{self.name}: limit is {limit}; give at least 1, or None for all rows")
-        _manifest.cache_clear()  # a folder of this name may hold another set now
-        shards.reader.cache_clear()
-        self.manifest = _manifest(self._folder)
+        reading.check_limit(self.name)
+        self.manifest, self._opened = _manifest(self._folder), shards.Kept(shards.Reader)
         kinds = {kind: [entry["file"] for entry in self.manifest["shards"] if entry["file"].startswith(kind)]
                  for kind in ("rows", "images")}  # fmt: skip
         for entry in self.manifest["shards"]:
@@ -90,23 +80,21 @@ class PreparedSource:
         self._shards = kinds["images"]
         with (folder / "index.npy").open("rb") as file:
             self._index = np.load(file)
-        drop = frozenset(str(i) for i in drop_image_ids)
-        read = (_row(line, task) for name in kinds["rows"] for line in shards.records(local_file(folder / name)))
-        found = list(read)
-        kept = [
-            (row, picture) for row, picture in found if not drop & {row.image_id, *leaks.keys(row.image_name, row.image_id)}
-        ]
+        drop = frozenset(str(i) for i in reading.drop_image_ids)
+        files = (shards.Reader(local_file(folder / name)) for name in kinds["rows"])
+        found = [_row(line, task) for file in files for line in file.records()]
+        kept = [(row, *more) for row, *more in found if not drop & {row.image_id, *leaks.keys(more[1], row.image_id)}]
         self.dropped = self.manifest["counts"]["rows"] - len(kept)
-        self._rows = kept[:limit]
+        self._rows = kept[: reading.limit]
         if not self._rows:
             raise VlaxError(f"{self.name}: no rows are left ({self.dropped} dropped by the leak filter); prepare other data")
-        captions = any(row.task in TASKS[:2] for row, _ in self._rows)
-        if captions and self.manifest["train"] is not None and self.manifest["train"] != train:
-            now, flag = ("train on", "--train") if train else ("evaluate on", "--no-train")
+        captions = any(row.task in TASKS[:2] for row, *_ in self._rows)
+        if captions and self.manifest["train"] is not None and self.manifest["train"] != reading.train:
+            now, flag = ("train on", "--train") if reading.train else ("evaluate on", "--no-train")
             raise VlaxError(f"{folder} was not prepared to {now}: its caption rows differ; prepare the source with {flag}")
-        left = {row.id for row, _ in kept}
-        gone = sorted(row.id for row, _ in found if row.id not in left)
-        given = json.dumps([task, limit, gone])
+        left = {row.id for row, *_ in kept}
+        gone = sorted(row.id for row, *_ in found if row.id not in left)
+        given = json.dumps([task, reading.limit, gone])
         self.fingerprint = hashlib.sha256(read_file(folder / "manifest.json") + given.encode()).hexdigest()
 
     def __len__(self) -> int:
@@ -114,26 +102,27 @@ class PreparedSource:
 
     def pictures(self) -> Iterator[tuple[str, str, str]]:
         """(name in the source, image id, place) of every row: what the leak filter goes by."""
-        for row, picture in self._rows:
-            yield row.image_name, row.image_id, "" if picture is None else f"{self._folder}: picture {picture}"
+        for row, picture, name in self._rows:
+            yield name, row.image_id, f"{self._folder}: picture {picture}"
 
     def __getitem__(self, index: int) -> Row:
         if not 0 <= index < len(self):
             raise IndexError(f"{self.name} has {len(self)} rows, no row {index}")
-        row, picture = self._rows[index]
+        row, picture, named = self._rows[index]
         if picture < 0:
             return row
         shard, record = (int(n) for n in self._index[picture])
-        name = f"{self._folder}/{self._shards[shard]}: record {record} ({row.image_name})"
-        opener = StoredPicture(self._folder, self._shards[shard], record, row.id, name)
-        return dataclasses.replace(row, open_image=opener, image_name=name)
+        name = f"{self._folder}/{self._shards[shard]}: record {record} ({named})"
+        file, how = f"{self._folder}/{self._shards[shard]}", self.manifest["preprocess"]
+        opener = functools.partial(open_stored, self._opened, file, record, self.manifest["codec"]["name"], how["size"],
+                                   f"row {row.id}", name)  # fmt: skip
+        return dataclasses.replace(row, picture=StoredPicture(name, opener, how=how, folder=self._folder))
 
     def check(self, preprocess: Preprocess) -> None:
         """VlaxError unless the pictures are stored as this vision tower wants them."""
         stored.check(self.manifest["preprocess"], preprocess, self._folder)
 
 
-@functools.lru_cache(maxsize=64)
 def _manifest(folder: str) -> dict:
     path = epath.Path(folder) / "manifest.json"
     if not path.exists():
@@ -154,11 +143,11 @@ def line(row: Row, picture: int, name: str) -> bytes:
     return json.dumps({key: value for key, value in values.items() if value not in ("", (), -1)}, ensure_ascii=False).encode()
 
 
-def _row(line: bytes, task: str) -> tuple[Row, int]:
-    """The Row that `line` wrote, its picture still closed, and the number of that picture (-1 without one)."""
+def _row(line: bytes, task: str) -> tuple[Row, int, str]:
+    """The Row that `line` wrote, still without its picture, the number of that picture (-1 without one), and its name."""
     values = json.loads(line)
     own = task if task and values["task"] in TASKS[:2] else values["task"]
     turns = tuple(Turn(*turn) for turn in values["turns"])
-    row = Row(values["id"], values.get("image_id", ""), own, turns, None, values.get("name", ""),
+    row = Row(values["id"], values.get("image_id", ""), own, turns, None,
               tuple(values.get("references", ())), values.get("answer_type", ""))  # fmt: skip
-    return row, values.get("picture", -1)
+    return row, values.get("picture", -1), values.get("name", "")

@@ -1,4 +1,4 @@
-"""What every file format needs: paths, bytes, JSON with errors that name the place, and pictures."""
+"""What every file format needs: JSON and pictures, with errors that name the place."""
 
 import io
 from typing import BinaryIO
@@ -7,7 +7,6 @@ import numpy as np
 from etils import epath
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from vlax.data.readers.faults import STRICT, Faults
 from vlax.errors import VlaxError
 from vlax.rows import RowFault
 from vlax.storage.state import load_json
@@ -50,46 +49,3 @@ def parse(path: epath.Path, content: bytes, *shapes: str) -> dict:
     if not isinstance(data, dict):
         raise VlaxError(f"{path} holds a {type(data).__name__}, not an object; {'; '.join(shapes)}")
     return data
-
-
-def known_columns(where, columns, known: tuple[str, ...]) -> dict[str, str]:
-    """A spec's `columns` as a dict; VlaxError for one that the format does not have."""
-    columns = dict(columns or {})
-    if unknown := sorted(set(columns) - set(known)):
-        raise VlaxError(f"{where}: there is no column {unknown[0]!r}; columns may name {', '.join(known)}")
-    return columns
-
-
-def rows(path: epath.Path, data: dict, key: str, shape: str) -> list[dict]:
-    found = data.get(key)
-    if not isinstance(found, list):
-        raise VlaxError(f'{path} has no list "{key}" (it has: {", ".join(data) or "nothing"}); {shape}')
-    return found
-
-
-def file_names(path: epath.Path, data: dict, shape: str, source: str = "", faults: Faults = STRICT) -> dict[str, str]:
-    """{image id: file name} of the `images` list; faulty entries are left to `faults`."""
-    names = {}
-    for at, row in enumerate(rows(path, data, "images", shape)):
-        where = f"{path}: images[{at}]"
-        with faults.row(source, where):
-            names[str(field(where, row, "id", shape))] = text(where, row, "file_name", shape)
-    return names
-
-
-def field(where: str, row: dict, key: str, shape: str):
-    """A field that must be there, of what must be an object."""
-    if not isinstance(row, dict):
-        raise VlaxError(f"{where} is a {type(row).__name__}, not an object; {shape}")
-    if row.get(key) is None:
-        raise RowFault(f'{where} has no "{key}"; {shape}', "missing field")
-    return row[key]
-
-
-def text(where: str, row: dict, key: str, shape: str) -> str:
-    """A text field with its white space (COCO has stray line ends) reduced to single blanks."""
-    value = field(where, row, key, shape)
-    if not isinstance(value, str) or not value.strip():
-        kind = "empty text" if isinstance(value, str) else "row refused"
-        raise RowFault(f'{where}: "{key}" is {value!r}, not a text; mend or remove the row', kind)
-    return " ".join(value.split())

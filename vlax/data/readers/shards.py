@@ -9,7 +9,7 @@ split_of("data-00000-of-00001.arrow")             ""
 import functools
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from etils import epath
@@ -105,36 +105,45 @@ def of_split(files: dict[str, epath.Path], split: str, where: str) -> dict[str, 
     return chosen
 
 
-@functools.lru_cache(maxsize=512)
-def reader(path: str) -> ArrayRecordReader:
-    """An ArrayRecord file for random access by any thread; kept open. VlaxError unless it is there and whole."""
-    if not os.path.exists(path):
-        raise VlaxError(f"there is no file {path}; mend the path, or prepare or copy the data again")
-    opened = ArrayRecordReader(path, options=RANDOM_ACCESS)
-    if not opened.ok():
-        raise VlaxError(f"{path} is not a whole ArrayRecord file; copy or prepare it again")
-    return opened
+class Kept:
+    """What a source keeps open: make(key) of the keys met last, for any thread. A pickled copy opens its own."""
+
+    def __init__(self, make: Callable, size: int = 512):
+        self._make, self._size = make, size
+        self._get = functools.lru_cache(size)(make)
+
+    def __call__(self, *key):
+        return self._get(*key)
+
+    def __reduce__(self):
+        return Kept, (self._make, self._size)
 
 
-def record(path: str, at: int) -> bytes:
-    try:
-        return reader(path).read([at])[0]
-    except (RuntimeError, ValueError, IndexError) as error:
-        reason = str(error).split(";")[0]
-        raise VlaxError(f"{path}: record {at} cannot be read ({reason}); copy or prepare the file again") from None
+class Reader:
+    """An ArrayRecord file for random access. VlaxError unless it is there and whole."""
 
+    def __init__(self, path: str):
+        if not os.path.exists(path):
+            raise VlaxError(f"there is no file {path}; mend the path, or prepare or copy the data again")
+        self.path, self._opened = path, ArrayRecordReader(path, options=RANDOM_ACCESS)
+        if not self._opened.ok():
+            raise VlaxError(f"{path} is not a whole ArrayRecord file; copy or prepare it again")
 
-def records(path: str, step: int = 256) -> Iterable[bytes]:
-    """All records of a file in order, read `step` at a time."""
-    total = reader(path).num_records()
-    for begin in range(0, total, step):
+    def _read(self, what: str, *where) -> list[bytes]:
         try:
-            yield from reader(path).read(begin, min(begin + step, total))
+            return self._opened.read(*where)
         except (RuntimeError, ValueError, IndexError) as error:
             reason = str(error).split(";")[0]
-            raise VlaxError(
-                f"{path}: records from {begin} on cannot be read ({reason}); copy or prepare the file again"
-            ) from None
+            raise VlaxError(f"{self.path}: {what} cannot be read ({reason}); copy or prepare the file again") from None
+
+    def record(self, at: int) -> bytes:
+        return self._read(f"record {at}", [at])[0]
+
+    def records(self, step: int = 256) -> Iterable[bytes]:
+        """All records in order, read `step` at a time."""
+        total = self._opened.num_records()
+        for begin in range(0, total, step):
+            yield from self._read(f"records from {begin} on", begin, min(begin + step, total))
 
 
 def write(path: epath.Path, contents: Iterable[bytes], options: str) -> dict:

@@ -9,7 +9,6 @@ What the pixels depend on (`settings`) is kept beside them, so that they are nev
 
 import io
 import json
-from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
@@ -43,13 +42,6 @@ def check(stored: dict, preprocess: Preprocess, where: str) -> None:
     if stored != wanted:
         raise VlaxError(f"{where} was prepared as {json.dumps(stored)}, the vision tower takes {json.dumps(wanted)}; "
                         f"prepare it again, with --vision=DIR of this tower or its --image-size and --resize")  # fmt: skip
-
-
-def pixels(open_image: Callable, preprocess: Preprocess) -> np.ndarray:
-    """uint8[size,size,3] of a row's picture. A stored one is what the tower wants already: it is checked, never resized
-    again (a second crop would cut away more). Any other is opened and resized."""
-    stored = getattr(open_image, "pixels", None)
-    return stored(preprocess) if stored else preprocess.apply(open_image())
 
 
 def encode(image: np.ndarray, codec: str, quality: int) -> bytes:

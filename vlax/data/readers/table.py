@@ -2,7 +2,7 @@
 
     {"image": "a.jpg", "text": "a dog runs"}                                    Row(id="0", task="caption", ...)
     {"image": "a.jpg", "question": "is it red?", "answer": "no"}                Row(id="1", task="question", ...)
-    {"image": "", "text": "dogs run"}                                           Row(id="2", image_id="", open_image=None, ...)
+    {"image": "", "text": "dogs run"}                                           Row(id="2", image_id="", picture=None, ...)
     {"id": "q4", "image": "b.jpg", "question": "where?", "answers": ["here", "there", "here"], "answer_type": "other"}
 
     image,text                       the same in CSV; `answers` is a JSON list there: "[""here"", ""there""]"
@@ -18,13 +18,11 @@ import json
 
 from etils import epath
 
-from vlax.data.readers.faults import STRICT, Faults
-from vlax.data.readers.files import FileSource, Item
-from vlax.data.readers.listed import listed, majority
-from vlax.data.readers.reading import known_columns
+from vlax.data.readers.annotation_file import File, known_columns, majority
+from vlax.data.readers.files import FileSource, Item, Reading
 from vlax.errors import VlaxError
 from vlax.rows import TASKS, Row, RowFault
-from vlax.storage.paths import join, read_file
+from vlax.storage.paths import join
 
 COLUMNS = ("image", "text", "question", "answer", "id", "answers", "answer_type", "task")
 SHAPE = (
@@ -42,21 +40,21 @@ class Table(FileSource):
     strip    what the file names in the table begin with and the folder `images` does not have
     """
 
-    def __init__(self, path, images="", train: bool = True, task="", *, columns=None, strip="",
-                 base="", drop_image_ids=(), limit=None, faults=STRICT):  # fmt: skip
+    def __init__(self, path, images="", task="", *, columns=None, strip="", reading: Reading):
         if task and task not in TASKS:
             raise VlaxError(f"{path}: there is no task {task!r}; the tasks are {', '.join(TASKS)}")
         columns = known_columns(path, columns, COLUMNS)
-        file = join(base, path)
-        name, content = f"table-{file.stem}", read_file(file)
-        found = table_rows(file, content, name, faults)
+        place = join(reading.base, path)
+        name = reading.name(place.stem)
+        file = File(place, SHAPE, name, reading.faults)
+        found = table_rows(file)
         missing = sorted(name for name in columns.values() if name and found and not any(name in row for *_, row in found))
         if missing:
-            raise VlaxError(f"{file} has no column {missing[0]!r} (it has: {', '.join(found[0][2])}); mend `columns`")
+            raise VlaxError(f"{place} has no column {missing[0]!r} (it has: {', '.join(found[0][2])}); mend `columns`")
         names = {column: columns.get(column, column) for column in COLUMNS}
         items, tasks = [], {}
         for at, where, row in found:
-            with faults.row(name, where):
+            with file.guard(where):
                 item, own_task = _item(where, {key: row.get(column) for key, column in names.items()}, row, at, task, strip)
                 if item.id in tasks:
                     way_out = "mend it, or number the rows with columns={'id': ''}"
@@ -64,23 +62,24 @@ class Table(FileSource):
                 tasks[item.id] = own_task
                 items.append(item)
         self._tasks = tasks
-        if not train:
+        if not reading.train:
             items = _grouped(items, tasks)
         extra = {"columns": columns, "strip": strip}
-        settings = {"kind": "table", "train": train} | {key: value for key, value in extra.items() if value}
+        settings = {key: value for key, value in extra.items() if value}
         first = next(iter(tasks.values()), "caption")
         images = str(images) or str(epath.Path(path).parent)
-        super().__init__(name, task or first, images, base, settings, [content], items, drop_image_ids, limit)
+        super().__init__(reading, name, task or first, images, settings, [file.content], items)
 
     def __getitem__(self, index: int) -> Row:
         row = super().__getitem__(index)
         return dataclasses.replace(row, task=self._tasks[row.id])
 
 
-def table_rows(path: epath.Path, content: bytes, name: str, faults: Faults) -> list[tuple[int, str, dict]]:
+def table_rows(file: File) -> list[tuple[int, str, dict]]:
     """(number, where, {column: value}) of every row: JSON, or text with a header and cells split by comma, tab or semicolon."""
+    path, content = file.path, file.content
     if content.lstrip()[:1] in (b"{", b"["):
-        return listed(path, content, SHAPE, name, faults)
+        return file.listed()
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -91,7 +90,7 @@ def table_rows(path: epath.Path, content: bytes, name: str, faults: Faults) -> l
     try:
         for at, row in enumerate(reader):
             where = f"{path}: line {reader.line_num}"
-            with faults.row(name, where):
+            with file.guard(where):
                 if None in row or None in row.values():
                     cells = sum(value is not None for key, value in row.items() if key is not None) + len(row.get(None, ()))
                     way_out = "put texts with commas or line ends in double quotes"

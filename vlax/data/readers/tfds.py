@@ -16,11 +16,11 @@ import numpy as np
 from etils import epath
 from PIL import Image
 
-from vlax.data.readers import records
-from vlax.data.readers.faults import STRICT
-from vlax.data.readers.files import FileSource, Item
+from vlax.data.readers import records, shards
+from vlax.data.readers.files import FileSource, Item, Reading
 from vlax.data.readers.reading import decode_picture
 from vlax.errors import VlaxError
+from vlax.rows import Picture
 from vlax.storage.paths import join
 
 
@@ -36,36 +36,34 @@ class TfdsSource(FileSource):
     features, and the texts.
     """
 
-    def __init__(self, path: str, images: str = "", train: bool = True, task: str = "", *, columns: Mapping | None = None,
-                 split: str = "", base="", drop_image_ids=(), limit=None, faults=STRICT):  # fmt: skip
-        self._folder = str(join(base, path))
-        _info.cache_clear()  # a folder of this name may hold other data now
-        _examples.cache_clear()
+    def __init__(self, path: str, images: str = "", task: str = "", *, columns: Mapping | None = None, split: str = "",
+                 reading: Reading):  # fmt: skip
+        self._folder = str(join(reading.base, path))
         info = _info(self._folder)
         splits = list(info.splits)
         if not split and len(splits) != 1:
             raise VlaxError(f"{self._folder} holds the splits {', '.join(splits)}; name one: split={splits[0]!r}")
-        self._split = split or splits[0]
+        self._split, self._examples = split or splits[0], shards.Kept(_examples)
         fields = records.choose(list(info.features), columns, self._folder, picture=True)
         if fields.image and not _is_image(info.features[fields.image]):
             kind = type(info.features[fields.image]).__name__
             way_out = "name the image feature: columns={'image': NAME}"
             raise VlaxError(f"{self._folder}: the feature {fields.image!r} is no image but a {kind}; {way_out}")
         self._image = fields.image
-        found = records.Collector(path, columns, task, train)
-        name = f"tfds-{info.name}-{self._split}"
+        found = records.Collector(path, columns, task, reading.train)
+        name = reading.name(info.name, self._split)
         for at, values in enumerate(self._texts(fields, list(info.features))):
             where, of = f"{self._folder}: {self._split}:{at}", f"{self._split}:{at}"
-            with faults.row(name, where):
+            with reading.faults.row(name, where):
                 found.add(where, of, of if self._image else "", of if self._image else "", values)
         names = [info.name, str(info.version), str(info.features), self._split]
-        settings = {"kind": "tfds", "train": train, "columns": sorted((columns or {}).items())}
+        settings = {"columns": sorted((columns or {}).items())}
         digests = [json.dumps([*names, found.digest]).encode()]
-        super().__init__(name, found.task, images, base, settings, digests, records.unique(found.items), drop_image_ids, limit)
+        super().__init__(reading, name, found.task, images, settings, digests, records.unique(found.items))
 
     def _texts(self, fields: records.Fields, features: list[str]):
         """The text features of every example in order; the others are left encoded and let go."""
-        examples = _examples(self._folder, self._split)
+        examples = self._examples(self._folder, self._split)
         # Every feature's name stays, so that the parts are found again; the pictures' bytes do not.
         others = dict.fromkeys(set(features) - set(fields.texts))
 
@@ -77,16 +75,17 @@ class TfdsSource(FileSource):
             for part in pool.map(read, range(0, len(examples), 64)):
                 yield from part
 
-    def picture(self, item: Item):
+    def picture(self, item: Item) -> Picture | None:
         if not item.file_name:
-            return "", None
+            return None
         at = int(item.file_name.rsplit(":", 1)[1])
         name = f"{self._folder}: {item.file_name}"
-        return name, functools.partial(open_example, self._folder, self._split, self._image, at, name, item.id)
+        where = self._folder, self._split
+        return Picture(name, functools.partial(open_example, self._examples, where, self._image, at, name, item.id))
 
 
-def open_example(folder: str, split: str, image: str, at: int, name: str, row_id: str) -> Image.Image:
-    return decode_picture(io.BytesIO(_examples(folder, split)[at][image]), name, row_id)
+def open_example(examples: shards.Kept, where: tuple[str, str], image: str, at: int, name: str, row_id: str) -> Image.Image:
+    return decode_picture(io.BytesIO(examples(*where)[at][image]), name, row_id)
 
 
 def _builder(folder: str):
@@ -108,7 +107,6 @@ def _builder(folder: str):
         raise VlaxError(f"{folder}: tfds cannot read this builder ({str(error).splitlines()[0]}); prepare it again") from None
 
 
-@functools.lru_cache(maxsize=32)
 def _info(folder: str):
     info = _builder(folder).info
     if info.file_format is None or info.file_format.value not in ("array_record", "parquet"):
@@ -120,7 +118,6 @@ def _info(folder: str):
     return info
 
 
-@functools.lru_cache(maxsize=32)
 def _examples(folder: str, split: str):
     """Random access to the examples of a split, pictures encoded; shared by threads."""
     from tensorflow_datasets.core import decode

@@ -18,10 +18,10 @@ from etils import epath
 from PIL import Image
 
 from vlax.data.readers import records, shards
-from vlax.data.readers.faults import STRICT
-from vlax.data.readers.files import FileSource, Item
+from vlax.data.readers.files import FileSource, Item, Reading
 from vlax.data.readers.reading import decode_picture
 from vlax.errors import VlaxError
+from vlax.rows import Picture
 
 PICTURES = ("jpg", "jpeg", "png", "webp")
 TEXTS = ("txt", "json", "cls")
@@ -45,14 +45,14 @@ class WebDataset(FileSource):
     text of the shards.
     """
 
-    def __init__(self, path: str, images: str = "", train: bool = True, task: str = "", *, columns: Mapping | None = None,
-                 split: str = "", base="", drop_image_ids=(), limit=None, faults=STRICT):  # fmt: skip
-        files = shards.listed(base, path, r"\.(tar(\.\w+)?|tgz)$", "tar")
+    def __init__(self, path: str, images: str = "", task: str = "", *, columns: Mapping | None = None, split: str = "",
+                 reading: Reading):  # fmt: skip
+        files = shards.listed(reading.base, path, r"\.(tar(\.\w+)?|tgz)$", "tar")
         files = shards.of_split(files, split, path)
         self._files = [str(file) for file in files.values()]
         self._places: dict[str, Place] = {}
-        name = "-".join(["webdataset", epath.Path(path).stem, *([split] if split else [])])
-        found = records.Collector(path, columns, task, train)
+        name = reading.name(epath.Path(path).stem, split)
+        found = records.Collector(path, columns, task, reading.train)
         with ThreadPoolExecutor(8) as pool:
             for at, (called, samples) in enumerate(zip(files, pool.map(scan, self._files), strict=True)):
                 top = self._files[at].removesuffix(called).rstrip("/")
@@ -61,19 +61,19 @@ class WebDataset(FileSource):
                     if "" in sample:
                         self._places[of] = Place(at, *sample[""])
                     picture = of if "" in sample else ""
-                    with faults.row(name, where):
+                    with reading.faults.row(name, where):
                         found.add(where, of, picture, picture, _values(where, sample))
         sizes = [[called, file.stat().length] for called, file in files.items()]
-        settings = {"kind": "webdataset", "train": train, "split": split, "columns": sorted((columns or {}).items())}
+        settings = {"split": split, "columns": sorted((columns or {}).items())}
         digests = [json.dumps([sizes, found.digest]).encode()]
-        super().__init__(name, found.task, images, base, settings, digests, records.unique(found.items), drop_image_ids, limit)
+        super().__init__(reading, name, found.task, images, settings, digests, records.unique(found.items))
 
-    def picture(self, item: Item):
+    def picture(self, item: Item) -> Picture | None:
         if not item.file_name:
-            return "", None
+            return None
         place = self._places[item.file_name]
         name = f"{self._files[place.file]}: {item.file_name}"
-        return name, functools.partial(open_member, self._files[place.file], place.offset, place.size, name, item.id)
+        return Picture(name, functools.partial(open_member, self._files[place.file], place.offset, place.size, name, item.id))
 
 
 def open_member(file: str, offset: int, size: int, name: str, row_id: str) -> Image.Image:

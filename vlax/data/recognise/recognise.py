@@ -15,7 +15,8 @@ import re
 
 from etils import epath
 
-from vlax.data.readers import shards, vqa
+from vlax.data.readers import shards
+from vlax.data.readers.annotations import usual_name
 from vlax.data.readers.kinds import KINDS
 from vlax.data.recognise import containers, json_shapes, picture_folder
 from vlax.errors import VlaxError
@@ -154,7 +155,7 @@ def _vqa(path: epath.Path, data: dict, shape: json_shapes.Shape, given: epath.Pa
     listed = {str(row.get("id")): str(row.get("file_name") or "") for row in images}
     rows = [row for row in asked["questions"] if isinstance(row, dict)]
     ids = [str(row.get("image_id")) for row in picture_folder.sample(rows)]
-    names = [listed.get(i, "") if listed else vqa.usual_name(asked, answered, i) for i in ids]
+    names = [listed.get(i, "") if listed else usual_name({**answered, **asked}, i) for i in ids]
     found = picture_folder.picture_folder(path, names, given)
     spec = {"kind": "vqa", "questions": questions, "annotations": annotations, "images": found.folder}
     return Recognised(spec, shape.what, note=_note(found, names))

@@ -156,7 +156,7 @@ def _span_fault(example: Example, s) -> str:
 
 
 def _picture_fault(example: Example, s) -> str:
-    wanted = s.config.vision is not None and s.batches.collate.mixture.row(example.row).open_image is not None
+    wanted = s.config.vision is not None and s.batches.collate.mixture.row(example.row).picture is not None
     return "its picture is not in the batch" if wanted and example.image is None else ""
 
 

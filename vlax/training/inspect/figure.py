@@ -81,7 +81,7 @@ def _texts(s, batch, at: int, row: list[Example]) -> Image.Image:
         pen.text((0, y), title + name, INK, face)
         y += 30
         if e.image is None:
-            hidden = "text alone" if mixture.row(e.row).open_image is None else "its picture is not shown"
+            hidden = "text alone" if mixture.row(e.row).picture is None else "its picture is not shown"
             pen.text((0, y), hidden, SOFT, font(17, "-Oblique"))
             y += 28
         else:

@@ -74,11 +74,11 @@ def in_full(s, at: int, row: list[Example], batch: dict, colours: bool, width: i
 
 def picture(s, e: Example, source) -> str:
     """`"images/a.jpg, 500 x 375 -> 48 x 48 pixels (squash), 36 image tokens"`"""
-    if source.open_image is None:
+    if source.picture is None:
         return "none: text alone" + (", its image tokens are hidden" if s.config.vision else "")
     if e.image is None:
         return f"{source.image_name}, not shown" + ("" if s.config.vision else ": the model has no vision tower")
-    width, height = source.open_image().size
+    width, height = source.picture.open().size
     tall, wide = e.image.shape[:2]
     slot = f" in slot {e.number}" if e.number > 1 else ""
     became = f"{width} x {height} -> {wide} x {tall} pixels ({s.config.preprocess.mode})"
