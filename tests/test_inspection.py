@@ -17,7 +17,7 @@ from vlax.data.batches.mixture import Mixture
 from vlax.data.batches.pipeline import Collator, HostBatches, ImageCache
 from vlax.data.batches.row_plan import Plan, Planned
 from vlax.images import Preprocess
-from vlax.rows import Row, Turn
+from vlax.rows import Picture, Row, Turn
 from vlax.text.bpe import train_bpe
 from vlax.text.prompts import Encoder
 from vlax.training import stages
@@ -37,10 +37,10 @@ def picture():
 
 
 ROWS = (
-    Row("dog", "1", "caption", (Turn("", "a dog"),), picture, "dog.png"),
-    Row("talk", "2", "question", (Turn("is it red?", "no"), Turn("is it blue?", "yes")), picture, "talk.png"),
+    Row("dog", "1", "caption", (Turn("", "a dog"),), Picture("dog.png", picture)),
+    Row("talk", "2", "question", (Turn("is it red?", "no"), Turn("is it blue?", "yes")), Picture("talk.png", picture)),
     Row("text", "", "caption", (Turn("", "a cat"),), None),
-    Row("long", "3", "caption", (Turn("", "a dog and a cat and a cat and a dog " * 3),), picture, "long.png"),
+    Row("long", "3", "caption", (Turn("", "a dog and a cat and a cat and a dog " * 3),), Picture("long.png", picture)),
 )
 
 

@@ -10,7 +10,7 @@ from vlax.data.batches.mixture import Mixture
 from vlax.data.batches.quarantine import Quarantine, place, read_quarantine
 from vlax.data.readers.faults import STRICT, Fault, Faults
 from vlax.errors import VlaxError
-from vlax.rows import Row, RowFault, Turn
+from vlax.rows import Picture, Row, RowFault, Turn
 
 LINES = [
     {"source": "coco-a", "row": "17#1", "image": "a.jpg", "reason": "truncated picture: a.jpg"},
@@ -125,7 +125,7 @@ class Rows:
                 raise RowFault(f"row r{index}: {index}.jpg: the picture does not decode")
             return index
 
-        return Row(f"r{index}", str(index), "caption", (Turn("", "a"),), opener)
+        return Row(f"r{index}", str(index), "caption", (Turn("", "a"),), Picture(f"{index}.jpg", opener))
 
 
 def fill(mixture, ids, quarantine, budget, long=()):

@@ -234,15 +234,9 @@ class CellSource:
                 "image_id": f"cell-{self.split}-{index}" + (f"-seed{self.seed}" if self.seed else ""),
                 "picture": Picture(f"slide {self.split}/{index} (rendered)", functools.partial(render, slide)),
             }
+            key = f"{self.split}/{index}"
             self._made[index] = [
-                Row(
-                    f"{self.split}/{index}?{i}",
-                    task="question",
-                    turns=(Turn(q, a),),
-                    references=(a,) * 10,
-                    answer_type=kind,
-                    **about,
-                )
+                Row(f"{key}?{i}", task="question", turns=(Turn(q, a),), references=(a,) * 10, answer_type=kind, **about)
                 for i, (q, a, kind) in enumerate(asked)
             ]
         return self._made[index]

@@ -36,7 +36,7 @@ from vlax.rows import Picture, Row, Turn
 STYLES = ("ai", "human", "questions", "dialogue", "text")
 SPLITS = ("train", "val", "test")
 DEFAULT_SIZES = {"train": 6000, "val": 300, "test": 300}  # scenes
-NATIVE_PIXELS = 64  # the side that open_image renders
+NATIVE_PIXELS = 64  # the side of a rendered picture
 DRAWING = 1  # count up when `render` changes its pictures: it is part of the fingerprint
 
 # Every arrangement belongs to one split, by a hash of what is where: of ten buckets val and test have one each. Without

@@ -6,7 +6,7 @@
 
 import collections
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from etils import epath
 
@@ -96,6 +96,17 @@ def majority(answers) -> str:
     """The most frequent answer, of equals the first: `("yes", "no", "no") -> "no"`; "" where all are empty."""
     said = collections.Counter(answer for answer in answers if answer.strip())
     return said.most_common(1)[0][0] if said else ""
+
+
+def usual_name(header: Mapping, image_id: str) -> str:
+    """`"COCO_train2014_000000000042.jpg"` for picture 42 of VQAv2, `"0a1b.jpg"` for picture 0a1b of another set.
+
+    header: what both files say beside their rows; `data_type` is MS COCO where it is missing.
+    """
+    subtype = str(header.get("data_subtype") or "").replace("test-dev", "test")  # test-dev asks about the test pictures
+    if subtype and image_id.isdigit() and header.get("data_type", "mscoco") == "mscoco":
+        return f"COCO_{subtype}_{int(image_id):012d}.jpg"
+    return f"{image_id}.jpg"
 
 
 def known_columns(where, columns, known: tuple[str, ...]) -> dict[str, str]:

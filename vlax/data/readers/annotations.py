@@ -15,10 +15,10 @@ a picture to evaluate on. Questions: Row(id="4", task="question", turns=(Turn("i
 """
 
 import collections
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import NamedTuple
 
-from vlax.data.readers.annotation_file import File, majority
+from vlax.data.readers.annotation_file import File, majority, usual_name
 from vlax.data.readers.files import FileSource, Item, Reading
 from vlax.errors import VlaxError
 from vlax.rows import TASKS, RowFault
@@ -40,11 +40,10 @@ class Annotations(FileSource):
         name = reading.name(paths[0].stem, split)
         files = [File(path, shape, name, reading.faults) for path, shape in zip(paths, form.shapes, strict=True)]
         items = form.read(*files, form, *([split] if split else []))
-        if form.captions:
-            items = _captions(items, reading.train)
+        items = _captions(items, reading.train) if form.captions else items
         settings = {"split": sorted(set(split.split("+")))} if split else {}
-        contents = [file.content for file in files]
-        super().__init__(reading, name, task if form.captions else "question", str(images), settings, contents, items)
+        task, contents = task if form.captions else "question", [file.content for file in files]
+        super().__init__(reading, name, task, str(images), settings, contents, items)
 
 
 class Format(NamedTuple):
@@ -54,6 +53,7 @@ class Format(NamedTuple):
     shapes   of each of its files: what an error says that was looked for
     rows     the list of entries; "": the file is {id: entry}
     answers  (file, where, row) -> (answer to learn, references, answer type)
+    what     of files that are recognised by the fields of their first entry: what they are
     """
 
     read: Callable[..., list[Item]]
@@ -63,6 +63,7 @@ class Format(NamedTuple):
     image: str = ""
     answers: Callable = tuple
     captions: bool = False
+    what: str = ""
 
 
 def _captions(pictures: list[Item], train: bool) -> list[Item]:
@@ -164,17 +165,6 @@ def _vqa(asked: File, answered: File, form: Format) -> list[Item]:
     return list(items.values())
 
 
-def usual_name(header: Mapping, image_id: str) -> str:
-    """`"COCO_train2014_000000000042.jpg"` for picture 42 of VQAv2, `"0a1b.jpg"` for picture 0a1b of another set.
-
-    header: what both files say beside their rows; `data_type` is MS COCO where it is missing.
-    """
-    subtype = str(header.get("data_subtype") or "").replace("test-dev", "test")  # test-dev asks about the test pictures
-    if subtype and image_id.isdigit() and header.get("data_type", "mscoco") == "mscoco":
-        return f"COCO_{subtype}_{int(image_id):012d}.jpg"
-    return f"{image_id}.jpg"
-
-
 def _one(file: File, where: str, row: dict) -> tuple[str, tuple[str, ...], str]:
     """One answer; the answer type is the question's structure, where the file has it."""
     if row.get("answer") is None:
@@ -252,9 +242,9 @@ FORMATS = {
                          'VQAv2 annotations are {"annotations": [{"question_id", "answers": [{"answer"}]}]}'),
                   rows="questions", id="question_id", image="image_id", answers=_annotators),
     "gqa": Format(_questions, ('GQA questions are {QUESTION ID: {"question", "imageId", "answer"}}',),
-                  image="imageId", answers=_one),
+                  image="imageId", answers=_one, what="GQA questions"),
     "textvqa": Format(_questions, ('TextVQA is {"data": [{"question_id", "question", "image_id", "answers": [TEXT, ...]}]}',),
-                      rows="data", id="question_id", image="image_id", answers=_texts),
+                      rows="data", id="question_id", image="image_id", answers=_texts, what="TextVQA questions"),
     "lxmert": Format(_lxmert, ('LXMERT rows are {"img_id", "sentf": {SET: [question, ...]}, "labelf": {SET: [{answer: weight}, '
                                '...]}}',), image="img_id"),
 }  # fmt: skip

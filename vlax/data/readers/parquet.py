@@ -163,9 +163,6 @@ class TableFile:
     def __getstate__(self) -> dict:
         return {name: value for name, value in vars(self).items() if name != "table"}  # mapped, and all of the file
 
-    def __setstate__(self, state: dict) -> None:
-        vars(self).update(state)
-
     @functools.cached_property
     def is_parquet(self) -> bool:
         with epath.Path(self.path).open("rb") as opened:
@@ -208,9 +205,8 @@ class TableFile:
             return True
         if types.is_string(kind) or types.is_large_string(kind):
             return False
-        raise VlaxError(
-            f"{self.path}: the image column {column!r} is {kind}; it should be struct<bytes, path>, binary or a path"
-        )
+        wanted = "struct<bytes, path>, binary or a path"
+        raise VlaxError(f"{self.path}: the image column {column!r} is {kind}; it should be {wanted}")
 
     def cell(self, column: str, row: int):
         if not self.is_parquet:

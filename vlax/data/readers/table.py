@@ -84,21 +84,26 @@ def table_rows(file: File) -> list[tuple[int, str, dict]]:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise VlaxError(f"{path} is not UTF-8 text ({error}); export it as UTF-8") from None
-    header = text.split("\n", 1)[0]
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=max(",\t;", key=header.count), strict=True)
-    found = []
+    reader, found = cells(text, strict=True), []
     try:
         for at, row in enumerate(reader):
             where = f"{path}: line {reader.line_num}"
             with file.guard(where):
                 if None in row or None in row.values():
-                    cells = sum(value is not None for key, value in row.items() if key is not None) + len(row.get(None, ()))
+                    there = sum(value is not None for key, value in row.items() if key is not None) + len(row.get(None, ()))
                     way_out = "put texts with commas or line ends in double quotes"
-                    raise VlaxError(f"{where} has {cells} cells under {len(reader.fieldnames)} column names; {way_out}")
+                    raise VlaxError(f"{where} has {there} cells under {len(reader.fieldnames)} column names; {way_out}")
                 found.append((at, where, row))
     except csv.Error as error:
         raise VlaxError(f"{path}: line {reader.line_num} is not CSV ({error}); export it again") from None
     return found
+
+
+def cells(text: str, strict: bool = False) -> csv.DictReader:
+    """Rows of cells that are split by what the header has most of. csv.Sniffer would go by the texts too, which are full of
+    commas, and has no answer for a single column."""
+    delimiter = max(",\t;", key=text.split("\n", 1)[0].count)
+    return csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=strict)
 
 
 def _item(where: str, row: dict, whole: dict, at: int, task: str, strip: str) -> tuple[Item, str]:

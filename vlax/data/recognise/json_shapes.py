@@ -8,6 +8,7 @@
 import collections
 from typing import NamedTuple
 
+from vlax.data.readers.annotations import FORMATS
 from vlax.data.recognise.picture_folder import sample
 
 # What the columns of a table may be called; ours first.
@@ -46,12 +47,10 @@ def of_object(data: dict) -> Shape | None:
         return Shape("vqa", "VQAv2 questions and annotations", [])
     if "question_id" in annotations and annotations.keys() & {"answers", "multiple_choice_answer"}:
         return Shape("vqa", "VQAv2 questions and annotations", [])
-    if {"question_id", "question", "image_id"} <= _first(data.get("data")).keys():
-        return Shape("textvqa", "TextVQA questions", [f"{row.get('image_id')}.jpg" for row in sample(_objects(data["data"]))])
-    entry = next(iter(data.values()), None)
-    if isinstance(entry, dict) and {"question", "imageId"} <= entry.keys():
-        names = [f"{row.get('imageId')}.jpg" for row in sample(_objects(list(data.values())))]
-        return Shape("gqa", "GQA questions", names)
+    for kind, form in FORMATS.items():
+        entries = data.get(form.rows) if form.rows else list(data.values())
+        if form.what and {form.id, form.image, "question"} - {""} <= _first(entries).keys():
+            return Shape(kind, form.what, [f"{row.get(form.image)}.jpg" for row in sample(_objects(entries))])
     return None
 
 

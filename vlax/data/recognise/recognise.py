@@ -9,15 +9,16 @@ recognise("easy_vqa")     looks for such a file in the folder and in the folders
 
 import csv
 import dataclasses
-import io
+import itertools
 import json
 import re
 
 from etils import epath
 
 from vlax.data.readers import shards
-from vlax.data.readers.annotations import usual_name
+from vlax.data.readers.annotation_file import usual_name
 from vlax.data.readers.kinds import KINDS
+from vlax.data.readers.table import cells
 from vlax.data.recognise import containers, json_shapes, picture_folder
 from vlax.errors import VlaxError
 from vlax.storage.paths import join, read_file
@@ -105,11 +106,8 @@ def _cells(head: bytes) -> list[dict]:
     """The first rows of a text with a header; none for bytes that are no text."""
     if b"\0" in head:
         return []
-    text = head.decode("utf-8-sig", errors="ignore")
-    header = text.split("\n", 1)[0]
-    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=max(",\t;", key=header.count))
     try:
-        return [row for row, _ in zip(rows, range(1000), strict=False)]
+        return list(itertools.islice(cells(head.decode("utf-8-sig", errors="ignore")), 1000))
     except csv.Error:
         return []
 
