@@ -19,7 +19,7 @@ from vlax.commands.data import checks, doctor, phash, picture_checks, scan
 from vlax.commands.data.checks import ERROR, KINDS, Limits
 from vlax.data.batches.quarantine import read_quarantine
 from vlax.data.readers.llava import TOKEN_FAULTS
-from vlax.data.readers.reading import decode_picture, open_picture
+from vlax.data.readers.pictures import decode_picture, open_picture
 from vlax.data.sources import open_source
 from vlax.errors import VlaxError
 from vlax.rows import Picture, Row, Turn

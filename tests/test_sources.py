@@ -8,7 +8,7 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
-from vlax.data.readers.reading import open_picture
+from vlax.data.readers.pictures import open_picture
 from vlax.data.sources import open_source
 from vlax.errors import VlaxError
 

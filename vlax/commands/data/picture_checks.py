@@ -17,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from vlax.commands.data import phash
 from vlax.commands.data.checks import Limits
-from vlax.data.readers.reading import decode_picture
+from vlax.data.readers.pictures import decode_picture
 from vlax.rows import Row
 
 TURNED = 0x0112  # the EXIF tag for orientation

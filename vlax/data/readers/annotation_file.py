@@ -11,10 +11,18 @@ from collections.abc import Callable, Iterator, Mapping
 from etils import epath
 
 from vlax.data.readers.faults import STRICT, Faults
-from vlax.data.readers.reading import load_json, parse
 from vlax.errors import VlaxError
 from vlax.rows import RowFault
 from vlax.storage.paths import read_file
+from vlax.storage.state import load_json
+
+
+def parse(path: epath.Path, content: bytes, *shapes: str) -> dict:
+    """The JSON object of a file; `shapes` say in an error what was looked for."""
+    data = load_json(path, content)
+    if not isinstance(data, dict):
+        raise VlaxError(f"{path} holds a {type(data).__name__}, not an object; {'; '.join(shapes)}")
+    return data
 
 
 class File:

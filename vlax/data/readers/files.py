@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from vlax.data.readers import leaks
 from vlax.data.readers.faults import STRICT, Faults
-from vlax.data.readers.reading import open_picture
+from vlax.data.readers.pictures import open_picture
 from vlax.errors import VlaxError
 from vlax.rows import Picture, Row, Turn
 from vlax.storage.paths import join, rooted

@@ -26,7 +26,7 @@ from PIL import Image
 
 from vlax.data.readers import records, shards
 from vlax.data.readers.files import FileSource, Item, Reading
-from vlax.data.readers.reading import decode_picture, open_picture
+from vlax.data.readers.pictures import decode_picture, open_picture
 from vlax.errors import VlaxError
 from vlax.rows import Picture, RowFault
 from vlax.storage.paths import join, local_file, remote

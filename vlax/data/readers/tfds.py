@@ -18,7 +18,7 @@ from PIL import Image
 
 from vlax.data.readers import records, shards
 from vlax.data.readers.files import FileSource, Item, Reading
-from vlax.data.readers.reading import decode_picture
+from vlax.data.readers.pictures import decode_picture
 from vlax.errors import VlaxError
 from vlax.rows import Picture
 from vlax.storage.paths import join

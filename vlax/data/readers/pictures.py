@@ -1,4 +1,4 @@
-"""What every file format needs: JSON and pictures, with errors that name the place."""
+"""Encoded pictures, decoded with errors that name the place."""
 
 import io
 from typing import BinaryIO
@@ -9,7 +9,6 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vlax.errors import VlaxError
 from vlax.rows import RowFault
-from vlax.storage.state import load_json
 
 
 def open_picture(path: str, row_id: str) -> Image.Image:
@@ -41,11 +40,3 @@ def decode_picture(file: BinaryIO, name: str, row_id: str) -> Image.Image:
         what = "it is of no format that Pillow knows" if unknown else str(error).replace("\n", " ")
         reason = f"the picture does not decode ({what})"
         raise RowFault(f"row {row_id}: {name}: {reason}; replace the file or remove the row from the annotations") from None
-
-
-def parse(path: epath.Path, content: bytes, *shapes: str) -> dict:
-    """The JSON object of a file; `shapes` say in an error what was looked for."""
-    data = load_json(path, content)
-    if not isinstance(data, dict):
-        raise VlaxError(f"{path} holds a {type(data).__name__}, not an object; {'; '.join(shapes)}")
-    return data
