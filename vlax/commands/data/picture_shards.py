@@ -115,7 +115,7 @@ class PictureShards:
     def _encode(self, number: int) -> Encoded:
         row = self._source[self._gathered.opened[number]]
         try:
-            image = stored.pixels(row.open_image, self._how.preprocess)
+            image = row.picture.pixels(self._how.preprocess)
         except VlaxError as error:
             reason = str(error).removeprefix(f"row {row.id}: ").replace(self._gathered.folder, "")
             return Encoded(reason=re.sub(r" at 0x[0-9a-f]+", "", reason))  # Pillow names open files by their addresses
