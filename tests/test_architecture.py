@@ -34,7 +34,7 @@ ALLOWED = {
     "pretrained.writing": f"{GROUND} params models text pretrained.families pretrained.reading",
     "model": f"{GROUND} params models text decoding pretrained.reading",
     "scores": "errors",
-    "suites": f"{GROUND} decoding scores data",
+    "suites": f"{GROUND} text decoding scores data",
     "training": f"{GROUND} params models text data data.readers data.batches decoding pretrained.reading pretrained.writing "
     "model suites",
     "training.inspect": f"{GROUND} params text training",

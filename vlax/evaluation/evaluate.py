@@ -1,7 +1,8 @@
 """What eval.py does: load an export, predict, score, write."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from etils import epath
 from ml_collections import ConfigDict
@@ -54,20 +55,22 @@ def run(config: ConfigDict, workdir: str, options: Options = DEFAULTS) -> dict:
     return _write(mine, twin, priors, options, other)
 
 
-def _priors(sets, root: str) -> dict[str, scoring.Prior | None]:
+def _priors(sets: Sequence[TestSet], root: str) -> dict[str, scoring.Prior | None]:
     for test in sets:
         if "SPICE" in test.suite.metrics:
             check_spice()
     return {test.name: scoring.fit_prior(test.suite, root) for test in sets} if distributed.is_main() else {}
 
 
-def _about(sets, root: str, model: dict, runs: Mapping[str, str]) -> dict:
+def _about(sets: Sequence[TestSet], root: str, model: dict[str, Any], runs: Mapping[str, str]) -> dict[str, Any]:
     """What scores.json says beside scores and protocol."""
     where = {"data_root": root, "sets": {test.name: dict(test.suite.data) for test in sets}}
     return {"model": model, "where": where, "runs": dict(runs)}
 
 
-def _predicted(title: str, model, sets, directory, options: Options, root: str, seed: int | None) -> Evaluation:
+def _predicted(
+    title: str, model: api.Model, sets: list[TestSet], directory: epath.Path, options: Options, root: str, seed: int | None
+) -> Evaluation:
     protocols = {test.name: runner.settings(model, test, seed) for test in sets}
     runs = {name: runner.run_key(model, proto) for name, proto in protocols.items()}
     path = directory / "predictions.jsonl"
@@ -97,7 +100,13 @@ def _external(workdir: epath.Path, test: TestSet, options: Options, root: str) -
     return Evaluation(path.stem, directory, [test], {test.name: predictions.finished(raw, test.suite)}, protocols, about)
 
 
-def _write(mine: Evaluation, twin: Evaluation | None, priors: Mapping, options: Options, other=None) -> dict:
+def _write(
+    mine: Evaluation,
+    twin: Evaluation | None,
+    priors: Mapping[str, scoring.Prior | None],
+    options: Options,
+    other: compare.Kept | None = None,
+) -> dict[str, Any]:
     """Scores, table, samples.png and report.html of one evaluation, on the first process."""
     if not distributed.is_main():
         return {}

@@ -2,8 +2,9 @@
 
 import dataclasses
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from vlax.errors import VlaxError
 from vlax.evaluation import predictions, runner, scoring
@@ -30,7 +31,7 @@ def sampler(s: session.Session) -> Callable | None:
     with ThreadPoolExecutor(runner.THREADS) as pool:
         asked = [(test, runner.requests(model, test, test.rows, pool)) for test in sets]  # pictures are decoded once
 
-    def sample(state, frozen) -> dict[str, float]:
+    def sample(state: Mapping[str, Any], frozen: groups.Params) -> dict[str, float]:
         params = groups.join(state["params"], frozen)
         out = {}
         for test, requests in asked:

@@ -116,14 +116,21 @@ class Meteor:
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "encoding": "utf-8"}
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the program)
         with java_on_path():
-            self.process = subprocess.Popen(command, cwd=Path(meteor.__file__).parent, stderr=self._errors, **pipes)
+            self.process: subprocess.Popen[str] = subprocess.Popen(
+                command, cwd=Path(meteor.__file__).parent, stderr=self._errors, **pipes
+            )
         self.statistics: list[list[float]] = []
         self.closed = False
 
     def __call__(self, gts: Tokens, res: Tokens, deadline: float) -> tuple[float, list[float]]:
         """Raises VlaxError when Java fails or the deadline passes; the program is then ended and cannot be called again."""
         late = threading.Event()
-        watchdog = threading.Timer(max(0.0, deadline - time.monotonic()), lambda: (late.set(), self.process.kill()))
+
+        def stop() -> None:
+            late.set()
+            self.process.kill()
+
+        watchdog = threading.Timer(max(0.0, deadline - time.monotonic()), stop)
         watchdog.start()
         try:
             words = [self._ask("SCORE", *gts[i], res[i][0].replace("|||", "").replace("  ", " ")) for i in gts]
@@ -147,7 +154,7 @@ class Meteor:
         self.process.communicate()  # waits for it and closes its pipes
         with self._errors:
             self._errors.seek(0)
-            lines = [line for line in self._errors if not line.startswith(b"\tat ")]
+            lines: list[bytes] = [line for line in self._errors if not line.startswith(b"\tat ")]
         return b"".join(lines[-5:]).decode(errors="replace").strip()
 
     def _ask(self, *words: str) -> str:

@@ -4,7 +4,7 @@ Both are corpus scores: counts are added up over the images first. The scores of
 (the tests compare them); only the resampling is ours.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -30,11 +30,12 @@ def bleu(gts: Mapping[Id, Sequence[str]], res: Mapping[Id, Sequence[str]]) -> di
     return {f"Bleu_{n}": Pooled(rows, _bleu_of(n)) for n in range(1, _ORDERS + 1)}
 
 
-def _bleu_of(n: int):
+def _bleu_of(n: int) -> Callable[[np.ndarray], np.ndarray]:
     def combine(sums: np.ndarray) -> np.ndarray:
         precision = (sums[..., :n] + _TINY) / (sums[..., _ORDERS : _ORDERS + n] + _SMALL)
         ratio = (sums[..., -2] + _TINY) / (sums[..., -1] + _SMALL)
-        return precision.prod(axis=-1) ** (1 / n) * np.exp(np.minimum(0.0, 1 - 1 / ratio))
+        score: np.ndarray = precision.prod(axis=-1) ** (1 / n) * np.exp(np.minimum(0.0, 1 - 1 / ratio))
+        return score
 
     return combine
 

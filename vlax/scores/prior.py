@@ -69,7 +69,7 @@ def best_constant_caption(candidates: Sequence[str], val_references: Mapping[Id,
     # A checksum, not the alphabet, decides among the many captions that occur once: "a ..." would crowd out the rest.
     chosen = sorted(counts, key=lambda caption: (-counts[caption], zlib.crc32(caption.encode("utf-8", "replace")), caption))
     chosen = chosen[:MOST_CANDIDATES]
-    images = {("image", i): captions for i, captions in val_references.items()}
+    images: dict[Id, Sequence[str]] = {("image", i): captions for i, captions in val_references.items()}
     tokens = tokenize(images | {("candidate", caption): [caption] for caption in chosen}, timeout_s)
     scorer = ConstantCider([tokens[image] for image in images])
     words = {caption: tokens["candidate", caption][0] for caption in chosen}

@@ -109,10 +109,11 @@ def paired_interval(
 
 
 def _mean(sums: np.ndarray) -> np.ndarray:
-    return sums[..., 0] / sums[..., 1]
+    mean: np.ndarray = sums[..., 0] / sums[..., 1]
+    return mean
 
 
-def _pooled(values) -> Pooled:
+def _pooled(values: Mapping[Id, float] | Sequence[float] | np.ndarray | Pooled) -> Pooled:
     if isinstance(values, Pooled):
         return values
     by_id = values if isinstance(values, Mapping) else dict(enumerate(values))
@@ -143,7 +144,7 @@ def _interval(scores: Sequence[Pooled], seed: int, samples: int, level: float, c
     return Interval(float(difference(table.sum(axis=0))), float(low), float(high))
 
 
-def _cluster_sums(ids: list, table: np.ndarray, clusters: Mapping) -> np.ndarray:
+def _cluster_sums(ids: Sequence[Id], table: np.ndarray, clusters: Mapping[Id, str]) -> np.ndarray:
     """float64[clusters,K]"""
     without = [i for i in ids if i not in clusters]
     if without:
@@ -166,5 +167,5 @@ def _resampled_sums(units: np.ndarray, seed: int, samples: int) -> np.ndarray:
     return sums
 
 
-def _first(ids: list, count: int = 3) -> str:
+def _first(ids: Sequence[Id], count: int = 3) -> str:
     return ", ".join(repr(i) for i in ids[:count]) + (", ..." if len(ids) > count else "")

@@ -95,13 +95,13 @@ def vqa_scores_by_question(
     return vqa_values(annotations, answers, flavour)[HEADLINE[flavour]]
 
 
-def _rows(annotations: Mapping, types: Mapping, rows: str) -> list[Id]:
+def _rows(annotations: Mapping[Id, Sequence[str]], types: Mapping[Id, str | None], rows: str) -> list[Id]:
     if rows == "all":
         return list(annotations)
     return [i for i, humans in annotations.items() if is_closed(humans, types[i]) == (rows == "closed")]
 
 
-def _check(annotations: Mapping, answers: Mapping) -> None:
+def _check(annotations: Mapping[Id, Sequence[str]], answers: Mapping[Id, str]) -> None:
     if not annotations:
         raise VlaxError("No annotations: there is no question to score.")
     for i, humans in annotations.items():
@@ -118,7 +118,7 @@ def _check(annotations: Mapping, answers: Mapping) -> None:
     check_same_ids(annotations, answers, "the annotations", "the answers")
 
 
-def _warn_of_few(annotations: Mapping) -> None:
+def _warn_of_few(annotations: Mapping[Id, Sequence[str]]) -> None:
     few = sum(2 <= len(humans) <= 3 for humans in annotations.values())
     if few:
         warnings.warn(f"{few} questions have 2 or 3 human answers: their best possible score is 1/3 or 2/3.", stacklevel=4)

@@ -25,10 +25,12 @@ from typing import Any
 
 from vlax.decoding.options import DecodeConfig
 from vlax.errors import VlaxError
+from vlax.rows import Source
 from vlax.scores.captions import METRICS as CAPTION_METRICS
 from vlax.scores.flavours import FLAVOURS, RULES
 from vlax.storage.paths import absolute
 from vlax.suites.files import read
+from vlax.text.prompts import Encoder
 
 POST_PROCESSING: dict[str, Callable[[str], str]] = {
     "first_line": lambda text: text.strip().split("\n")[0].strip(),
@@ -46,7 +48,7 @@ class Suite:
     name: str
     task: str
     metrics: tuple[str, ...]
-    data: Mapping[str, Mapping]
+    data: Mapping[str, Mapping[str, Any]]
     about: str = ""
     prompt: str = ""
     post_processing: tuple[str, ...] = ()
@@ -56,7 +58,7 @@ class Suite:
     files: str = ""
     decoding: DecodeConfig = dataclasses.field(default_factory=DecodeConfig)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         def check(good: bool, text: str) -> None:
             if not good:
                 raise VlaxError(f"suite {self.name}: {text}")
@@ -64,12 +66,12 @@ class Suite:
         check(self.task in TASKS, f"task={self.task!r} is not one of {', '.join(TASKS)}")
         known = tuple(FLAVOURS) if self.task == "question" else (*CAPTION_METRICS, "SPICE")
         odd = [metric for metric in self.metrics if metric not in known]
-        check(self.metrics and not odd, f"metrics={list(self.metrics)}; a {self.task} has {', '.join(known)}")
+        check(bool(self.metrics) and not odd, f"metrics={list(self.metrics)}; a {self.task} has {', '.join(known)}")
         odd = [step for step in self.post_processing if step not in POST_PROCESSING]
         check(not odd, f"post_processing has no step {odd}; there are {', '.join(POST_PROCESSING)}")
         check("test" in self.data, "it names no data.test")
-        odd = set(self.data) - {"test", "validation", "train"}
-        check(not odd, f"data has test, validation and train, not {', '.join(sorted(odd))}")
+        odd = sorted(set(self.data) - {"test", "validation", "train"})
+        check(not odd, f"data has test, validation and train, not {', '.join(odd)}")
         check(self.physical_batch > 0, f"physical_batch={self.physical_batch} must be positive")
         check(isinstance(self.physical_batch, int), f"physical_batch={self.physical_batch} must be a whole number")
         asks = self.task != "question" or not self.prompt or "{question}" in self.prompt
@@ -88,13 +90,13 @@ class Suite:
             text = POST_PROCESSING[step](text)
         return text
 
-    def prompt_text(self, question: str, encoder) -> str:
+    def prompt_text(self, question: str, encoder: Encoder) -> str:
         """The prompt as the model meets it: this suite's, or the model's own template for the task."""
         if self.prompt:
             return self.prompt.replace("{question}", question.strip())
         return encoder.prompt_text(self.task, question)
 
-    def prompt_ids(self, question: str, encoder) -> list[int]:
+    def prompt_ids(self, question: str, encoder: Encoder) -> list[int]:
         return [*encoder.start, *encoder.ids(self.prompt_text(question, encoder))]
 
 
@@ -145,7 +147,7 @@ def custom(data: str, images: str, like: Mapping[str, Any] | None = None) -> dic
     return {**defaults, **(like or {}), "task": "question" if question else "caption", "data": {"test": spec}}
 
 
-def settings(suite: Suite, source, rows: int, encoder, blind_seed: int | None) -> dict[str, Any]:
+def settings(suite: Suite, source: Source, rows: int, encoder: Encoder, blind_seed: int | None) -> dict[str, Any]:
     """Everything that a score depends on, the weights apart, with a hash of it: {..., "hash": 16 hex digits}, and one of what
     decoding depends on, "decoded": other metrics or post-processing need no other predictions.
 
@@ -184,7 +186,9 @@ def digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def suites(contents: Mapping[str, Mapping], asked: Sequence[str] = (), extra: Mapping | None = None) -> list[Suite]:
+def suites(
+    contents: Mapping[str, Mapping[str, Any]], asked: Sequence[str] = (), extra: Mapping[str, Any] | None = None
+) -> list[Suite]:
     """The suites to run: `contents` (a stage's own) where nothing is asked for, else those asked for by name.
 
     extra: suites that are made on the spot ("custom"). A name is first one of the stage's own, then what `files.read` takes.
