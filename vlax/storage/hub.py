@@ -1,5 +1,6 @@
 """From what a user typed (a directory or a hub id) to a local directory and its completed config.json."""
 
+import functools
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -35,9 +36,7 @@ def local_directory(name: str | Path, *, flag: str, weights: bool = True) -> Pat
         ) from None
 
 
-def read_json(file: Path) -> dict[str, Any]:
-    values: dict[str, Any] = state.read(file, "download it again")
-    return values
+read_json = functools.partial(state.read, way_out="download it again")
 
 
 def read_config(directory: Path, supported: Iterable[str]) -> dict[str, Any]:

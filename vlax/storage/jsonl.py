@@ -9,12 +9,14 @@ A process that is killed may leave half a line at the end, the torn tail: reader
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from etils import epath
 
 from vlax.storage import paths, state
 
+AHEAD = 16  # files of a bucket that are read at once
 _chunks: dict[str, int] = {}  # path: the next file's number; listing a bucket once a batch would take longer than decoding
 
 
@@ -37,15 +39,15 @@ def append(path: epath.Path, entries: Iterable[Mapping[str, Any]]) -> None:
 
 def read(path: epath.Path) -> Iterator[tuple[str, dict[str, Any] | None]]:
     """("FILE:LINE", object) of each line, the torn tail apart; None in place of what is no JSON object."""
-    for part in _parts(path):
-        for number, line in enumerate(part.read_bytes().split(b"\n")[:-1], 1):
+    for part, content in _contents(path):
+        for number, line in enumerate(content.split(b"\n")[:-1], 1):
             yield f"{part}:{number}", _entry(line)
 
 
 def prune(path: epath.Path, keep: Callable[[dict[str, Any] | None], bool]) -> None:
     """Removes the torn tail, and the lines whose objects (None as in `read`) are not to be kept. For the one writer."""
-    for part in _parts(path):
-        *whole, tail = part.read_bytes().split(b"\n")
+    for part, content in _contents(path):
+        *whole, tail = content.split(b"\n")
         kept = [line for line in whole if keep(_entry(line))]
         if tail or len(kept) < len(whole):
             state.write(part, b"".join(line + b"\n" for line in kept))
@@ -61,6 +63,13 @@ def _parts(path: epath.Path) -> list[epath.Path]:
     """The file and the numbered ones, of which a folder that was moved between disk and store may hold both."""
     numbered = (part for part in path.parent.glob(f"{path.stem}-*.jsonl") if re.search(r"-\d{6,}$", part.stem))
     return [*([path] if path.exists() else ()), *sorted(numbered)]
+
+
+def _contents(path: epath.Path) -> Iterator[tuple[epath.Path, bytes]]:
+    """Of each part, read ahead: a long run has thousands in a bucket, and each takes a journey there."""
+    parts = _parts(path)
+    with ThreadPoolExecutor(AHEAD) as pool:
+        yield from zip(parts, pool.map(lambda part: part.read_bytes(), parts), strict=True)
 
 
 def _entry(line: bytes) -> dict[str, Any] | None:

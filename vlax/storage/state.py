@@ -13,11 +13,9 @@ from etils import epath
 from vlax.errors import VlaxError
 from vlax.storage import paths
 
-AnyPath = Path | epath.Path
-
 
 @contextlib.contextmanager
-def replacing(path: AnyPath) -> Iterator[Path]:
+def replacing(path: Path | epath.Path) -> Iterator[Path]:
     """A local file to write, which takes its place when it is whole: a killed process leaves the old one."""
     if paths.remote(path):
         with tempfile.TemporaryDirectory() as folder:
@@ -31,18 +29,18 @@ def replacing(path: AnyPath) -> Iterator[Path]:
     os.replace(part, path)
 
 
-def write(path: AnyPath, content: bytes) -> None:
+def write(path: Path | epath.Path, content: bytes) -> None:
     """Writes a file that is there only when it is whole."""
     with replacing(path) as part:
         part.write_bytes(content)
 
 
-def write_json(path: AnyPath, values: Any, end: str = "", **layout: Any) -> None:
+def write_json(path: Path | epath.Path, values: Any, end: str = "", **layout: Any) -> None:
     """`write` of JSON in UTF-8. layout: of `json.dumps` (indent, sort_keys, ...); end: what follows the text."""
     write(path, (json.dumps(values, **layout) + end).encode())
 
 
-def read(path: AnyPath, way_out: str, kind: type[Any] = dict) -> Any:
+def read(path: Path | epath.Path, way_out: str, kind: type[Any] = dict) -> Any:
     """The JSON object (or list, by `kind`) in a file. VlaxError says which file, what is wrong with it and the way out."""
     try:
         content = path.read_bytes()

@@ -1,6 +1,5 @@
 """Low-rank adapters in PEFT's layout, for those who run the decoder elsewhere."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from safetensors.numpy import save_file
 
 from vlax.errors import VlaxError
 from vlax.models.decoder import DecoderConfig
+from vlax.storage import state
 
 # The names of the families with rotary positions (Llama, Mistral, Qwen, Gemma), the only ones in whose stock classes PEFT finds
 # these modules one by one: GPT-2 fuses q, k and v.
@@ -41,6 +41,6 @@ def write(directory, config: DecoderConfig, adapters: Mapping[str, np.ndarray]) 
         "bias": "none", "fan_in_fan_out": False, "inference_mode": True,
         "target_modules": [NAMES[target].split(".")[1] for target in lora.targets if target != "gate" or config.gated_mlp],
     }  # fmt: skip
-    (out / "adapter_config.json").write_text(json.dumps(settings, indent=1))
+    state.write_json(out / "adapter_config.json", settings, indent=1)
     save_file(tensors, str(out / "adapter_model.safetensors"), metadata={"format": "pt"})
     return True

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from vlax.pretrained.reading.tensors import DTYPES, INDEX
+from vlax.storage import state
 
 LIMIT = 4_000_000_000  # bytes of a shard
 CODES = {np.dtype(dtype): code for code, dtype in DTYPES.items()}
@@ -51,7 +52,7 @@ def write_tensors(directory: Path, tensors: Sequence[Tensor], *, limit: int = LI
     if len(shards) > 1:
         files = {tensor.name: name for name, shard in zip(names, shards, strict=True) for tensor in shard}
         total = {"total_size": sum(tensor.size for tensor in tensors)}
-        (directory / INDEX).write_text(json.dumps({"metadata": total, "weight_map": files}, indent=1, sort_keys=True))
+        state.write_json(directory / INDEX, {"metadata": total, "weight_map": files}, indent=1, sort_keys=True)
     return names
 
 

@@ -10,7 +10,6 @@ will do, and is asked for its values once, when they are written.
 
 import dataclasses
 import functools
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from vlax.pretrained.families import clip, dinov2, gemma, gpt2, llama, opt, qwen
 from vlax.pretrained.families.rules import C, Family, Rule, hidden_state
 from vlax.pretrained.reading.load_plan import HEAD, abstract
 from vlax.pretrained.writing.shards import LIMIT, Tensor, write_tensors
+from vlax.storage import state
 from vlax.storage.hub import TOKEN_IDS
 from vlax.text.tokenizer import check_vocabulary
 
@@ -183,7 +183,7 @@ def preprocessor(c: VisionConfig, how: Preprocess | None = None) -> dict:
 
 
 def write_json(file: Path, values: Mapping) -> None:
-    file.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
+    state.write_json(file, values, end="\n", indent=2, sort_keys=True)
 
 
 def _directory(directory) -> Path:
