@@ -20,7 +20,8 @@ from conftest import REPO, tiny, train
 from vlax.errors import VlaxError
 from vlax.evaluation import sampling
 from vlax.model import exports
-from vlax.training import chain, loop, metrics, session, stages, stop
+from vlax.training import chain, loop, metrics, session, stages
+from vlax.training.stop import Interrupted
 
 
 def window(steps=4, **fields):
@@ -75,7 +76,7 @@ def test_going_on_from_the_middle_of_a_window_is_bit_equal(uninterrupted, workdi
     want, want_metrics, _ = uninterrupted
     interrupt_at(monkeypatch, stop)
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(stop.Interrupted) as stopped:
+    with pytest.raises(Interrupted) as stopped:
         chain.run(window(), str(workdir), sampling.sampler)
     monkeypatch.undo()
     assert stopped.value.code == 143 and signal.getsignal(signal.SIGTERM) == before
@@ -178,7 +179,7 @@ def test_free_fields_may_change_and_others_not(trained):
 
 def test_changed_data_are_refused(workdir, monkeypatch):
     interrupt_at(monkeypatch, 1)
-    with pytest.raises(stop.Interrupted):
+    with pytest.raises(Interrupted):
         train(window(), workdir)
     monkeypatch.undo()
     from vlax.data.embedded import scenes
