@@ -12,7 +12,7 @@ import re
 import pytest
 
 VLAX = pathlib.Path(__file__).resolve().parent.parent / "vlax"
-GROUND = "errors masks images rows storage"
+GROUND = "errors masks images rows printing storage"
 
 ALLOWED = {
     "errors": "",
@@ -20,7 +20,8 @@ ALLOWED = {
     "images": "errors",
     "rows": "errors images",
     "storage": "errors",
-    "params": "errors",
+    "printing": "",
+    "params": "errors printing",
     "models": "errors masks images params",
     "text": f"{GROUND} models",
     "data.readers": f"{GROUND}",

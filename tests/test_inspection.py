@@ -19,9 +19,10 @@ from vlax.data.batches.row_plan import Plan, Planned
 from vlax.images import Preprocess
 from vlax.rows import Picture, Row, Turn
 from vlax.text.bpe import train_bpe
+from vlax.text.pieces import pieces as token_pieces
 from vlax.text.prompts import Encoder
 from vlax.training import stages
-from vlax.training.inspect import examples, figure, mask_figure, rendered
+from vlax.training.inspect import examples, figure, rendered
 from vlax.training.inspect.examples import Example
 
 PIXELS, I, LENGTH = 4, 2, 32  # noqa: E741  (I: image tokens)
@@ -97,10 +98,10 @@ def faults(s, batch, rows=None):
 
 def test_pieces(tokenizer):
     ids = tokenizer("caption: a dog ü\n<eos>")["input_ids"]
-    pieces = examples.pieces(tokenizer, ids)
+    pieces = token_pieces(tokenizer, ids)
     assert len(pieces) == len(ids) and "".join(pieces) == "caption: a dog ü\n<eos>"
     assert pieces[-4:] == ["", "ü", "\n", "<eos>"]  # two bytes, two tokens: the character comes with the last one
-    broken = examples.pieces(tokenizer, ids[:-3])  # cut in the middle of a character
+    broken = token_pieces(tokenizer, ids[:-3])  # cut in the middle of a character
     assert broken[-1] == "\ufffd" and len(broken) == len(ids) - 3
 
 
@@ -233,27 +234,25 @@ def test_micro_batches_of_a_scan_are_shown_as_one(make):
 def test_the_mask_is_drawn_in_the_colours_of_what_is_seen(make):
     s, batch, rows = make(length=16)
     mask, ids, _ = examples.attention(batch, 0, I, "image_bidirectional")
-    names = {mask_figure.rgb(colour): kind for kind, colour in mask_figure.KINDS.items()}
-    drawn = mask_figure.mask_pixels(batch, 0, mask, ids)
+    names = {figure.rgb(colour): kind for kind, colour in figure.KINDS.items()}
+    drawn = figure.mask_pixels(batch, 0, mask, ids)
     shown = ["".join(names.get(tuple(int(v) for v in pixel), ".")[0] for pixel in line) for line in drawn]
     prompt, answer = (int((batch["segment"][0] == kind).sum()) for kind in (masks.PROMPT, masks.ANSWER))
     pads = 16 - prompt - answer
     assert shown[0] == shown[1] == "ii" + "." * 16
     assert shown[I] == "iip" + "." * 15
     assert shown[I + prompt + answer - 1] == "ii" + "p" * prompt + "a" * answer + "." * pads
-    assert shown[-1] == "." * 17 + "p" and drawn[-1, -1].tolist() == list(mask_figure.rgb("#b9bec4"))  # a pad
+    assert shown[-1] == "." * 17 + "p" and drawn[-1, -1].tolist() == list(figure.rgb("#b9bec4"))  # a pad
     sheet = figure.draw(s, batch, rows)
     assert sheet.mode == "RGB" and min(sheet.size) > 1000
-    assert {mask_figure.rgb(c) for c in (*mask_figure.KINDS.values(), mask_figure.LOSS)} <= {
-        colour for _, colour in sheet.getcolors(1 << 24)
-    }
+    assert {figure.rgb(c) for c in (*figure.KINDS.values(), figure.LOSS)} <= {colour for _, colour in sheet.getcolors(1 << 24)}
 
 
 def test_of_large_images_a_part_is_drawn():
-    assert mask_figure.drawn_positions(2, 2, 7).tolist() == [0, 1, 2, 3, 4, 5, 6]
-    assert mask_figure.drawn_positions(1, 0, 3).tolist() == [0, 1, 2]
-    kept = mask_figure.drawn_positions(2, 100, 205).tolist()
-    assert len(kept) == 2 * mask_figure.DRAWN + 5 and kept == sorted(set(kept)) and kept[-5:] == [200, 201, 202, 203, 204]
+    assert figure.drawn_positions(2, 2, 7).tolist() == [0, 1, 2, 3, 4, 5, 6]
+    assert figure.drawn_positions(1, 0, 3).tolist() == [0, 1, 2]
+    kept = figure.drawn_positions(2, 100, 205).tolist()
+    assert len(kept) == 2 * figure.DRAWN + 5 and kept == sorted(set(kept)) and kept[-5:] == [200, 201, 202, 203, 204]
     assert {0, 99, 100, 199} <= set(kept)
 
 

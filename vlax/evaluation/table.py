@@ -12,6 +12,7 @@ import dataclasses
 from collections.abc import Iterable
 
 from vlax.errors import VlaxError
+from vlax.printing import columns
 from vlax.scores.statistics import Interval
 
 _HEADS = ("metric", "score", "95 % interval", "blind twin", "prior", "score - twin", "score - prior")
@@ -40,20 +41,14 @@ def score_table(rows: Iterable[ScoreRow]) -> str:
     lines = [_cells(row) for row in rows]
     if not lines:
         raise VlaxError("No scores to show: the table needs a row.")
-    widths = [max(len(line[i]) for line in [_HEADS, *lines]) for i in range(len(_HEADS))]
-    rule = tuple("─" * width for width in widths)
-    return "\n".join(_aligned(line, widths) for line in (_HEADS, rule, *lines))
+    rule = ["─" * max(map(len, column)) for column in zip(_HEADS, *lines, strict=True)]
+    return columns([_HEADS, rule, *lines])
 
 
 def _cells(row: ScoreRow) -> tuple[str, ...]:
     interval = "-" if row.interval is None else _range(row.interval)
     numbers = (interval, _number(row.twin), _number(row.prior), _difference(row.over_twin), _difference(row.over_prior))
     return (row.metric, _number(row.score), *numbers)
-
-
-def _aligned(cells: tuple[str, ...], widths: list[int]) -> str:
-    name, *numbers = cells
-    return "  ".join([name.ljust(widths[0]), *(n.rjust(w) for n, w in zip(numbers, widths[1:], strict=True))]).rstrip()
 
 
 def _number(value: float | None) -> str:

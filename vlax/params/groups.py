@@ -15,6 +15,7 @@ import numpy as np
 from flax import nnx
 
 from vlax.errors import VlaxError
+from vlax.printing import columns
 
 Params = dict[str, jax.Array]
 Shapes = dict[str, jax.ShapeDtypeStruct]
@@ -128,10 +129,7 @@ def table(params: Mapping[str, Shaped], assigned: Mapping[str, str], learning_ra
         part = {path: value for path, value in frozen.items() if path.split("/")[0] == top}
         rows.append((top, "frozen", f"{count(part):,}", human_bytes(size_bytes(part)), "-"))
     rows.append(("total", "", f"{count(params):,}", human_bytes(size_bytes(params)), ""))
-    widths = [max(len(row[i]) for row in rows) for i in range(5)]
-    lines = ["  ".join(cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
-             for row in rows]  # fmt: skip
-    return "\n".join(line.rstrip() for line in lines)
+    return columns(rows, left=2)
 
 
 def human_bytes(size: int) -> str:

@@ -10,49 +10,51 @@ from tqdm import tqdm
 from vlax.data.batches import lengths
 from vlax.model import exports
 from vlax.params import distributed, groups
+from vlax.training.session import Session
 
 MANY_OVERLONG = 0.01  # share of overlong rows from which on the header warns
 
 
-def print_header(s, begin: int) -> None:
+def print_header(session: Session, begin: int) -> None:
     """Devices, mesh, model, trainable table, data and steps; before anything compiles."""
-    stage, plan = s.plan.stage, s.plan
+    stage, plan, config = session.plan.stage, session.plan, session.config
     devices = jax.devices()
-    mesh = " x ".join(f"{axis} {size}" for axis, size in s.mesh.shape.items())
+    mesh = " x ".join(f"{axis} {size}" for axis, size in session.mesh.shape.items())
     print(f"\n=== {plan.name} " + "=" * (100 - len(plan.name)))
     print(
         f"devices   {len(devices)} {devices[0].device_kind}, {distributed.hosts()} process(es); "
         f"mesh {mesh}; compute {plan.run.dtype}"
     )
     print(
-        f"model     {groups.count(s.abstract):,} parameters, {s.config.tokens_per_image} tokens an image, mask {s.config.mask}"
+        f"model     {groups.count(session.abstract):,} parameters, {config.tokens_per_image} tokens an image, "
+        f"mask {config.mask}"
     )
     for part, origin in stage.init.items():
         source = plan.run[part] if origin == "pretrained" else origin
         print(f"  from    {part}: {source}")
-    print(groups.table(s.abstract, s.assigned, dict(stage.learning_rate)))
-    mixture = s.batches.collate.mixture
+    print(groups.table(session.abstract, session.assigned, dict(stage.learning_rate)))
+    mixture = session.batches.collate.mixture
     for source, count in zip(mixture.sources, mixture.counts, strict=True):
         note = f", {source.dropped:,} dropped as evaluation pictures" if hasattr(source, "dropped") else ""
         print(f"data      {source.name}: {len(source):,} rows, {count:,} an epoch{note}")
-    if len(quarantine := s.batches.collate.quarantine):
+    if len(quarantine := session.batches.collate.quarantine):
         print(f"quarantine {quarantine.about(source.name for source in mixture.sources)}")
-    print_lengths(s)
-    epochs = s.batches.plan.positions(len(s.batches)) / mixture.epoch_size
+    print_lengths(session)
+    epochs = session.batches.plan.positions(len(session.batches)) / mixture.epoch_size
     split = f" in {stage.accumulate} micro-batches ({stage.accumulation})" if stage.accumulate > 1 else ""
     print(
-        f"steps     {s.updates:,} updates of {stage.batch_size} rows{split} "
+        f"steps     {session.updates:,} updates of {stage.batch_size} rows{split} "
         f"= {epochs:.2f} epochs; text {stage.text_length} tokens"
     )
     if begin:
-        print(f"resuming  at micro-step {begin:,} of {s.micro_steps:,}")
+        print(f"resuming  at micro-step {begin:,} of {session.micro_steps:,}")
     sys.stdout.flush()
 
 
-def print_lengths(s) -> None:
+def print_lengths(session: Session) -> None:
     """How long the first rows are, loudly where many of them don't fit, and how batches are laid out."""
-    stage, collate = s.plan.stage, s.batches.collate
-    found = lengths.survey(lengths.Lengths(s.encoder), collate.mixture, stage.text_length)
+    stage, collate = session.plan.stage, session.batches.collate
+    found = lengths.survey(lengths.Lengths(session.encoder), collate.mixture, stage.text_length)
     done = "dropped" if stage.overlong == "drop" else "cut"
     print(
         f"lengths   median {found.median}, 99 % up to {found.most}, longest {found.longest} tokens of {found.rows:,} rows; "
@@ -64,17 +66,17 @@ def print_lengths(s) -> None:
             "99 %% of all rows fit in --config.stage.text_length=%d",
             100 * found.overlong, stage.text_length, done, found.most,
         )  # fmt: skip
-    if layout := s.batches.plan.describe():
+    if layout := session.batches.plan.describe():
         print(layout)
 
 
-def progress_bar(s, begin: int, enabled: bool) -> tqdm:
+def progress_bar(session: Session, begin: int, enabled: bool) -> tqdm:
     """One bar a stage. Where output is no terminal it draws itself rarely, so that log files stay short."""
     terminal = sys.stderr.isatty()
     return tqdm(
-        total=s.updates,
-        initial=begin // s.per_update,
-        desc=s.plan.name,
+        total=session.updates,
+        initial=begin // session.per_update,
+        desc=session.plan.name,
         unit="step",
         disable=not enabled,
         dynamic_ncols=terminal,
@@ -96,17 +98,17 @@ def validation_line(name: str, update: int, values: Mapping[str, float], scores:
     return f"{name} step {update}: held-out loss {losses}{shown}"
 
 
-def print_footer(s) -> None:
+def print_footer(session: Session) -> None:
     """Rows that were left out, and where export, logs and plots are."""
-    directory = s.plan.directory
-    manifest = exports.read_manifest(s.plan.export)
+    directory = session.plan.directory
+    manifest = exports.read_manifest(session.plan.export)
     which = "" if manifest["validation_loss"] is None else f" (best on validation: loss {manifest['validation_loss']:.4f})"
-    for line in s.batches.collate.left_out.lines():
+    for line in session.batches.collate.left_out.lines():
         print(line)
-    programs = getattr(s.train_step, "_cache_size", None)
-    if programs and len(s.batches.plan.lengths_used) > 1:
-        print(f"programs  {programs()} of the train step, for {len(s.batches.plan.lengths_used)} text lengths")
+    programs = getattr(session.train_step, "_cache_size", None)
+    if programs and len(session.batches.plan.lengths_used) > 1:
+        print(f"programs  {programs()} of the train step, for {len(session.batches.plan.lengths_used)} text lengths")
     print(
-        f"export {s.plan.export}{which} | logs {directory / 'metrics.jsonl'} | plots {directory.parent / 'curves.png'}",
+        f"export {session.plan.export}{which} | logs {directory / 'metrics.jsonl'} | plots {directory.parent / 'curves.png'}",
         flush=True,
     )

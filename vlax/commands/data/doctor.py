@@ -24,8 +24,8 @@ from vlax.commands.data.source_argument import add_source_flags, source_spec
 from vlax.data.readers.faults import Faults
 from vlax.data.sources import open_source
 from vlax.errors import VlaxError
+from vlax.printing import printable
 from vlax.storage import jsonl, state
-from vlax.text.printable import printable
 
 NAMED = 5  # rows that the report names of each kind
 DEFAULTS = Limits()

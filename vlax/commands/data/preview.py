@@ -21,10 +21,10 @@ from vlax.data.recognise.recognise import Recognised, recognise
 from vlax.data.sources import open_source
 from vlax.errors import VlaxError
 from vlax.masks import ANSWER
+from vlax.printing import BOLD, GREEN, OFF, printable
 from vlax.rows import Row, Source
 from vlax.storage.paths import absolute, join
 from vlax.text import chat
-from vlax.text.printable import BOLD, GREEN, OFF, printable
 from vlax.text.prompts import TEMPLATES, Encoder, exchanges, spans, template
 
 COUNTED = 200_000  # rows that are counted; of more, so many evenly spaced ones

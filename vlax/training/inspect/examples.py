@@ -6,11 +6,16 @@ the rows, so what is shown is what is trained on. The rows are asked only for na
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import jax
 import numpy as np
 
 from vlax import masks
+from vlax.text.pieces import pieces
+from vlax.training.session import Session
+
+Batch = dict[str, np.ndarray]  # the contract of `data/batches/pipeline.py`
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,13 +45,13 @@ class Check:
     faults: tuple[str, ...] = ()
 
 
-def flat(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def flat(batch: Batch) -> Batch:
     """The arrays as [B,...], whether or not a step scans over micro-batches of them ([k,B/k,...])."""
     extra = batch["tokens"].ndim - 2
     return {key: value.reshape(-1, *value.shape[1 + extra :]) for key, value in batch.items()}
 
 
-def examples(batch: dict[str, np.ndarray]) -> list[list[Example]]:
+def examples(batch: Batch) -> list[list[Example]]:
     """The examples of each batch row; an empty list for filler."""
     loss = np.asarray(masks.loss_mask(batch["segment"], batch["example"]))
     learned = np.pad(loss, ((0, 0), (1, 0)))[:, :-1]
@@ -64,35 +69,14 @@ def examples(batch: dict[str, np.ndarray]) -> list[list[Example]]:
     return out
 
 
-def pieces(tokenizer, ids) -> list[str]:
-    """The text of each token, spaces and special tokens included. A character of several tokens is shown with its last one.
-
-    pieces(tokenizer, [257, 300, 2])  ->  ["caption", " dog", "<eos>"]
-    """
-    ids, out, before, begin = [int(i) for i in ids], [], 0, 0
-
-    def decode(low: int, high: int) -> str:
-        return tokenizer.decode(ids[low:high], skip_special_tokens=False, clean_up_tokenization_spaces=False)
-
-    for end in range(1, len(ids) + 1):
-        # With the token before it: some tokenizers drop the space of whatever comes first.
-        text = decode(before, end)[len(decode(before, begin)) :]
-        if text.endswith("\ufffd") and end - begin < 4 and end < len(ids):
-            out.append("")
-            continue
-        out.append(text)
-        before, begin = begin, end
-    return out
-
-
-def checks(batch: dict[str, np.ndarray], rows: list[list[Example]], s) -> list[Check]:
-    """What must hold of a batch before it is trained on, with the faults found. s: the stage's Session."""
+def checks(batch: Batch, rows: list[list[Example]], session: Session) -> list[Check]:
+    """What must hold of a batch before it is trained on, with the faults found."""
     every = [example for row in rows for example in row]
     text = [
-        Check("every answer ends with a supervised EOS", _faults(_eos_fault, every, s)),
-        Check("every example has a supervised token", _faults(_nothing_learned, every, s)),
-        Check("the answers are supervised, prompts and pads are not", _faults(_span_fault, every, s)),
-        Check("every picture is shown to the model", _faults(_picture_fault, every, s)),
+        Check("every answer ends with a supervised EOS", _faults(_eos_fault, every, session)),
+        Check("every example has a supervised token", _faults(_nothing_learned, every, session)),
+        Check("the answers are supervised, prompts and pads are not", _faults(_span_fault, every, session)),
+        Check("every picture is shown to the model", _faults(_picture_fault, every, session)),
     ]
     found: dict[str, list[str]] = {
         "image tokens come first, and all text of their example sees them": [],
@@ -100,20 +84,23 @@ def checks(batch: dict[str, np.ndarray], rows: list[list[Example]], s) -> list[C
         "no position sees the token that it is to predict": [],
     }
     for at, row in enumerate(rows):
-        told = _mask_faults(row, *attention(batch, at, s.config.tokens_per_image, s.config.mask), batch["tokens"].shape[1])
+        seen = attention(batch, at, session.config.tokens_per_image, session.config.mask)
+        told = _mask_faults(row, *seen, batch["tokens"].shape[1])
         for sentence, fault in zip(found, told, strict=True):
             found[sentence] += [f"row {at}: {fault}"] if fault else []
     return text + [Check(sentence, tuple(faults)) for sentence, faults in found.items()]
 
 
-def attention(batch, at: int, tokens_per_image: int, kind: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def attention(batch: Batch, at: int, tokens_per_image: int, kind: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(bool[S,S] who sees whom, int32[S] example ids, int32[S] positions) of one batch row, from masks.py."""
     one = [batch[key][at : at + 1] for key in ("segment", "example", "has_image")]
     return tuple(np.asarray(array[0]) for array in _attention(*one, tokens_per_image, kind))
 
 
 @functools.partial(jax.jit, static_argnums=(3, 4))
-def _attention(segment, example, has_image, tokens_per_image: int, kind: str):
+def _attention(
+    segment: jax.Array, example: jax.Array, has_image: jax.Array, tokens_per_image: int, kind: str
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     return (
         masks.attention_mask(segment, example, has_image, tokens_per_image, kind),
         masks.sequence_examples(example, has_image, tokens_per_image),
@@ -121,9 +108,9 @@ def _attention(segment, example, has_image, tokens_per_image: int, kind: str):
     )
 
 
-def _faults(fault, every: list[Example], s) -> tuple[str, ...]:
-    told = ((example, fault(example, s)) for example in every)
-    return tuple(f"row {e.at}, {s.batches.collate.mixture.name(e.row)}: {text}" for e, text in told if text)
+def _faults(fault: Callable[[Example, Session], str], every: list[Example], session: Session) -> tuple[str, ...]:
+    told = ((example, fault(example, session)) for example in every)
+    return tuple(f"row {e.at}, {session.batches.collate.mixture.name(e.row)}: {text}" for e, text in told if text)
 
 
 def answer_ends(example: Example) -> list[int]:
@@ -132,43 +119,46 @@ def answer_ends(example: Example) -> list[int]:
     return np.flatnonzero(example.answer & ~following).tolist()
 
 
-def _eos_fault(example: Example, s) -> str:
-    eos = s.encoder.tokenizer.eos_token_id
+def _eos_fault(example: Example, session: Session) -> str:
+    eos = session.encoder.tokenizer.eos_token_id
     for end in answer_ends(example):
         if example.tokens[end] != eos:
-            last = pieces(s.encoder.tokenizer, example.tokens[: end + 1])[-1]
-            return f"an answer ends with {last!r} and has no EOS{was_cut(example, s)}: the model would not learn to stop there"
+            last = pieces(session.encoder.tokenizer, example.tokens[: end + 1])[-1]
+            cut = was_cut(example, session)
+            return f"an answer ends with {last!r} and has no EOS{cut}: the model would not learn to stop there"
         if not example.learned[end]:
             return "the EOS of an answer is not supervised"
     return ""
 
 
-def _nothing_learned(example: Example, s) -> str:
-    return "" if example.learned.any() else f"all of its {len(example.tokens)} tokens are prompt{was_cut(example, s)}"
+def _nothing_learned(example: Example, session: Session) -> str:
+    return "" if example.learned.any() else f"all of its {len(example.tokens)} tokens are prompt{was_cut(example, session)}"
 
 
-def _span_fault(example: Example, s) -> str:
+def _span_fault(example: Example, session: Session) -> str:
     odd = np.flatnonzero(example.answer != example.learned)
     if not odd.size:
         return ""
     what = "an answer token without loss" if example.answer[odd[0]] else "a supervised prompt token"
-    return f"{what}, {pieces(s.encoder.tokenizer, example.tokens)[odd[0]]!r} at {example.begin + odd[0]}"
+    return f"{what}, {pieces(session.encoder.tokenizer, example.tokens)[odd[0]]!r} at {example.begin + odd[0]}"
 
 
-def _picture_fault(example: Example, s) -> str:
-    wanted = s.config.vision is not None and s.batches.collate.mixture.row(example.row).picture is not None
+def _picture_fault(example: Example, session: Session) -> str:
+    wanted = session.config.vision is not None and session.batches.collate.mixture.row(example.row).picture is not None
     return "its picture is not in the batch" if wanted and example.image is None else ""
 
 
-def was_cut(example: Example, s) -> str:
+def was_cut(example: Example, session: Session) -> str:
     """ " (cut from 57 to 40 tokens: stage.overlong=cut)", or nothing."""
-    whole = len(s.encoder.encode(s.batches.collate.mixture.row(example.row))[0])
+    whole = len(session.encoder.encode(session.batches.collate.mixture.row(example.row))[0])
     if whole == len(example.tokens):
         return ""
-    return f" (cut from {whole} to {len(example.tokens)} tokens: stage.overlong={s.plan.stage.overlong})"
+    return f" (cut from {whole} to {len(example.tokens)} tokens: stage.overlong={session.plan.stage.overlong})"
 
 
-def _mask_faults(row: list[Example], mask, ids, positions, text_length: int) -> tuple[str, str, str]:
+def _mask_faults(
+    row: list[Example], mask: np.ndarray, ids: np.ndarray, positions: np.ndarray, text_length: int
+) -> tuple[str, str, str]:
     """What is wrong with one batch row under the three sentences about masks; "" where nothing is."""
     first = stranger = ahead = ""
     before = len(ids) - text_length  # image tokens of the row

@@ -1,133 +1,164 @@
 """inspect.png of `train.py --inspect`: the first rows of a batch with their pictures, their tokens and their attention mask.
 
-A band for each batch row. On the left the pictures as the model sees them (resized, augmented) and the tokens, each on the
-colour of its kind and underlined where a loss falls. On the right the mask: a line for each position, a column for each
-position that it may see, coloured by what is seen.
+A band for each batch row. On the left the pictures as the model sees them (resized, augmented) and what is printed of the row.
+On the right the mask: a line for each position, a column for each position that it may see, coloured by what is seen.
 """
 
+import itertools
+import textwrap
+import warnings
+
+import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from PIL import Image
 
-from vlax.text.printable import printable
-from vlax.training.inspect import examples, mask_figure
-from vlax.training.inspect.examples import Example
-from vlax.training.inspect.mask_figure import DRAWN, INK, KINDS, LOSS, PAPER, SOFT, UNSEEN, fit, font
+from vlax.printing import printable
+from vlax.text.pieces import pieces
+from vlax.training.inspect import examples, rendered
+from vlax.training.inspect.examples import Batch, Example
+from vlax.training.session import Session
 
-ROWS, EXAMPLES = 4, 6  # bands, and the examples of a packed row whose pictures and tokens are shown
-MARGIN, GAP, LEFT = 48, 44, 600  # pixels; the width of the left half
-PICTURE, WIDEST = 320, 400  # sides of a picture alone in its row: least and most
-CHIP, MOST_LINES = 26, 24  # line pitch of the tokens, lines of them an example
-LINE = "#dadce0"
+ROWS, EXAMPLES, LINES, COLUMNS = 4, 6, 34, 90  # bands; on the left, examples of a packed row, lines and columns of text
+DRAWN = 36  # tokens of an image, evenly spaced: the text would be a thin line beside the 784 of a large one
+NAMED = 63  # positions of a mask up to which each token of the text has room for its name
+WIDTH, HEAD, BAND, SIDE = 17, 1.6, 9.3, 7.6  # inches: of the sheet; above the bands, of a band, of its mask
+SOFT, UNSEEN, RIM = "#5f6368", "#f3f4f6", "#dadce0"
+# Of Okabe & Ito (2008), which colour-blind readers can tell apart; loss is vermilion and has a form of its own.
+KINDS = {"image": "#56b4e9", "prompt": "#f0b93a", "answer": "#2bab83", "pad": "#b9bec4"}
+LOSS = "#c44e00"
 
 
-def draw(s, batch: dict[str, np.ndarray], rows: list[list[Example]]) -> Image.Image:
-    """The sheet of the first rows that are not filler. s: the stage's Session; rows: `inspection_batch.examples(batch)`."""
+def draw(session: Session, batch: Batch, rows: list[list[Example]]) -> Image.Image:
+    """The sheet of the first rows that are not filler. rows: `examples.examples(batch)`."""
     shown = [(at, row) for at, row in enumerate(rows) if row][:ROWS]
-    bands = [_band(s, batch, at, row) for at, row in shown]
-    width = 2 * MARGIN + LEFT + GAP + mask_figure.WIDTH
-    head = MARGIN + 128
-    sheet = Image.new("RGB", (width, head + sum(band.height + GAP for band in bands) + MARGIN - GAP), PAPER)
-    pen = ImageDraw.Draw(sheet)
-    pen.text((MARGIN, MARGIN - 10), f"{s.plan.name}: the first rows as the model sees them", INK, font(32, "-Bold"))
-    pen.text((MARGIN, MARGIN + 36), _subtitle(s, batch), SOFT, font(18))
-    _legend(pen, MARGIN, MARGIN + 68)
-    y = head
-    for band in bands:
-        pen.line((MARGIN, y - GAP // 2, width - MARGIN, y - GAP // 2), LINE, 2)
-        sheet.paste(band, (MARGIN, y))
-        y += band.height + GAP
-    return sheet
+    height = HEAD + BAND * max(len(shown), 1)
+    sheet = Figure((WIDTH, height), dpi=100)
+    grid = {"left": 0.03, "right": 0.98, "top": 1 - (HEAD + BAND - SIDE - 0.3) / height, "bottom": 0.3 / height,
+            "hspace": BAND / SIDE - 1, "wspace": 0.19, "width_ratios": (6.9, SIDE)}  # fmt: skip
+    cells = sheet.subplots(max(len(shown), 1), 2, squeeze=False, gridspec_kw=grid)
+    style = {"font.family": "DejaVu Sans", "font.size": 10, "text.parse_math": False}
+    with matplotlib.rc_context(style), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # of scripts that the font lacks, drawn as boxes
+        _head(sheet, session, batch)
+        for (left, right), (at, row) in zip(cells, shown or [(0, [])], strict=True):
+            _row(left, session, batch, at, row)
+            _mask(right, session, batch, at, row)
+        canvas = FigureCanvasAgg(sheet)
+        canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 
 
-def _subtitle(s, batch) -> str:
-    slots, length = batch["has_image"].shape[1], batch["tokens"].shape[1]
-    drawn = f" ({DRAWN} drawn)" if s.config.tokens_per_image > DRAWN else ""
-    images = f"{slots} x " * (slots > 1) + f"{s.config.tokens_per_image} image tokens{drawn}, then " if s.config.vision else ""
-    changes = f" · augment {', '.join(s.batches.collate.augment)}" if s.batches.collate.augment else ""
-    return f"mask {s.config.mask} · sequence: {images}{length} text tokens{changes}"
+def _head(sheet: Figure, session: Session, batch: Batch) -> None:
+    """Title, settings and legend."""
+    config, slots, length = session.config, batch["has_image"].shape[1], batch["tokens"].shape[1]
+    drawn = f" ({DRAWN} drawn)" if config.tokens_per_image > DRAWN else ""
+    images = f"{slots} x " * (slots > 1) + f"{config.tokens_per_image} image tokens{drawn}, then " if config.vision else ""
+    changes = "".join(f" · augment {', '.join(names)}" for names in [session.batches.collate.augment] if names)
+    settings = f"mask {config.mask} · sequence: {images}{length} text tokens{changes}"
+    told = "a loss falls here (right edge too): the next token is to be predicted"
+    loss = Line2D([], [], marker="o", ls="", color=LOSS, label=told)
+    handles = [Patch(fc=KINDS["image"], label="image token"), Patch(fc=KINDS["prompt"], label="prompt"),
+               Patch(fc=KINDS["answer"], label="answer (with EOS)"), Patch(fc=KINDS["pad"], label="pad"),
+               Patch(fc=UNSEEN, ec=RIM, label="not seen"), loss]  # fmt: skip
+    height = sheet.get_figheight()
+    sheet.text(0.03, 1 - 0.6 / height, f"{session.plan.name}: the first rows as the model sees them", size=23, weight="bold")
+    sheet.text(0.03, 1 - 0.95 / height, settings, size=13, color=SOFT)
+    sheet.legend(handles=handles, loc="center left", bbox_to_anchor=(0.03, 1 - 1.2 / height), ncols=6, frameon=False,
+                 borderpad=0, borderaxespad=0, handlelength=1.2, fontsize=12)  # fmt: skip
 
 
-def _legend(pen: ImageDraw.ImageDraw, x: int, y: int) -> None:
-    entries = {"image token": KINDS["image"], "prompt": KINDS["prompt"], "answer (with EOS)": KINDS["answer"],
-               "pad": KINDS["pad"], "not seen": UNSEEN}  # fmt: skip
-    for label, fill in entries.items():
-        pen.rectangle((x, y + 2, x + 18, y + 20), fill, LINE)
-        pen.text((x + 26, y), label, INK, font(17))
-        x += 26 + int(font(17).getlength(label)) + 30
-    pen.ellipse((x + 4, y + 6, x + 14, y + 16), LOSS)
-    pen.text((x + 26, y), "a loss falls here (right edge too): the next token is to be predicted", INK, font(17))
-
-
-def _band(s, batch, at: int, row: list[Example]) -> Image.Image:
-    left, right = _texts(s, batch, at, row), mask_figure.panel(s, batch, at, row)
-    band = Image.new("RGB", (LEFT + GAP + right.width, max(left.height, right.height)), PAPER)
-    band.paste(left, (0, 0))
-    band.paste(right, (LEFT + GAP, 0))
-    return band
-
-
-def _texts(s, batch, at: int, row: list[Example]) -> Image.Image:
-    """Names, pictures and tokens of a batch row's examples, one below another."""
-    mixture = s.batches.collate.mixture
-    page = Image.new("RGB", (LEFT, 12_000), PAPER)
-    pen, y = ImageDraw.Draw(page), 0
-    packed = batch["row"].shape[1] > 1
-    if packed:
-        pen.text((0, y), f"row {at}: {len(row)} example{'s' if len(row) > 1 else ''}", INK, font(22, "-Bold"))
-        y += 40
-    for e in row[:EXAMPLES]:
-        title, face = f"example {e.number}: " if packed else f"row {at}: ", font(19, "-Bold")
-        name = fit(printable(mixture.name(e.row))[::-1], face, LEFT - face.getlength(title))[::-1]  # its end tells rows apart
-        pen.text((0, y), title + name, INK, face)
-        y += 30
-        if e.image is None:
-            hidden = "text alone" if mixture.row(e.row).picture is None else "its picture is not shown"
-            pen.text((0, y), hidden, SOFT, font(17, "-Oblique"))
-            y += 28
-        else:
-            picture = _enlarged(e.image, PICTURE // 3 if packed else PICTURE)
-            page.paste(picture, (1, y + 1))
-            pen.rectangle((0, y, picture.width + 1, y + picture.height + 1), outline=LINE)
-            height, width = e.image.shape[:2]
-            pen.text((picture.width + 16, y), f"{width} x {height} pixels", SOFT, font(17))
-            pen.text((picture.width + 16, y + 24), f"{s.config.tokens_per_image} image tokens", SOFT, font(17))
-            y += picture.height + 14
-        y = _chips(pen, y, e, examples.pieces(s.encoder.tokenizer, e.tokens)) + 24
+def _row(axis: Axes, session: Session, batch: Batch, at: int, row: list[Example]) -> None:
+    """Pictures side by side, and below them the row as it is printed."""
+    axis.set_axis_off()
+    side = 0.14 if batch["row"].shape[1] > 1 else 0.36  # of the band
+    for n, e in enumerate(e for e in row[:EXAMPLES] if e.image is not None):
+        picture = axis.inset_axes((n * side * 1.18, 1.15 - side, side * 1.2, side), anchor="NW", xticks=[], yticks=[])
+        picture.imshow(e.image)
+        picture.spines[:].set_color(RIM)
+    lines = rendered.in_full(session, at, row[:EXAMPLES], batch, False, COLUMNS)
     if len(row) > EXAMPLES:
-        pen.text((0, y), f"… and {len(row) - EXAMPLES} examples more", SOFT, font(17, "-Oblique"))
-        y += 48
-    return page.crop((0, 0, LEFT, max(y - 24, 1)))
+        lines.append(f"… and {len(row) - EXAMPLES} examples more")
+    lines = [part for line in lines for part in textwrap.wrap(line, COLUMNS, subsequent_indent=" " * rendered.INDENT)]
+    shown = lines if len(lines) <= LINES else [*lines[:LINES], f"… and {len(lines) - LINES} lines more"]
+    axis.text(0, 1.14 - side, "\n".join(shown), va="top", family="DejaVu Sans Mono", transform=axis.transAxes)
 
 
-def _enlarged(image: np.ndarray, least: int) -> Image.Image:
-    """At least so many pixels a side by a whole factor: the model's pixels stay what they are. At most WIDEST wide."""
-    picture = Image.fromarray(image)
-    factor = max(1, -(-least // max(picture.size)))
-    picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
-    if picture.width > WIDEST:
-        picture = picture.resize((WIDEST, picture.height * WIDEST // picture.width), Image.Resampling.LANCZOS)
-    return picture
+def kinds(batch: Batch, at: int, ids: np.ndarray) -> np.ndarray:
+    """What each position of a row's sequence is: "image", "prompt", "answer" or "pad" (hidden images too)."""
+    text = np.array(["pad", "prompt", "answer"])[batch["segment"][at]]
+    images = len(ids) - len(text)
+    return np.where(ids > 0, np.concatenate([np.full(images, "image"), text]), "pad")
 
 
-def _chips(pen: ImageDraw.ImageDraw, y: int, e: Example, pieces: list[str]) -> int:
-    """The tokens, each on the colour of its kind, underlined where a loss falls. Returns where they end."""
-    x, lines, face = 0, 1, font(16)
-    for n, piece in enumerate(pieces):
-        text = printable(piece).replace(" ", "·") or "‥"
-        width = int(face.getlength(text)) + 8
-        if x and x + width > LEFT:
-            if lines == MOST_LINES:
-                pen.text((0, y + CHIP + 2), f"… and {len(pieces) - n} tokens more", SOFT, font(16, "-Oblique"))
-                return y + 2 * CHIP + 4
-            x, y, lines = 0, y + CHIP + 6, lines + 1
-        pen.rectangle((x, y, x + width - 2, y + CHIP - 4), _light(KINDS["answer" if e.answer[n] else "prompt"], 0.55))
-        pen.text((x + 3, y + 1), fit(text, face, LEFT - 8), INK, face)
-        if e.loss[n]:
-            pen.rectangle((x, y + CHIP - 3, x + width - 2, y + CHIP), LOSS)
-        x += width
-    return y + CHIP + 4
+def rgb(colour: str) -> tuple[int, ...]:
+    return tuple(bytes.fromhex(colour[1:]))
 
 
-def _light(colour: str, share: float) -> tuple[int, ...]:
-    """The colour mixed with so much white."""
-    return tuple(int(v + (255 - v) * share) for v in mask_figure.rgb(colour))
+def mask_pixels(batch: Batch, at: int, mask: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """uint8[S,S,3]: a pixel for each (query, key), coloured by what the key is where it is seen."""
+    colours = np.array([rgb(KINDS[kind]) for kind in kinds(batch, at, ids)], np.uint8)
+    return np.where(mask[..., None], colours[None], np.array(rgb(UNSEEN), np.uint8))
+
+
+def drawn_positions(slots: int, tokens_per_image: int, size: int) -> np.ndarray:
+    """int[...]: all positions of the text, and at most DRAWN of each image's."""
+    few = np.linspace(0, tokens_per_image - 1, min(tokens_per_image, DRAWN)).round().astype(int)
+    images = [few + slot * tokens_per_image for slot in range(slots)]
+    return np.concatenate([*images, np.arange(slots * tokens_per_image, size)])
+
+
+def _mask(axis: Axes, session: Session, batch: Batch, at: int, row: list[Example]) -> None:
+    """The mask of batch row `at`, between strips in the colours of who looks (left) and what is seen (top), with labels, and
+    of the positions where a loss falls (right)."""
+    mask, ids, _ = examples.attention(batch, at, session.config.tokens_per_image, session.config.mask)
+    kept = drawn_positions(batch["has_image"].shape[1], session.config.tokens_per_image, len(ids))
+    mask, ids = mask[np.ix_(kept, kept)], ids[kept]
+    size, before = len(ids), len(ids) - batch["tokens"].shape[1]
+    axis.imshow(mask_pixels(batch, at, mask, ids))
+    if size <= 2 * NAMED:
+        axis.hlines(np.arange(size) + 0.5, -0.5, size - 0.5, color="white", lw=0.7)
+        axis.vlines(np.arange(size) + 0.5, -0.5, size - 0.5, color="white", lw=0.7)
+    losses = [before + e.begin + n for e in row for n in np.flatnonzero(e.loss)]
+    axis.scatter(losses, losses, s=min(350 / size, 7) ** 2, color=LOSS, lw=0, zorder=3)
+    colours = np.array([rgb(KINDS[kind]) for kind in kinds(batch, at, ids)], np.uint8)
+    edge = np.where(np.isin(np.arange(size), losses)[:, None], rgb(LOSS), 255).astype(np.uint8)
+    where, texts = zip(*_labels(session, batch, at, row, ids), strict=True)
+    for bounds, strip in (((-0.017, 0, 0.012, 1), colours[:, None]), ((0, 1.005, 1, 0.012), colours[None]),
+                          ((1.006, 0, 0.008, 1), edge[:, None])):  # fmt: skip
+        beside = axis.inset_axes(bounds, xticks=[], yticks=[])
+        beside.imshow(strip, aspect="auto")
+        beside.spines[:].set_visible(False)
+        beside.tick_params(length=0, labeltop=True, labelbottom=False, labelsize=9)
+        if bounds[0] < 0:
+            beside.set_yticks(where, texts)
+        elif bounds[1] > 1:
+            beside.set_xticks(where, texts, rotation=90)
+    axis.set_axis_off()
+    axis.text(-0.03, 1.03, "line: looks\ncolumn:\nis seen", transform=axis.transAxes, ha="right", color=SOFT)
+
+
+def _labels(session: Session, batch: Batch, at: int, row: list[Example], ids: np.ndarray) -> list[tuple[float, str]]:
+    """(middle, text), far enough from each other to be read: the tokens of the text where there is room for them, and runs of
+    one kind and example: image image prompt answer pad -> "image 2", "prompt 1", "answer 1", "pad 1"."""
+    kind, before, named = kinds(batch, at, ids), len(ids) - batch["tokens"].shape[1], len(ids) <= NAMED
+    scale = session.config.tokens_per_image / max(1, min(session.config.tokens_per_image, DRAWN))
+    edges = np.flatnonzero((kind[1:] != kind[:-1]) | (ids[1:] != ids[:-1])) + 1
+    found: list[tuple[float, str]] = []
+    for e in row if named else ():
+        texts = (printable(text).replace(" ", "·") or "‥" for text in pieces(session.encoder.tokenizer, e.tokens))
+        found += [(before + e.begin + n, text) for n, text in enumerate(texts)]
+    for a, b in itertools.pairwise([0, *edges.tolist(), len(kind)]):
+        if not named or kind[a] in ("image", "pad"):
+            name = "no image" if ids[a] == 0 and a < before else kind[a]
+            whose = f"{ids[a]}: " if ids[a] and batch["row"].shape[1] > 1 else ""
+            found.append(((a + b - 1) / 2, f"{whose}{name} {round((b - a) * (scale if a < before else 1))}"))
+    out: list[tuple[float, str]] = []
+    for middle, text in sorted(found):
+        if not out or middle - out[-1][0] >= len(ids) / NAMED:
+            out.append((middle, text if len(text) < 16 else text[:14] + "…"))
+    return out

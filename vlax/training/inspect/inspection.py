@@ -19,8 +19,9 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from vlax.params import distributed
-from vlax.training import console, session, stages
+from vlax.training import console, stages
 from vlax.training.inspect import examples, figure, rendered
+from vlax.training.session import build
 
 
 def run(config: ConfigDict, workdir: str, batches: int = 1) -> None:
@@ -30,20 +31,20 @@ def run(config: ConfigDict, workdir: str, batches: int = 1) -> None:
     VlaxError for whatever the config has wrong, as in training; what is wrong with a batch is printed.
     """
     plan, waiting = stages.resolved(stages.chain(config, epath.Path(workdir)))
-    s = session.build(plan)
+    session = build(plan)
     if not distributed.is_main():
         return
     colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     width = shutil.get_terminal_size((120, 24)).columns
-    print("\n".join(rendered.head(s, waiting)))
-    console.print_lengths(s)
+    print("\n".join(rendered.head(session, waiting)))
+    console.print_lengths(session)
     path = plan.directory / "inspect.png"
-    for step in range(min(batches, len(s.batches))):
-        batch = examples.flat(s.batches[step])
+    for step in range(min(batches, len(session.batches))):
+        batch = examples.flat(session.batches[step])
         rows = examples.examples(batch)
-        print("\n".join(rendered.described(s, step, batch, rows, colours, width)))
+        print("\n".join(rendered.described(session, step, batch, rows, colours, width)))
         if step == 0:
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("wb") as file:
-                figure.draw(s, batch, rows).save(file, format="PNG", optimize=True)
+                figure.draw(session, batch, rows).save(file, format="PNG", optimize=True)
     print(f"\npictures and attention mask: {path}", flush=True)

@@ -5,9 +5,12 @@ import unicodedata
 import numpy as np
 
 from vlax.errors import VlaxError
-from vlax.text.printable import BOLD, GREEN, OFF, printable
+from vlax.printing import BOLD, GREEN, OFF, printable
+from vlax.rows import Row
+from vlax.text.pieces import pieces
 from vlax.training.inspect import examples
-from vlax.training.inspect.examples import Check, Example
+from vlax.training.inspect.examples import Batch, Check, Example
+from vlax.training.session import Session
 
 WHOLE = 4  # rows that are shown in full; of the others there is a line each
 BARS = 8  # of the histogram of lengths
@@ -15,13 +18,13 @@ INDENT = 11  # columns before what a line says
 RED = "\x1b[1;31m"
 
 
-def head(s, waiting: list[str]) -> list[str]:
+def head(session: Session, waiting: list[str]) -> list[str]:
     """What holds for every batch of the stage."""
-    stage, batches = s.plan.stage, s.batches
+    stage, batches = session.plan.stage, session.batches
     sources = ", ".join(f"{source.name} ({len(source):,} rows)" for source in batches.collate.mixture.sources)
-    lines = [f"=== {s.plan.name}: its first batches ===", f"data       {sources}"]
-    images = f"{s.config.tokens_per_image} tokens an image, " if s.config.vision else ""
-    lines.append(f"model      {images}mask {s.config.mask}, templates {s.encoder.templates}")
+    lines = [f"=== {session.plan.name}: its first batches ===", f"data       {sources}"]
+    images = f"{session.config.tokens_per_image} tokens an image, " if session.config.vision else ""
+    lines.append(f"model      {images}mask {session.config.mask}, templates {session.encoder.templates}")
     changes = ", ".join(batches.collate.augment) or "none"
     layout = f"packing {stage.packing}" if stage.packing > 1 else f"buckets {tuple(stage.buckets)}" if stage.buckets else ""
     lines.append(f"settings   text_length {stage.text_length}, overlong {stage.overlong}, augment {changes}"
@@ -31,30 +34,31 @@ def head(s, waiting: list[str]) -> list[str]:
     return lines
 
 
-def described(s, step: int, batch: dict, rows: list[list[Example]], colours: bool, width: int) -> list[str]:
+def described(session: Session, step: int, batch: Batch, rows: list[list[Example]], colours: bool, width: int) -> list[str]:
     """One batch: rows, lengths, checks."""
-    where = f", host {s.batches.host} of {s.batches.hosts}" if s.batches.hosts > 1 else ""
+    where = f", host {session.batches.host} of {session.batches.hosts}" if session.batches.hosts > 1 else ""
     size = f"{len(rows)} rows of {batch['tokens'].shape[1]} text tokens"
     slots = batch["row"].shape[1]
     size += f", up to {slots} examples a row" if slots > 1 else ""
-    lines = ["", f"--- batch {step} of {len(s.batches):,}{where}: {size} ---"]
-    planned, whole = _planned(s, step), 0
+    lines = ["", f"--- batch {step} of {len(session.batches):,}{where}: {size} ---"]
+    planned, whole = _planned(session, step), 0
     for at, row in enumerate(rows):
         if row and whole < WHOLE:
             whole += 1
-            lines += ["", *in_full(s, at, row, batch, colours, width)]
-            left_out = _left_out(s, batch, planned, at)
+            lines += ["", *in_full(session, at, row, batch, colours, width)]
+            left_out = _left_out(session, batch, planned, at)
             lines += [f"{' ' * 6}{left_out}"] if left_out and slots > 1 else []
             continue
-        lines += ([""] if whole == WHOLE else []) + [in_short(s, at, row, batch, _left_out(s, batch, planned, at), width)]
+        left_out = _left_out(session, batch, planned, at)
+        lines += ([""] if whole == WHOLE else []) + [in_short(session, at, row, batch, left_out, width)]
         whole += whole == WHOLE  # one empty line between the two kinds
-    lines += ["", *fill(batch, rows), *histogram(rows), "", *verdict(examples.checks(batch, rows, s), colours)]
+    lines += ["", *fill(batch, rows), *histogram(rows), "", *verdict(examples.checks(batch, rows, session), colours)]
     return lines
 
 
-def in_full(s, at: int, row: list[Example], batch: dict, colours: bool, width: int) -> list[str]:
+def in_full(session: Session, at: int, row: list[Example], batch: Batch, colours: bool, width: int) -> list[str]:
     """A batch row token by token."""
-    mixture, lines = s.batches.collate.mixture, []
+    mixture, lines = session.batches.collate.mixture, []
     packed, used = batch["row"].shape[1] > 1, sum(len(e.tokens) for e in row)
     pads = batch["tokens"].shape[1] - used
     if packed:
@@ -64,31 +68,31 @@ def in_full(s, at: int, row: list[Example], batch: dict, colours: bool, width: i
         name = f"{printable(mixture.name(e.row))}  ({source.task})"
         place = f"  example {e.number}, tokens {e.begin}..{e.end - 1}" if packed else f"row {at}"
         lines.append(f"{place}  {name}")
-        lines.append(f"  {'picture':{INDENT - 2}}{printable(picture(s, e, source))}")
-        lines += token_lines(s.encoder.tokenizer, e, colours, width)
+        lines.append(f"  {'picture':{INDENT - 2}}{printable(picture(session, e, source))}")
+        lines += token_lines(session.encoder.tokenizer, e, colours, width)
         learned = int(e.learned.sum())
         shown = f"{len(e.tokens) - learned} of prompt + {learned} supervised" + ("" if packed else f" + {pads} pads")
-        lines.append(f"  {'length':{INDENT - 2}}{shown}{examples.was_cut(e, s)}")
+        lines.append(f"  {'length':{INDENT - 2}}{shown}{examples.was_cut(e, session)}")
     return lines
 
 
-def picture(s, e: Example, source) -> str:
+def picture(session: Session, e: Example, source: Row) -> str:
     """`"images/a.jpg, 500 x 375 -> 48 x 48 pixels (squash), 36 image tokens"`"""
     if source.picture is None:
-        return "none: text alone" + (", its image tokens are hidden" if s.config.vision else "")
+        return "none: text alone" + (", its image tokens are hidden" if session.config.vision else "")
     if e.image is None:
-        return f"{source.image_name}, not shown" + ("" if s.config.vision else ": the model has no vision tower")
+        return f"{source.image_name}, not shown" + ("" if session.config.vision else ": the model has no vision tower")
     width, height = source.picture.open().size
     tall, wide = e.image.shape[:2]
     slot = f" in slot {e.number}" if e.number > 1 else ""
-    became = f"{width} x {height} -> {wide} x {tall} pixels ({s.config.preprocess.mode})"
-    return f"{source.image_name}, {became}, {s.config.tokens_per_image} image tokens{slot}"
+    became = f"{width} x {height} -> {wide} x {tall} pixels ({session.config.preprocess.mode})"
+    return f"{source.image_name}, {became}, {session.config.tokens_per_image} image tokens{slot}"
 
 
 def token_lines(tokenizer, e: Example, colours: bool, width: int) -> list[str]:
     """The tokens in lines of less than `width` columns, and below a line ^ under the positions where a loss falls."""
     cells = []
-    texts = [printable(text) or "‥" for text in examples.pieces(tokenizer, e.tokens)]
+    texts = [printable(text) or "‥" for text in pieces(tokenizer, e.tokens)]
     learned = [False, *e.learned.tolist(), False]
     for n, text in enumerate(texts):
         before, own, after = learned[n : n + 3]
@@ -123,37 +127,37 @@ def _columns(character: str) -> int:
     return 0 if unicodedata.combining(character) else 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
-def in_short(s, at: int, row: list[Example], batch: dict, left_out: str, width: int) -> str:
+def in_short(session: Session, at: int, row: list[Example], batch: Batch, left_out: str, width: int) -> str:
     """A line about a batch row."""
     if not row:
         return f"row {at:<3} filler{': ' if left_out else ''}{left_out}"
-    mixture, length = s.batches.collate.mixture, batch["tokens"].shape[1]
+    mixture, length = session.batches.collate.mixture, batch["tokens"].shape[1]
     learned = sum(int(e.learned.sum()) for e in row)
     used = sum(len(e.tokens) for e in row)
     names = ", ".join(mixture.name(e.row) for e in row)
     seen = f"{sum(e.image is not None for e in row)} of {len(row)} with picture" if len(row) > 1 else (
         "picture" if row[0].image is not None else "no picture")  # fmt: skip
-    text = " / ".join(s.encoder.tokenizer.decode(e.tokens) for e in row)
-    seen += ", cut" if any(examples.was_cut(e, s) for e in row) else ""
+    text = " / ".join(session.encoder.tokenizer.decode(e.tokens) for e in row)
+    seen += ", cut" if any(examples.was_cut(e, session) for e in row) else ""
     line = printable(f"row {at:<3} {seen}, {used - learned} + {learned} + {length - used} pads  {names}  {text}")
     return line if len(line) <= width else line[: width - 1] + "…"
 
 
-def _planned(s, step: int) -> np.ndarray:
+def _planned(session: Session, step: int) -> np.ndarray:
     """int64[B,N]: the global row ids that the plan has for this host's batch, whatever became of them."""
-    b = s.batches
+    b = session.batches
     mine = np.arange(b.plan.rows).reshape(b.micro_batches, b.hosts, -1)[:, b.host].reshape(-1)
     return b.plan.batch(step).ids[mine]
 
 
-def _left_out(s, batch: dict, planned: np.ndarray, at: int) -> str:
+def _left_out(session: Session, batch: Batch, planned: np.ndarray, at: int) -> str:
     """ "coco:17 was left out (57 tokens, the limit is 40)": rows that were to be here and are filler; "" without any."""
-    collate, out = s.batches.collate, []
+    collate, out = session.batches.collate, []
     for row_id in planned[at][(planned[at] >= 0) & (batch["row"][at] < 0)]:
         source, index = collate.mixture.locate(int(row_id))
         try:
             row = source[index]
-            tokens = len(s.encoder.encode(row)[0])
+            tokens = len(session.encoder.encode(row)[0])
             why = f"{tokens} tokens, the limit is {collate.text_length}" if tokens > collate.text_length else "a bad row"
             out.append(f"{source.name}:{row.id} was left out ({why})")
         except VlaxError as error:
@@ -161,7 +165,7 @@ def _left_out(s, batch: dict, planned: np.ndarray, at: int) -> str:
     return printable("; ".join(out))
 
 
-def fill(batch: dict, rows: list[list[Example]]) -> list[str]:
+def fill(batch: Batch, rows: list[list[Example]]) -> list[str]:
     """How much of the batch is learned from, read, and neither."""
     size, used = batch["tokens"].size, int((batch["segment"] > 0).sum())
     learned = sum(int(e.learned.sum()) for row in rows for e in row)
