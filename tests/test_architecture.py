@@ -39,7 +39,7 @@ ALLOWED = {
     "training": f"{GROUND} params models text data data.readers data.batches decoding pretrained.reading pretrained.writing "
     "model suites",
     "training.inspect": f"{GROUND} params text training",
-    "evaluation.report": "errors masks params models decoding model",
+    "evaluation.report": "errors images masks printing params models text decoding model",
     "evaluation": f"{GROUND} params models text data data.readers decoding model scores suites training evaluation.report",
 }
 ALLOWED["commands.data"] = f"{ALLOWED['training']} data.recognise"

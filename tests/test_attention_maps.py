@@ -12,7 +12,7 @@ from vlax.decoding import constrain
 from vlax.decoding.options import DecodeConfig
 from vlax.decoding.predict import Request
 from vlax.errors import VlaxError
-from vlax.evaluation.report.attention import END, answer_attention, grid, pieces
+from vlax.evaluation.report.attention import END, answer_attention, grid, readable
 from vlax.params import groups
 from vlax.text.prompts import Encoder
 
@@ -98,7 +98,7 @@ def test_the_grid_is_the_pictures():
 def test_tokens_are_readable():
     encode = tokenizer()
     ids = [*Encoder(encode, "plain").ids(" dog é日\n x"), encode.eos_token_id]
-    shown = pieces(encode, ids)
+    shown = readable(encode, ids)
     assert shown[-1] == END and "dog" in "".join(shown)
     assert shown[ids.index(encode("\n", add_special_tokens=False)["input_ids"][0])] == "\\n"
     assert [t for t in shown if t in ("…", "é", "日")] == ["…", "é", "…", "…", "日"]  # two and three bytes

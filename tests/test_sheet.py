@@ -6,53 +6,63 @@ from PIL import Image
 from vlax.errors import VlaxError
 from vlax.evaluation import table
 from vlax.evaluation.report import sheet
-from vlax.evaluation.report.sheet import Sample, write_sheet
+from vlax.evaluation.report.report import ReportSample
+from vlax.evaluation.report.sheet import write_sheet
 from vlax.evaluation.table import ScoreRow, score_table
+from vlax.images import on_white
+from vlax.printing import columns
 from vlax.scores.statistics import Interval
 
 
 def colours(path):
-    return {colour for _, colour in Image.open(path).getcolors(maxcolors=1 << 24)}
+    return {colour for _, colour in Image.open(path).convert("RGB").getcolors(maxcolors=1 << 24)}
 
 
 def rgb(code):
     return tuple(int(code[i : i + 2], 16) for i in (1, 3, 5))
 
 
+def sample(image, prompt, prediction, references, score, twin=None):
+    return ReportSample("s", "1", image, prompt, prediction, references, "", {"accuracy": score}, twin)
+
+
 def test_sheet_shows_pictures_and_markers(tmp_path):
     path = tmp_path / "new" / "sheet.png"
-    good = Sample(Image.new("RGB", (64, 48), (10, 20, 200)), "is it blue?", "yes", ("yes", "blue"), 1.0, "no")
-    bad = Sample(Image.new("L", (30, 300), 90), "", "", (), 0.0)
-    plain = Sample(Image.new("RGBA", (8, 8), (0, 0, 0, 0)), "", "word " * 500, ("日本 \ud800", "x" * 900), None, "")
-    write_sheet(path, [good, bad, plain], "A title", "and what it is", columns=2)
+    good = sample(Image.new("RGB", (64, 48), (10, 20, 200)), "is it $blue$?", "yes", ("yes", "blue"), 1.0, "no")
+    bad = sample(Image.new("L", (30, 300), 90), "", "", (), 0.0)
+    odd = sample(Image.new("RGBA", (8, 8), (0, 0, 0, 0)), "", "word " * 500, ("日本 \ud800", "x" * 900), 0.2, "")
+    unseen = sample(None, "what?", "nothing", (), 0.0)
+    write_sheet(path, [good, bad, odd, unseen, *[bad] * 3], "A title", "and what it is")
     image = Image.open(path)
-    assert image.format == "PNG" and image.mode == "RGB"
-    assert image.width == 2 * sheet._CARD + sheet._GAP + 2 * sheet._MARGIN
-    assert {(10, 20, 200), (90, 90, 90), rgb(sheet._GOOD), rgb(sheet._BAD), rgb(sheet._PLAIN)} <= colours(path)
-    write_sheet(path, [good], "One card is as wide as one card", good_from=2.0)
-    assert Image.open(path).width == sheet._CARD + 2 * sheet._MARGIN
-    assert rgb(sheet._BAD) in colours(path) and rgb(sheet._GOOD) not in colours(path)
+    assert image.format == "PNG"
+    assert {(10, 20, 200), (90, 90, 90), rgb(sheet.GOOD), rgb(sheet.BAD)} <= colours(path)
+    wide, tall = image.size
+    write_sheet(path, [good], "One is narrower and lower")
+    assert Image.open(path).width < wide and Image.open(path).height < tall
+    assert rgb(sheet.GOOD) in colours(path) and rgb(sheet.BAD) not in colours(path)
+    write_sheet(path, [odd], "Black lies under its transparent pixels, white is shown")
+    assert rgb(sheet.BAD) in colours(path) and (10, 20, 200) not in colours(path)
 
 
 def test_sheet_is_the_same_twice(tmp_path):
-    samples = [Sample(Image.new("RGB", (5, 5)), "", "a", ("b",), 0.5)] * 5
+    samples = [sample(Image.new("RGB", (5, 5)), "", "a", ("b",), 0.5)] * 5
     write_sheet(tmp_path / "a.png", samples, "t")
     write_sheet(str(tmp_path / "b.png"), samples, "t")
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
-@pytest.mark.parametrize("text", ["one two three four five six", "x" * 200, "a " + "y" * 90 + " b", "", "word " * 99])
-def test_wrapping_keeps_width_and_count(text):
-    font = sheet._font(21)
-    lines = sheet._wrap(text, font, 150, 4)
-    assert len(lines) <= 4 and all(font.getlength(line) <= 150 for line in lines)
-    whole = "".join(lines).replace(" ", "") == text.replace(" ", "")
-    assert whole or lines[-1].endswith("…")
+def test_a_picture_is_shown_on_white():
+    clear = Image.new("RGBA", (2, 1), (0, 0, 0, 0))
+    clear.putpixel((1, 0), (10, 20, 30, 255))
+    assert list(on_white(clear).getdata()) == [(255, 255, 255), (10, 20, 30)] and clear.mode == "RGBA"
+    plain = Image.new("RGB", (1, 1), "red")
+    assert on_white(plain) is not plain and list(on_white(plain).getdata()) == [(255, 0, 0)]
 
 
-def test_sheet_needs_samples(tmp_path):
-    with pytest.raises(VlaxError, match="needs a sample"):
-        write_sheet(tmp_path / "a.png", [], "t")
+@pytest.mark.parametrize("samples", ([], [sample(None, "what?", "nothing", (), 0.0)]))
+def test_sheet_needs_a_picture(tmp_path, samples):
+    with pytest.raises(VlaxError, match="needs a sample with a picture"):
+        write_sheet(tmp_path / "a.png", samples, "t")
 
 
 def test_table_is_that_of_its_docstring():
@@ -79,3 +89,8 @@ def test_table_of_negative_and_wide_values():
     assert "-0.500 [-1.000, 0.250]" in text and "-10.000" in text
     with pytest.raises(VlaxError, match="No scores to show"):
         score_table([])
+
+
+def test_columns():
+    assert columns([("group", "bytes"), ("vision", "8")]) == "group   bytes\nvision      8"
+    assert columns([("a", "bb", "c"), ("aa", "", "")], left=2) == "a   bb  c\naa"

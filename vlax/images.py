@@ -51,6 +51,14 @@ class Preprocess:
         return image.crop((left, top, left + side, top + side))
 
 
+def on_white(image: Image.Image) -> Image.Image:
+    """An RGB copy, white where it is transparent: what lies under transparent pixels is often black. For people, not towers."""
+    if not image.has_transparency_data:
+        return image.convert("RGB")  # copies RGB, too
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+
+
 def _pad_to_square(image: Image.Image, colour: tuple[int, ...]) -> Image.Image:
     side = max(image.size)
     square = Image.new("RGB", (side, side), colour)

@@ -10,13 +10,14 @@ from vlax.evaluation import runner, scoring
 from vlax.evaluation.compare import Kept, Pair
 from vlax.evaluation.report.attention import answer_attention
 from vlax.evaluation.report.report import ReportSample, write_report
-from vlax.evaluation.report.sheet import Sample, write_sheet
+from vlax.evaluation.report.sheet import write_sheet
 from vlax.evaluation.runner import Evaluation, TestSet
 from vlax.model.api import Model
 from vlax.params import distributed
 from vlax.rows import Row
 
 SHEET = 12  # pictures
+ByWhom = Mapping[str, scoring.Scored]  # of "model", "twin" and "prior"
 
 
 def spread(lines: Sequence[Mapping], values: Mapping[str, float], count: int) -> list[Mapping]:
@@ -37,26 +38,22 @@ def telling(lines: Sequence[Mapping], values: Mapping[str, float], count: int) -
     return [line for line in lines if line["id"] in kept]
 
 
-def sheet(mine: Evaluation, twin: Evaluation | None, scored: Mapping[str, Mapping]) -> None:
+def sheet(mine: Evaluation, twin: Evaluation | None, scored: Mapping[str, ByWhom]) -> None:
     """samples.png: rows from best to worst, beside the blind twin's answers."""
-    cards: list[Sample] = []
+    shown: list[ReportSample] = []
     for test in mine.sets:
-        values = _values(test, scored[test.name]["model"])
-        by_id = {row.id: row for row in test.rows}
-        twins = _by_id(twin.lines[test.name]) if twin else {}
-        for line in spread(mine.lines[test.name], values, max(1, SHEET // len(mine.sets))):
-            picture = by_id[line["id"]].picture
-            if picture is not None:
-                cards.append(Sample(picture.open(), line["question"], line["prediction"], tuple(line["references"][:2]),
-                                    values[line["id"]], twins.get(line["id"])))  # fmt: skip
-    if cards:
-        write_sheet(mine.directory / "samples.png", cards, mine.title, f"{_summary(mine)}; rows from best to worst")
+        pictured, values = {row.id for row in test.rows if row.picture}, _values(test, scored[test.name]["model"])
+        lines = [line for line in mine.lines[test.name] if line["id"] in values and line["id"] in pictured]
+        chosen = spread(lines, values, max(1, SHEET // len(mine.sets)))
+        shown += _report_samples(mine, twin, test, chosen, scored[test.name], attention=False)
+    if shown:
+        write_sheet(mine.directory / "samples.png", shown, mine.title, f"{_summary(mine)}; rows from best to worst")
 
 
 def report(
     mine: Evaluation,
     twin: Evaluation | None,
-    scored: Mapping[str, Mapping],
+    scored: Mapping[str, ByWhom],
     count: int,
     other: Kept | None = None,
     pairs: Mapping[str, Pair] = {},
@@ -66,9 +63,8 @@ def report(
     rows: list[ReportSample] = []
     for test in mine.sets:
         lines, values = mine.lines[test.name], _values(test, scored[test.name]["model"])
-        twins = _by_id(twin.lines[test.name]) if twin else {}
         chosen = telling([line for line in lines if line["id"] in values], values, count)
-        rows += _report_samples(mine, test, chosen, scored[test.name], twins, other, pairs.get(test.name))
+        rows += _report_samples(mine, twin, test, chosen, scored[test.name], other, pairs.get(test.name))
     against = None if other is None else {
         "title": other.title, "sets": {name: other.scores["sets"][p.its_name] for name, p in pairs.items()},
         "differences": {name: pair.differences for name, pair in pairs.items()},
@@ -91,27 +87,30 @@ def _summary(mine: Evaluation) -> str:
 
 def _report_samples(
     mine: Evaluation,
+    twin: Evaluation | None,
     test: TestSet,
     lines: Sequence[Mapping],
-    scored: Mapping[str, scoring.Scored],
-    twins: Mapping[str, str],
-    other: Kept | None,
-    pair: Pair | None,
+    scored: ByWhom,
+    other: Kept | None = None,
+    pair: Pair | None = None,
+    attention: bool = True,
 ) -> list[ReportSample]:
     model_scores, headline = scored["model"], scoring.headline(test.suite)
     by_id = {row.id: row for row in test.rows}
     twin_values = _values(test, scored["twin"]) if "twin" in scored else {}
-    others = _by_id(other.lines[pair.its_name]) if pair else {}
+    twins = _by_id(twin.lines[test.name]) if twin else {}
+    others = _by_id(other.lines[pair.its_name]) if other and pair else {}
     other_values = _values(test, pair.theirs) if pair else {}
     ordered = [headline, *(m for m in model_scores.scores if m != headline)]
-    maps = _attention(mine.model, test, lines) if mine.model and distributed.hosts() == 1 else [()] * len(lines)
+    model = mine.model if attention and distributed.hosts() == 1 else None
+    maps: Sequence[Sequence] = _attention(model, test, lines) if model else [()] * len(lines)
     out = []
-    for line, attention in zip(lines, maps, strict=True):
+    for line, seen in zip(lines, maps, strict=True):
         i, row = line["id"], by_id[line["id"]]
         values = {m: model_scores.by_row[m][i] for m in ordered if i in model_scores.by_row[m]}
         out.append(ReportSample(
             test.name, i, _seen(mine.model, row), line["question"], line["prediction"], tuple(line["references"]),
-            line["answer_type"], values, twins.get(i), twin_values.get(i), others.get(i), other_values.get(i), tuple(attention),
+            line["answer_type"], values, twins.get(i), twin_values.get(i), others.get(i), other_values.get(i), tuple(seen),
         ))  # fmt: skip
     return out
 

@@ -1,12 +1,18 @@
 """Token by token, for people."""
 
+from collections.abc import Iterable
 
-def pieces(tokenizer, ids) -> list[str]:
+from vlax.text.tokenizer import Tokenizer
+
+
+def pieces(tokenizer: Tokenizer, tokens: Iterable[int]) -> list[str]:
     """The text of each token, spaces and special tokens included. A character of several tokens is shown with its last one.
 
     pieces(tokenizer, [257, 300, 2])  ->  ["caption", " dog", "<eos>"]
     """
-    ids, out, before, begin = [int(i) for i in ids], [], 0, 0
+    ids = [int(token) for token in tokens]
+    out: list[str] = []
+    before = begin = 0
 
     def decode(low: int, high: int) -> str:
         return tokenizer.decode(ids[low:high], skip_special_tokens=False, clean_up_tokenization_spaces=False)

@@ -23,6 +23,8 @@ from vlax.masks import ANSWER
 from vlax.model.api import Model
 from vlax.models.vlm import VLMConfig
 from vlax.params import distributed, groups
+from vlax.text.pieces import pieces
+from vlax.text.tokenizer import Tokenizer
 
 BATCH = 8  # rows of a physical batch: the reference path holds [B,H,S,S] of a layer
 END = "<end>"
@@ -62,7 +64,7 @@ def answer_attention(
         maps = _maps(model, [requests[i] for i in wanted[part]], heads[part], tails[part], length, room)
         for row, (i, tail) in enumerate(zip(wanted[part], tails[part], strict=True)):
             each = maps[row, : len(tail)].reshape(-1, height, width)
-            found[i] = list(zip(pieces(model.encoder.tokenizer, tail), each, strict=True))
+            found[i] = list(zip(readable(model.encoder.tokenizer, tail), each, strict=True))
     return found
 
 
@@ -107,20 +109,14 @@ def _ids(model: Model, answer: str | Sequence[int]) -> list[int]:
     return ids[: ids.index(tokenizer.pad_token_id)] if tokenizer.pad_token_id in ids else ids
 
 
-def pieces(tokenizer, ids: Sequence[int]) -> list[str]:
+def readable(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
     """One readable text a token: what it adds to the text of those before it, outer spaces removed.
 
     EOS is "<end>", a token that ends inside a character "…" (the one that completes it shows it), white space its escape.
     """
-    out, shown = [], ""
-    for i, token in enumerate(ids):
-        if token == tokenizer.eos_token_id:
-            out.append(END)
-            continue
-        text = tokenizer.decode(ids[: i + 1], skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        if text.endswith("\ufffd"):
-            out.append("…")
-            continue
-        new, shown = text[len(shown) :] if text.startswith(shown) else tokenizer.decode([token]), text
-        out.append(new.strip() or (new.encode("unicode_escape").decode().replace(" ", "␣") or "…"))
+    out = []
+    for token, text in zip(ids, pieces(tokenizer, ids), strict=True):
+        text = text.rstrip("\ufffd")
+        shown = text.strip() or text.encode("unicode_escape").decode().replace(" ", "␣") or "…"
+        out.append(END if token == tokenizer.eos_token_id else shown)
     return out

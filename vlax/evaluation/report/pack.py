@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from vlax.errors import VlaxError
+from vlax.images import on_white
 
 LONGEST = 336  # pixels of the long side; larger pictures are made smaller
 LOSSLESS = 96  # up to this long side: PNG, shown enlarged with its pixels visible, as the tower sees them
@@ -26,7 +27,7 @@ class Pictures:
         self._index: dict[str, int] = {}
 
     def add(self, image: Image.Image) -> int:
-        small = _rgb(image)
+        small = on_white(image)
         small.thumbnail((LONGEST, LONGEST), Image.Resampling.LANCZOS)  # keeps the shape, never enlarges
         key = hashlib.sha256(f"{small.size}".encode() + small.tobytes()).hexdigest()
         if key not in self._index:
@@ -42,14 +43,6 @@ def _pack(image: Image.Image) -> dict:
     image.save(buffer, format=kind.upper(), **options)
     uri = f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
     return {"uri": uri, "width": image.width, "height": image.height, "pixels": lossless}
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    """A copy; on white where it is transparent, since what lies under transparent pixels is often black."""
-    if not image.has_transparency_data:
-        return image.convert("RGB") if image.mode != "RGB" else image.copy()
-    image = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 
 
 def pack_attention(attention: Sequence[tuple[str, np.ndarray]], name: str) -> dict | None:

@@ -9,6 +9,7 @@ import functools
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from vlax import masks
@@ -53,7 +54,7 @@ def flat(batch: Batch) -> Batch:
 
 def examples(batch: Batch) -> list[list[Example]]:
     """The examples of each batch row; an empty list for filler."""
-    loss = np.asarray(masks.loss_mask(batch["segment"], batch["example"]))
+    loss = np.asarray(masks.loss_mask(jnp.asarray(batch["segment"]), jnp.asarray(batch["example"])))
     learned = np.pad(loss, ((0, 0), (1, 0)))[:, :-1]
     out = []
     for at, ids in enumerate(batch["example"]):
@@ -94,7 +95,8 @@ def checks(batch: Batch, rows: list[list[Example]], session: Session) -> list[Ch
 def attention(batch: Batch, at: int, tokens_per_image: int, kind: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(bool[S,S] who sees whom, int32[S] example ids, int32[S] positions) of one batch row, from masks.py."""
     one = [batch[key][at : at + 1] for key in ("segment", "example", "has_image")]
-    return tuple(np.asarray(array[0]) for array in _attention(*one, tokens_per_image, kind))
+    seen, ids, positions = (np.asarray(array[0]) for array in _attention(*one, tokens_per_image, kind))
+    return seen, ids, positions
 
 
 @functools.partial(jax.jit, static_argnums=(3, 4))

@@ -8,6 +8,7 @@ from vlax.errors import VlaxError
 from vlax.printing import BOLD, GREEN, OFF, printable
 from vlax.rows import Row
 from vlax.text.pieces import pieces
+from vlax.text.tokenizer import Tokenizer
 from vlax.training.inspect import examples
 from vlax.training.inspect.examples import Batch, Check, Example
 from vlax.training.session import Session
@@ -80,7 +81,7 @@ def picture(session: Session, e: Example, source: Row) -> str:
     """`"images/a.jpg, 500 x 375 -> 48 x 48 pixels (squash), 36 image tokens"`"""
     if source.picture is None:
         return "none: text alone" + (", its image tokens are hidden" if session.config.vision else "")
-    if e.image is None:
+    if e.image is None or session.config.preprocess is None:
         return f"{source.image_name}, not shown" + ("" if session.config.vision else ": the model has no vision tower")
     width, height = source.picture.open().size
     tall, wide = e.image.shape[:2]
@@ -89,7 +90,7 @@ def picture(session: Session, e: Example, source: Row) -> str:
     return f"{source.image_name}, {became}, {session.config.tokens_per_image} image tokens{slot}"
 
 
-def token_lines(tokenizer, e: Example, colours: bool, width: int) -> list[str]:
+def token_lines(tokenizer: Tokenizer, e: Example, colours: bool, width: int) -> list[str]:
     """The tokens in lines of less than `width` columns, and below a line ^ under the positions where a loss falls."""
     cells = []
     texts = [printable(text) or "‥" for text in pieces(tokenizer, e.tokens)]
@@ -103,7 +104,8 @@ def token_lines(tokenizer, e: Example, colours: bool, width: int) -> list[str]:
         elif not colours:
             text = "«" * opens + text + "»" * closes
         cells.append((text, ("^" if e.loss[n] else " ") * size))
-    lines, start, room, labelled = [], 0, max(width - INDENT, 40), False
+    lines: list[str] = []
+    start, room, labelled = 0, max(width - INDENT, 40), False
     while start < len(cells):
         stop, taken = start + 1, len(cells[start][1])
         while stop < len(cells) and taken + 1 + len(cells[stop][1]) < room:
@@ -137,7 +139,7 @@ def in_short(session: Session, at: int, row: list[Example], batch: Batch, left_o
     names = ", ".join(mixture.name(e.row) for e in row)
     seen = f"{sum(e.image is not None for e in row)} of {len(row)} with picture" if len(row) > 1 else (
         "picture" if row[0].image is not None else "no picture")  # fmt: skip
-    text = " / ".join(session.encoder.tokenizer.decode(e.tokens) for e in row)
+    text = " / ".join(session.encoder.tokenizer.decode(e.tokens.tolist()) for e in row)
     seen += ", cut" if any(examples.was_cut(e, session) for e in row) else ""
     line = printable(f"row {at:<3} {seen}, {used - learned} + {learned} + {length - used} pads  {names}  {text}")
     return line if len(line) <= width else line[: width - 1] + "…"
@@ -194,7 +196,7 @@ def histogram(rows: list[list[Example]]) -> list[str]:
 
 def verdict(checks: list[Check], colours: bool) -> list[str]:
     """A line a check, and below a failed one where it fails."""
-    lines = []
+    lines: list[str] = []
     for check in checks:
         bad = len(check.faults)
         mark = f"{RED}FAULT{OFF}" if colours and bad else "FAULT" if bad else "ok   "
