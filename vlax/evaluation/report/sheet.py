@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import matplotlib
 from etils import epath
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from vlax.errors import VlaxError
 from vlax.evaluation.report.report import ReportSample
@@ -32,7 +33,8 @@ def write_sheet(path: epath.Path | str, samples: Sequence[ReportSample], title: 
     style = {"font.family": "DejaVu Sans", "font.size": 9, "text.parse_math": False}
     with matplotlib.rc_context(style), warnings.catch_warnings(), path.open("wb") as file:
         warnings.filterwarnings("ignore", "Glyph .* missing")  # of scripts that the font lacks, drawn as boxes
-        figure = Figure((4 * columns, 4.6 * rows + 0.8), dpi=100, layout="constrained")
+        layout = ConstrainedLayoutEngine(w_pad=0.15, h_pad=0.15)  # inches
+        figure = Figure((4 * columns, 4.6 * rows + 0.8), dpi=100, layout=layout)
         figure.suptitle("\n".join(textwrap.wrap(printable(title), 25 * columns)), weight="bold", size=15)
         figure.supxlabel("\n".join(textwrap.wrap(printable(subtitle), 50 * columns)), color=SOFT, size=11)
         for axis in figure.subplots(rows, columns, squeeze=False).flat:
@@ -51,5 +53,4 @@ def write_sheet(path: epath.Path | str, samples: Sequence[ReportSample], title: 
             said[2:2] = [("truth", text) for text in sample.references[:2]]
             told = (textwrap.wrap(f"{label}: {printable(text)}", WIDTH, max_lines=4) for label, text in said if text)
             axis.set_xlabel("\n".join(line for lines in told for line in lines), loc="left")
-        figure.get_layout_engine().set(w_pad=0.15, h_pad=0.15)  # inches
         figure.savefig(file, format="png")

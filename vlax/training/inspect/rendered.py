@@ -185,7 +185,7 @@ def histogram(rows: list[list[Example]]) -> list[str]:
     if not lengths.size:
         return []
     step = max(1, -(-int(lengths.max() - lengths.min() + 1) // BARS))
-    lines = []
+    lines: list[str] = []
     for low in range(int(lengths.min()), int(lengths.max()) + 1, step):
         count = int(((lengths >= low) & (lengths < low + step)).sum())
         label = f"{low}" if step == 1 else f"{low}..{low + step - 1}"
