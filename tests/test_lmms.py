@@ -6,10 +6,12 @@ import importlib
 import importlib.metadata
 import logging
 import sys
+import tomllib
 import types
 
 import numpy as np
 import pytest
+from conftest import REPO
 from PIL import Image
 from test_constrain import ANSWERS, QUESTIONS, pictures, table, toy
 
@@ -91,7 +93,8 @@ def ask(question, number, arguments=GREEDY, visual=lambda document: document["im
 
 def test_the_entry_point_names_the_model(lmms):
     """What lmms-eval does at its start: it loads the entry points of its group and calls them for their manifests."""
-    manifest = importlib.metadata.EntryPoint("vlax", "vlax.evaluation.lmms_plugin:manifest", "lmms_eval.models").load()()
+    (entry,) = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]["entry-points"]["lmms_eval.models"].items()
+    manifest = importlib.metadata.EntryPoint(*entry, "lmms_eval.models").load()()
     assert isinstance(manifest, ModelManifest) and manifest.model_id == "vlax"
     module, name = manifest.simple_class_path.rsplit(".", 1)
     assert getattr(importlib.import_module(module), name) is lmms.Vlax
