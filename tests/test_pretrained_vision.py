@@ -10,8 +10,8 @@ from benchmarks.backbone_cases import VISION
 from benchmarks.backbones import TOLERANCE, difference, measure, vision_case
 from vlax.models.vision import VisionTower
 from vlax.params import groups
-from vlax.pretrained.families.known import NESTED_VISION, tower
 from vlax.pretrained.families.known import VISION as FAMILIES
+from vlax.pretrained.families.known import vision_tower
 from vlax.pretrained.reading.load_plan import abstract
 from vlax.pretrained.reading.loader import preprocess, vision_source
 from vlax.pretrained.reading.tensors import headers
@@ -80,7 +80,7 @@ def test_parameter_counts_of_real_configs(name, tmp_path):
     model, values, unused, millions = REAL[name]
     (tmp_path / "config.json").write_text(json.dumps(values))
     hf = read_config(tmp_path, FAMILIES)
-    config = tower(hf, "vision_config", FAMILIES, NESTED_VISION)[0].config(hf)
+    config = vision_tower(hf)[0].config(hf)
     with torch.device("meta"):
         reference = getattr(transformers, model)(transformers.AutoConfig.for_model(**values))
     count = groups.count(abstract(lambda rngs: VisionTower(config, rngs=rngs)))

@@ -65,7 +65,7 @@ def write_part(part: str, out: Path, config: VLMConfig, params: Mapping, tokens,
         writer.write_decoder(out, config.decoder, params, tokens, limit=limit)
         written = whole.Written("decoder")
     else:
-        writer.write_vision(out, config.vision, params, preprocess=config.preprocess)
+        writer.write_vision(out, config.tower.vision, params, preprocess=config.preprocess)
         written = whole.Written("vision")
     if written.layout in ("decoder", "apart"):
         written.notes += tokenizer_notes(out / ("decoder" if written.layout == "apart" else ""), tokens)

@@ -5,6 +5,7 @@
 `manifest.json` is written last: an export without one is unfinished and is ignored.
 """
 
+import functools
 import tempfile
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -98,10 +99,11 @@ def load_params(
 def lazy_params(directory) -> dict[str, Later]:
     """{path: array that is read from disk when its values are asked for}: the model never lies in memory whole."""
     stored, restore = _open(directory)
-    return {
-        name: Later(tuple(leaf.shape), np.dtype(leaf.dtype), lambda one={name: leaf}: next(iter(restore(one, None).values())))
-        for name, leaf in stored.items()
-    }
+
+    def read(name: str) -> np.ndarray:
+        return restore({name: stored[name]}, None)[name]
+
+    return {k: Later(tuple(leaf.shape), np.dtype(leaf.dtype), functools.partial(read, k)) for k, leaf in stored.items()}
 
 
 def _open(directory) -> tuple[dict[str, Any], Callable[[Mapping[str, Any], Mapping | None], dict[str, Any]]]:

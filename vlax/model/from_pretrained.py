@@ -1,5 +1,7 @@
 """`vlax.from_pretrained`: a Model from Hugging Face checkpoints, without training anything."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -17,7 +19,7 @@ from vlax.text.tokenizer import check_vocabulary, load_tokenizer
 def from_pretrained(
     whole: str = "", *, vision: str = "", decoder: str = "", mask: str = "image_bidirectional", projector: str = "mlp",
     image_size: int | None = None, vocab_size: int | None = None, seed: int = 0, dtype: str = "float32",
-    templates: str = "plain", mesh=None,
+    templates: str = "plain", mesh: jax.sharding.Mesh | None = None,
 ) -> Model:  # fmt: skip
     """The Model of a whole PaliGemma or LLaVA checkpoint, or of two backbones with a fresh projector between them.
 
@@ -34,12 +36,12 @@ def from_pretrained(
     if dtype not in DTYPES:
         raise VlaxError(f"dtype={dtype!r} is not one of {', '.join(DTYPES)}")
     mesh = sharding.make_mesh((-1, 1, 1)) if mesh is None else mesh
-    config = _whole(whole) if whole else _pair(vision, decoder, mask, projector, image_size, vocab_size)
+    config = loader.vlm_config(whole) if whole else _pair(vision, decoder, mask, projector, image_size, vocab_size)
     tokenizer = load_tokenizer(whole or decoder, config.decoder.vocab_size)
     check_vocabulary(config.decoder, tokenizer)
     graphdef, abstract = abstract_model(config, DTYPES[dtype])
     shardings = sharding.parameter_shardings(abstract, mesh)
-    options = {"dtype": DTYPES[dtype], "place": lambda path, value: jax.device_put(value, shardings[path])}
+    options: dict[str, Any] = {"dtype": DTYPES[dtype], "place": lambda path, value: jax.device_put(value, shardings[path])}
     if whole:
         _, params, report = loader.load_vlm(whole, **options)
         reports = [report]
@@ -54,11 +56,7 @@ def from_pretrained(
     return Model(config, params, Encoder(tokenizer, templates), graphdef, mesh, manifest)
 
 
-def _whole(directory: str) -> VLMConfig:
-    return loader.vlm_config(directory)
-
-
-def _pair(vision: str, decoder: str, mask: str, projector: str, image_size, vocab_size) -> VLMConfig:
+def _pair(vision: str, decoder: str, mask: str, projector: str, image_size: int | None, vocab_size: int | None) -> VLMConfig:
     tower, language = loader.vision_config(vision, image_size=image_size), loader.decoder_config(decoder, vocab_size=vocab_size)
     between = ProjectorConfig(projector, tower.width, language.width)
     return VLMConfig(language, tower, between, mask, loader.preprocess(vision, image_size=image_size))

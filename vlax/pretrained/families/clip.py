@@ -1,42 +1,18 @@
 """CLIP's vision tower (arXiv 2103.00020): a class token, a LayerNorm before the first layer, none on the patch features."""
 
+import dataclasses
+
 from vlax.models.vision import VisionConfig
-from vlax.pretrained.families import siglip
-from vlax.pretrained.families.rules import (  # fmt: skip
-    Family,
-    Rule,
-    activation,
-    identity_norm,
-    norm,
-    patch_conv,
-    require,
-    reshaped,
-    same,
-    side,
-)
+from vlax.pretrained.families import fields, siglip
+from vlax.pretrained.families.rules import Family, Rule, identity_norm, norm, patch_conv, reshaped, same
 
 
 def config(hf: dict) -> VisionConfig:
-    require(hf, num_channels=3)
-    return VisionConfig(
-        image_size=side(hf["image_size"]),
-        patch_size=side(hf["patch_size"]),
-        width=hf["hidden_size"],
-        layers=hf["num_hidden_layers"],
-        heads=hf["num_attention_heads"],
-        mlp_dim=hf["intermediate_size"],
-        activation=activation(hf["hidden_act"]),
-        eps=hf["layer_norm_eps"],
-        class_token=True,
-        pre_norm=True,
-        post_norm=False,
-        patch_bias=False,
-    )
+    return dataclasses.replace(siglip.config(hf), class_token=True, pre_norm=True, post_norm=False, patch_bias=False)
 
 
 def to_hf(c: VisionConfig) -> dict:
-    values = siglip.to_hf(c) | {"model_type": "clip_vision_model", "architectures": ["CLIPVisionModel"]}
-    return {key: value for key, value in values.items() if key != "vision_use_head"}
+    return {"model_type": "clip_vision_model", "architectures": ["CLIPVisionModel"]} | fields.write(siglip.FIELDS, c)
 
 
 def rules(c: VisionConfig) -> list[Rule]:

@@ -5,21 +5,8 @@ import dataclasses
 import numpy as np
 
 from vlax.models.vision import VisionConfig
-from vlax.pretrained.families.rules import (  # fmt: skip
-    Family,
-    Rule,
-    activation,
-    activation_name,
-    fused,
-    identity_norm,
-    linear,
-    norm,
-    patch_conv,
-    require,
-    reshaped,
-    same,
-    side,
-)
+from vlax.pretrained.families import fields
+from vlax.pretrained.families.rules import Arrays, Family, Rule, fused, identity_norm, linear, norm, patch_conv, reshaped, same
 
 
 def swiglu(hidden: int) -> int:
@@ -27,20 +14,20 @@ def swiglu(hidden: int) -> int:
     return (int(hidden * 2 / 3) + 7) // 8 * 8
 
 
+FIELDS = {
+    "image_size": "image_size", "patch_size": "patch_size", "width": "hidden_size", "layers": "num_hidden_layers",
+    "heads": "num_attention_heads", "eps": "layer_norm_eps",
+}  # fmt: skip
+
+
 def config(hf: dict) -> VisionConfig:
-    require(hf, num_channels=3, qkv_bias=True)
-    hidden = int(hf["hidden_size"] * hf["mlp_ratio"])
-    gated = hf["use_swiglu_ffn"]
+    fields.require(hf, num_channels=3, qkv_bias=True)
+    hidden, gated = int(hf["hidden_size"] * hf["mlp_ratio"]), hf["use_swiglu_ffn"]
     return VisionConfig(
-        image_size=side(hf["image_size"]),
-        patch_size=side(hf["patch_size"]),
-        width=hf["hidden_size"],
-        layers=hf["num_hidden_layers"],
-        heads=hf["num_attention_heads"],
+        **fields.read(FIELDS, hf),
         mlp_dim=swiglu(hidden) if gated else hidden,
-        activation="silu" if gated else activation(hf["hidden_act"]),
+        activation="silu" if gated else fields.activation(hf["hidden_act"]),
         gated_mlp=gated,
-        eps=hf["layer_norm_eps"],
         class_token=True,
         registers=hf.get("num_register_tokens", 0),
         layer_scale=True,
@@ -53,17 +40,10 @@ def to_hf(c: VisionConfig) -> dict:
     if c.registers:
         kind = {"model_type": "dinov2_with_registers", "architectures": ["Dinov2WithRegistersModel"],
                 "num_register_tokens": c.registers}  # fmt: skip
-    return kind | {
-        "image_size": c.image_size,
-        "patch_size": c.patch_size,
-        "hidden_size": c.width,
-        "num_hidden_layers": c.layers,
-        "num_attention_heads": c.heads,
+    return kind | fields.write(FIELDS, c) | {
         "mlp_ratio": ratios[0] if ratios else 4,  # whole numbers only: any other width shows on reading back
-        "hidden_act": "gelu" if c.gated_mlp else activation_name(c.activation),
-        "use_swiglu_ffn": c.gated_mlp,
-        "layer_norm_eps": c.eps,
-    }
+        "hidden_act": "gelu" if c.gated_mlp else fields.activation_name(c.activation), "use_swiglu_ffn": c.gated_mlp,
+    }  # fmt: skip
 
 
 def filler(c: VisionConfig) -> dict:
@@ -74,10 +54,10 @@ def prefix(c: VisionConfig) -> Rule:
     """Class token [1,1,D] and registers [1,R,D] <-> prefix [1+R,D]."""
     names = ("embeddings.cls_token", *(("embeddings.register_tokens",) if c.registers else ()))
 
-    def read(x):
+    def read(x: Arrays) -> Arrays:
         return [np.concatenate([tokens[0] for tokens in x])]
 
-    def write(x):
+    def write(x: Arrays) -> Arrays:
         return [x[0][None, :1], *([x[0][None, 1:]] if c.registers else [])]
 
     return Rule(names, ("prefix",), read, write)

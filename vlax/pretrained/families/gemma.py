@@ -4,8 +4,7 @@ norms after attention and MLP, and a sliding window in every second layer."""
 import dataclasses
 
 from vlax.models.decoder import DecoderConfig
-from vlax.pretrained.families import llama
-from vlax.pretrained.families.rules import activation, activation_name
+from vlax.pretrained.families import fields, llama
 
 
 def gemma(hf: dict) -> DecoderConfig:
@@ -17,7 +16,7 @@ def gemma2(hf: dict) -> DecoderConfig:
         hf,
         norm_offset=1.0,
         embed_scale=True,
-        activation=activation(hf["hidden_activation"]),  # a hidden_act beside it is a relic
+        activation=fields.activation(hf["hidden_activation"]),  # a hidden_act beside it is a relic
         post_norms=True,
         attention_scale=hf["query_pre_attn_scalar"] ** -0.5,
         attention_softcap=hf["attn_logit_softcapping"],
@@ -37,7 +36,7 @@ def gemma2_to_hf(c: DecoderConfig) -> dict:
         model_type="gemma2",
         architectures=["Gemma2ForCausalLM"],
         attention_bias=c.qkv_bias,
-        hidden_activation=activation_name(c.activation),
+        hidden_activation=fields.activation_name(c.activation),
         query_pre_attn_scalar=round(scale),
         attn_logit_softcapping=c.attention_softcap,
         final_logit_softcapping=c.logit_softcap,

@@ -1,49 +1,33 @@
 """GPT-2 (Radford et al. 2019): learned positions, LayerNorm, biases everywhere, q, k and v in one Conv1D tensor."""
 
 from vlax.models.decoder import DecoderConfig
-from vlax.pretrained.families.rules import Family, Rule, activation, activation_name, fused, norm, require, same, transposed
+from vlax.pretrained.families import fields
+from vlax.pretrained.families.rules import Family, Rule, fused, norm, same, transposed
+
+FIELDS = {
+    "vocab_size": "vocab_size", "width": "n_embd", "layers": "n_layer", "heads": "n_head", "max_positions": "n_positions",
+    "activation": "activation_function", "eps": "layer_norm_epsilon", "tied": "tie_word_embeddings",
+}  # fmt: skip
+
+
+def learned(names: dict[str, str], hf: dict, mlp_dim: int, bias: bool = True, **options) -> DecoderConfig:
+    """A decoder with learned positions, which OPT is too; names: as in `fields.read`."""
+    values = fields.read(names, hf)
+    values |= {"kv_heads": values["heads"], "head_dim": values["width"] // values["heads"], "mlp_dim": mlp_dim}
+    values |= {"mlp_bias": bias, "qkv_bias": bias, "out_bias": bias, "gated_mlp": False, "norm": "layer", "rope_theta": None}
+    return DecoderConfig(**(values | options))
 
 
 def config(hf: dict) -> DecoderConfig:
-    require(hf, scale_attn_by_inverse_layer_idx=False, add_cross_attention=False)
-    width, heads = hf["n_embd"], hf["n_head"]
-    return DecoderConfig(
-        vocab_size=hf["vocab_size"],
-        width=width,
-        layers=hf["n_layer"],
-        heads=heads,
-        kv_heads=heads,
-        head_dim=width // heads,
-        mlp_dim=hf["n_inner"] or 4 * width,
-        activation=activation(hf["activation_function"]),
-        gated_mlp=False,
-        mlp_bias=True,
-        norm="layer",
-        eps=hf["layer_norm_epsilon"],
-        qkv_bias=True,
-        out_bias=True,
-        rope_theta=None,
-        max_positions=hf["n_positions"],
-        tied=hf["tie_word_embeddings"],
-        attention_scale=None if hf["scale_attn_weights"] else 1.0,
-    )
+    fields.require(hf, scale_attn_by_inverse_layer_idx=False, add_cross_attention=False)
+    scale = None if hf["scale_attn_weights"] else 1.0
+    return learned(FIELDS, hf, hf["n_inner"] or 4 * hf["n_embd"], attention_scale=scale)
 
 
 def to_hf(c: DecoderConfig) -> dict:
-    return {
-        "model_type": "gpt2",
-        "architectures": ["GPT2LMHeadModel"],
-        "vocab_size": c.vocab_size,
-        "n_embd": c.width,
-        "n_layer": c.layers,
-        "n_head": c.heads,
-        "n_inner": c.mlp_dim,
-        "n_positions": c.max_positions,
-        "activation_function": activation_name(c.activation, "gelu_new"),
-        "layer_norm_epsilon": c.eps,
-        "scale_attn_weights": c.attention_scale is None,
-        "tie_word_embeddings": c.tied,
-    }
+    kind = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}
+    more = {"n_inner": c.mlp_dim, "scale_attn_weights": c.attention_scale is None}
+    return kind | fields.write(FIELDS, c, "gelu_new") | more
 
 
 def conv1d(path: str, name: str) -> list[Rule]:

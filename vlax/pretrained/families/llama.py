@@ -2,7 +2,8 @@
 
 from vlax.errors import VlaxError
 from vlax.models.decoder import DecoderConfig
-from vlax.pretrained.families.rules import Family, Rule, activation, activation_name, linear, norm, same, transposed
+from vlax.pretrained.families import fields
+from vlax.pretrained.families.rules import Family, Rule, linear, norm, same, transposed
 
 
 def rope(hf: dict) -> dict:
@@ -33,54 +34,38 @@ def window(hf: dict) -> dict:
     return {"window": hf["sliding_window"], "window_layers": layers} if hf.get("sliding_window") and layers else {}
 
 
+FIELDS = {
+    "vocab_size": "vocab_size", "width": "hidden_size", "layers": "num_hidden_layers", "heads": "num_attention_heads",
+    "kv_heads": "num_key_value_heads", "mlp_dim": "intermediate_size", "eps": "rms_norm_eps", "tied": "tie_word_embeddings",
+}  # fmt: skip
+
+
 def config(hf: dict, **options) -> DecoderConfig:
     """`options` are the fields by which a family differs from Llama."""
-    heads = hf["num_attention_heads"]
+    bias = hf.get("attention_bias", False)
     values = {
-        "vocab_size": hf["vocab_size"],
-        "width": hf["hidden_size"],
-        "layers": hf["num_hidden_layers"],
-        "heads": heads,
-        "kv_heads": hf["num_key_value_heads"],
-        "head_dim": hf.get("head_dim") or hf["hidden_size"] // heads,
-        "mlp_dim": hf["intermediate_size"],
-        "activation": activation(hf.get("hidden_act", "silu")),
-        "mlp_bias": hf.get("mlp_bias", False),
-        "eps": hf["rms_norm_eps"],
-        "qkv_bias": hf.get("attention_bias", False),
-        "out_bias": hf.get("attention_bias", False),
-        "tied": hf["tie_word_embeddings"],
-        **rope(hf),
-        **window(hf),
-    }
-    return DecoderConfig(**(values | options))
+        "head_dim": hf.get("head_dim") or hf["hidden_size"] // hf["num_attention_heads"],
+        "activation": fields.activation(hf.get("hidden_act", "silu")),
+        "mlp_bias": hf.get("mlp_bias", False), "qkv_bias": bias, "out_bias": bias,
+    }  # fmt: skip
+    return DecoderConfig(**(fields.read(FIELDS, hf) | values | rope(hf) | window(hf) | options))
 
 
 # Rotary positions have no end: nothing here depends on this number, but other engines size their caches by it.
 MAX_POSITIONS = 32_768
 
 
-def to_hf(c: DecoderConfig, **fields) -> dict:
-    """config.json in the key names that old and new readers share; `fields` are those by which a family differs."""
+def to_hf(c: DecoderConfig, **own) -> dict:
+    """config.json in the key names that old and new readers share; `own` are those by which a family differs."""
     mistral = c.window is not None and c.window_layers == tuple(range(c.layers))
     kind = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "attention_bias": c.qkv_bias, "mlp_bias": c.mlp_bias}
     if mistral:
         kind = {"model_type": "mistral", "architectures": ["MistralForCausalLM"], "sliding_window": c.window}
-    return {
-        "vocab_size": c.vocab_size,
-        "hidden_size": c.width,
-        "num_hidden_layers": c.layers,
-        "num_attention_heads": c.heads,
-        "num_key_value_heads": c.kv_heads,
-        "head_dim": c.head_dim,
-        "intermediate_size": c.mlp_dim,
-        "hidden_act": activation_name(c.activation),
-        "rms_norm_eps": c.eps,
-        "tie_word_embeddings": c.tied,
-        "rope_theta": c.rope_theta,
-        "rope_scaling": None if c.rope_scaling is None else dict(c.rope_scaling),
-        "max_position_embeddings": MAX_POSITIONS,
-    } | (fields or kind)
+    scaling = None if c.rope_scaling is None else dict(c.rope_scaling)
+    return fields.write(FIELDS, c) | {
+        "head_dim": c.head_dim, "hidden_act": fields.activation_name(c.activation), "rope_theta": c.rope_theta,
+        "rope_scaling": scaling, "max_position_embeddings": MAX_POSITIONS,
+    } | (own or kind)  # fmt: skip
 
 
 def layer_types(c: DecoderConfig) -> list[str]:

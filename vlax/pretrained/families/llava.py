@@ -9,7 +9,8 @@ from vlax.models.decoder import DecoderConfig
 from vlax.models.projector import ProjectorConfig
 from vlax.models.vision import VisionConfig
 from vlax.models.vlm import VLMConfig
-from vlax.pretrained.families.rules import Rule, Whole, activation, activation_name, hidden_state, linear
+from vlax.pretrained.families import fields
+from vlax.pretrained.families.rules import Rule, Whole, hidden_state, linear
 
 DECODERS = ("llama", "mistral", "qwen2", "qwen3", "gemma")  # those whose stock class the stock LLaVA class drives rightly
 
@@ -29,7 +30,7 @@ def config(hf: dict, vision: VisionConfig, decoder: DecoderConfig) -> VLMConfig:
     # With this field the last hidden state is the post-normed one.
     tied = hf["vision_config"].get("tie_last_hidden_states") and layer in (-1, vision.layers)
     vision = vision if tied else hidden_state(vision, layer)
-    act, bias = activation(hf["projector_hidden_act"]), hf["multimodal_projector_bias"]
+    act, bias = fields.activation(hf["projector_hidden_act"]), hf["multimodal_projector_bias"]
     projector = ProjectorConfig("mlp", vision.width, decoder.width, activation=act, bias=bias)
     mask = (hf.get("vlax") or {}).get("mask", "causal")
     return VLMConfig(decoder=decoder, vision=vision, projector=projector, mask=mask)
@@ -42,7 +43,7 @@ def to_hf(c: VLMConfig) -> dict:
         "model_type": "llava",
         "architectures": ["LlavaForConditionalGeneration"],
         "image_seq_length": c.tokens_per_image,
-        "projector_hidden_act": activation_name(projector.activation),
+        "projector_hidden_act": fields.activation_name(projector.activation),
         "vision_feature_layer": -1,
         "vision_feature_select_strategy": "default" if vision.class_token else "full",
         "multimodal_projector_bias": projector.bias,

@@ -4,60 +4,35 @@ import numpy as np
 
 from vlax.errors import VlaxError
 from vlax.models.decoder import DecoderConfig
-from vlax.pretrained.families.rules import Family, Rule, activation, activation_name, linear, norm, require, same, transposed
+from vlax.pretrained.families import fields, gpt2
+from vlax.pretrained.families.rules import Arrays, Family, Rule, linear, norm, same, transposed
 
 UNUSED_ROWS = 2  # the reference looks up position + 2
+FIELDS = {
+    "vocab_size": "vocab_size", "width": "hidden_size", "layers": "num_hidden_layers", "heads": "num_attention_heads",
+    "max_positions": "max_position_embeddings", "activation": "activation_function", "tied": "tie_word_embeddings",
+}  # fmt: skip
 
 
 def config(hf: dict) -> DecoderConfig:
-    require(hf, do_layer_norm_before=True, _remove_final_layer_norm=False, layer_norm_elementwise_affine=True)
-    width, heads = hf["hidden_size"], hf["num_attention_heads"]
+    fields.require(hf, do_layer_norm_before=True, _remove_final_layer_norm=False, layer_norm_elementwise_affine=True)
+    width = hf["hidden_size"]
     if hf["word_embed_proj_dim"] != width:
         raise VlaxError(
             f"opt config: word_embed_proj_dim={hf['word_embed_proj_dim']} other than hidden_size={width} (opt-350m) is not "
             f"implemented; choose another OPT size"
         )
-    return DecoderConfig(
-        vocab_size=hf["vocab_size"],
-        width=width,
-        layers=hf["num_hidden_layers"],
-        heads=heads,
-        kv_heads=heads,
-        head_dim=width // heads,
-        mlp_dim=hf["ffn_dim"],
-        activation=activation(hf["activation_function"]),
-        gated_mlp=False,
-        mlp_bias=hf["enable_bias"],
-        norm="layer",
-        eps=1e-5,  # no field of the config: torch's default
-        qkv_bias=hf["enable_bias"],
-        out_bias=hf["enable_bias"],
-        rope_theta=None,
-        max_positions=hf["max_position_embeddings"],
-        tied=hf["tie_word_embeddings"],
-    )
+    return gpt2.learned(FIELDS, hf, hf["ffn_dim"], hf["enable_bias"], eps=1e-5)  # no field of the config: torch's default
 
 
 def to_hf(c: DecoderConfig) -> dict:
-    return {
-        "model_type": "opt",
-        "architectures": ["OPTForCausalLM"],
-        "vocab_size": c.vocab_size,
-        "hidden_size": c.width,
-        "word_embed_proj_dim": c.width,
-        "num_hidden_layers": c.layers,
-        "num_attention_heads": c.heads,
-        "ffn_dim": c.mlp_dim,
-        "activation_function": activation_name(c.activation),
-        "enable_bias": c.qkv_bias,
-        "max_position_embeddings": c.max_positions,
-        "do_layer_norm_before": True,
-        "tie_word_embeddings": c.tied,
-    }
+    kind = {"model_type": "opt", "architectures": ["OPTForCausalLM"], "do_layer_norm_before": True}
+    more = {"word_embed_proj_dim": c.width, "ffn_dim": c.mlp_dim, "enable_bias": c.qkv_bias}
+    return kind | fields.write(FIELDS, c) | more
 
 
 def positions() -> Rule:
-    def write(x):
+    def write(x: Arrays) -> Arrays:
         return [np.concatenate([np.zeros((UNUSED_ROWS, x[0].shape[1]), x[0].dtype), x[0]])]
 
     return Rule(("embed_positions.weight",), ("position",), lambda x: [x[0][UNUSED_ROWS:]], write)

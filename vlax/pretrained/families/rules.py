@@ -22,17 +22,6 @@ from vlax.models.vlm import VLMConfig
 Arrays = list[np.ndarray]
 C = TypeVar("C", VisionConfig, DecoderConfig)
 
-ACTIVATIONS = {
-    "gelu": "gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_fast": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "quick_gelu": "quick_gelu",
-    "relu": "relu",
-    "silu": "silu",
-    "swish": "silu",
-}
-
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
@@ -92,10 +81,10 @@ def reshaped(path: str, tensor: str, read: Sequence[int], write: Sequence[int]) 
 def patch_conv(path: str, tensor: str, patch: int) -> Rule:
     """Conv2d weight [D,3,p,p] <-> kernel [p*p*3,D]."""
 
-    def read(x):
+    def read(x: Arrays) -> Arrays:
         return [x[0].transpose(2, 3, 1, 0).reshape(patch * patch * x[0].shape[1], -1)]
 
-    def write(x):
+    def write(x: Arrays) -> Arrays:
         return [x[0].reshape(patch, patch, -1, x[0].shape[1]).transpose(3, 2, 0, 1)]
 
     return Rule((tensor,), (path,), read, write)
@@ -104,10 +93,10 @@ def patch_conv(path: str, tensor: str, patch: int) -> Rule:
 def fused(paths: Sequence[str], tensor: str, *, transpose: bool = False) -> Rule:
     """One tensor of several equal parameters, side by side along its output axis: [in,out], or [out,in] if `transpose`."""
 
-    def read(x):
+    def read(x: Arrays) -> Arrays:
         return np.split(x[0].T if transpose else x[0], len(paths), axis=-1)
 
-    def write(x):
+    def write(x: Arrays) -> Arrays:
         whole = np.concatenate(x, axis=-1)
         return [whole.T if transpose else whole]
 
@@ -122,40 +111,9 @@ def norm(path: str, name: str, bias: bool = True) -> list[Rule]:
     return [same(f"{path}/scale", f"{name}.weight"), *([same(f"{path}/bias", f"{name}.bias")] if bias else [])]
 
 
-def activation(name: str) -> str:
-    """The vlax name of a Hugging Face `hidden_act`; VlaxError when there is none."""
-    if name not in ACTIVATIONS:
-        raise VlaxError(f"activation {name!r} is not implemented; those that are: {', '.join(ACTIVATIONS)}")
-    return ACTIVATIONS[name]
-
-
-def activation_name(name: str, *known: str) -> str:
-    """A Hugging Face `hidden_act` for a vlax activation: the first of `known` that means it, else the usual one."""
-    usual = {"gelu_tanh": "gelu_pytorch_tanh"}.get(name, name)
-    return next((other for other in known if ACTIVATIONS[other] == name), usual)
-
-
 def identity_norm(name: str, width: int) -> dict[str, tuple[tuple[int, ...], float]]:
     """Filler for a LayerNorm that the stock class holds and never applies to our features."""
     return {f"{name}.weight": ((width,), 1.0), f"{name}.bias": ((width,), 0.0)}
-
-
-def side(value: int | list[int]) -> int:
-    """Pixels a side of a square given as one number or as [height, width]; VlaxError for another shape."""
-    sides = {value} if isinstance(value, int) else set(value)
-    if len(sides) != 1:
-        raise VlaxError(f"image or patch size {value} is not square, which is not implemented; choose another checkpoint")
-    return sides.pop()
-
-
-def require(config: dict, **fields) -> None:
-    """Raises VlaxError where a config field has another value than the only one that is implemented."""
-    for name, value in fields.items():
-        if name in config and config[name] != value:
-            raise VlaxError(
-                f"{config.get('model_type')} config: {name}={config[name]!r} is not implemented, only {value!r}; "
-                f"choose another checkpoint"
-            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,50 +1,24 @@
 """SigLIP (arXiv 2303.15343) and SigLIP 2 at fixed resolution (arXiv 2502.14786), which share one layout."""
 
 from vlax.models.vision import VisionConfig
-from vlax.pretrained.families.rules import (  # fmt: skip
-    Family,
-    Rule,
-    activation,
-    activation_name,
-    identity_norm,
-    linear,
-    norm,
-    patch_conv,
-    require,
-    same,
-    side,
-)
+from vlax.pretrained.families import fields
+from vlax.pretrained.families.rules import Family, Rule, identity_norm, linear, norm, patch_conv, same
+
+# CLIP has the same ones.
+FIELDS = {
+    "image_size": "image_size", "patch_size": "patch_size", "width": "hidden_size", "layers": "num_hidden_layers",
+    "heads": "num_attention_heads", "mlp_dim": "intermediate_size", "activation": "hidden_act", "eps": "layer_norm_eps",
+}  # fmt: skip
 
 
 def config(hf: dict) -> VisionConfig:
-    require(hf, num_channels=3)
-    return VisionConfig(
-        image_size=side(hf["image_size"]),
-        patch_size=side(hf["patch_size"]),
-        width=hf["hidden_size"],
-        layers=hf["num_hidden_layers"],
-        heads=hf["num_attention_heads"],
-        mlp_dim=hf["intermediate_size"],
-        activation=activation(hf["hidden_act"]),
-        eps=hf["layer_norm_eps"],
-    )
+    fields.require(hf, num_channels=3)
+    return VisionConfig(**fields.read(FIELDS, hf))
 
 
 def to_hf(c: VisionConfig) -> dict:
-    """CLIP's fields are the same."""
-    return {
-        "model_type": "siglip_vision_model",
-        "architectures": ["SiglipVisionModel"],
-        "image_size": c.image_size,
-        "patch_size": c.patch_size,
-        "hidden_size": c.width,
-        "num_hidden_layers": c.layers,
-        "num_attention_heads": c.heads,
-        "intermediate_size": c.mlp_dim,
-        "hidden_act": activation_name(c.activation),
-        "layer_norm_eps": c.eps,
-        "vision_use_head": False,  # there is no pooling head to write
-    }
+    kind = {"model_type": "siglip_vision_model", "architectures": ["SiglipVisionModel"]}
+    return kind | fields.write(FIELDS, c) | {"vision_use_head": False}  # there is no pooling head to write
 
 
 def layer_rules(path: str, name: str) -> list[Rule]:

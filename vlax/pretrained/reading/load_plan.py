@@ -2,8 +2,9 @@
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from vlax.pretrained.families.rules import Rule
 from vlax.pretrained.reading.load_report import LoadReport
 from vlax.pretrained.reading.tensors import Stored
 
+Fit = Callable[[tuple[int, ...], tuple[int, ...]], bool]  # (stored shape, wanted shape) -> whether it can be made
 HEAD = "lm_head.weight"  # beside the decoder's prefix in every layout
 
 
@@ -55,7 +57,12 @@ def abstract(module: Callable[[nnx.Rngs], nnx.Module]) -> dict[str, jax.ShapeDty
     return jax.eval_shape(lambda: groups.flatten(module(nnx.Rngs(0)))[1])
 
 
-def prefix(names, anchor: str, source: str) -> str:
+def fake_like(array: Any) -> np.ndarray:
+    """An array of that shape and dtype, without memory: rules run on it tell shapes before any value is read."""
+    return np.broadcast_to(np.zeros((), array.dtype), array.shape)
+
+
+def prefix(names: Iterable[str], anchor: str, source: str) -> str:
     """What precedes the family's tensor names in this checkpoint: "", "vision_model.", "model.language_model.", ..."""
     hits = [name for name in names if name == anchor or name.endswith("." + anchor)]
     if len(hits) != 1:
@@ -66,11 +73,12 @@ def prefix(names, anchor: str, source: str) -> str:
 
 
 def make(
-    stored: Mapping[str, Stored], parts: list[Part], fits: Mapping[str, Callable], source: str, dtype: Callable
+    stored: Mapping[str, Stored], parts: list[Part], fits: Mapping[str, Fit], source: str, dtype: Callable[[str], Any]
 ) -> tuple[list[Step], LoadReport]:
     """The steps in file order, and the finished report.
 
-    fits: {path: anything} of parameters that may change their shape; dtype: path -> wanted dtype or None (as stored).
+    fits: {path: which shapes can be made of which}, of parameters that may change theirs; dtype: path -> wanted dtype or None
+    (as stored).
     VlaxError: a tensor that is missing, unexpected or of the wrong shape.
     """
     report, steps = LoadReport(source), []
@@ -116,10 +124,12 @@ def _complain(report: LoadReport) -> None:
         )
 
 
-def _check(stored, steps: list[Step], fits, dtype, report: LoadReport) -> None:
-    """Fills in `reshaped` and `cast`; the rules run on arrays without memory: shapes are known before bytes are read."""
+def _check(
+    stored: Mapping[str, Stored], steps: list[Step], fits: Mapping[str, Fit], dtype: Callable[[str], Any], report: LoadReport
+) -> None:
+    """Fills in `reshaped` and `cast`; shapes are known before bytes are read."""
     for step in steps:
-        fakes = [np.broadcast_to(np.zeros((), stored[name].dtype), stored[name].shape) for name in step.tensors]
+        fakes = [fake_like(stored[name]) for name in step.tensors]
         try:
             outputs = step.rule.read(fakes)
         except ValueError:

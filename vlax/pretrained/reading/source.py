@@ -13,24 +13,26 @@ from vlax.models.decoder import DecoderConfig
 from vlax.models.vision import VisionConfig
 from vlax.models.vlm import VLMConfig
 from vlax.pretrained.reading import positions
-from vlax.pretrained.reading.load_plan import Part, Step, make
+from vlax.pretrained.reading.load_plan import Fit, Part, Step, make
 from vlax.pretrained.reading.load_report import LoadReport
 from vlax.pretrained.reading.tensors import Stored, headers
 
-Dtype = Any  # what numpy takes for a dtype, a function path -> dtype, or None: as stored
-C = TypeVar("C", VisionConfig, DecoderConfig, VLMConfig)
+Dtype = np.dtype | type | str | Callable[[str], object] | None
 Place = Callable[[str, np.ndarray], object]
+C = TypeVar("C", VisionConfig, DecoderConfig, VLMConfig)
 
 
 @dataclasses.dataclass(frozen=True)
 class Source(Generic[C]):
-    """leading: rows of the position table before the grid (the class token's); antialias: how the family resamples the grid."""
+    """leading: rows of the position table before the grid (the class token's); antialias: how the family resamples the grid;
+    weights: whether they are in the directory."""
 
     directory: Path
     config: C
     parts: list[Part]
     leading: int = 0
     antialias: bool = False
+    weights: bool = True
 
     def plan(self, dtype: Dtype = None) -> tuple[list[Step], dict[str, Stored], LoadReport]:
         """Reads headers only; VlaxError for whatever does not fit."""
@@ -38,10 +40,16 @@ class Source(Generic[C]):
         steps, report = make(stored, self.parts, FITS, str(self.directory), _wanted(dtype))
         return steps, stored, report
 
-    def load(self, dtype: Dtype, place: Place | None) -> tuple[dict, LoadReport]:
+    def checked(self) -> C:
+        """The config, with headers compared where weights are there: of a hub id only small files were fetched."""
+        if self.weights:
+            self.plan()
+        return self.config
+
+    def load(self, dtype: Dtype, place: Place | None) -> tuple[C, dict[str, Any], LoadReport]:
         steps, stored, report = self.plan(dtype)
-        params: dict[str, Any] = {}
         wanted = _wanted(dtype)
+        params: dict[str, Any] = {}
         for step in steps:
             values = step.rule.read([stored[name].read() for name in step.tensors])
             for path, value, shape in zip(step.paths, values, step.shapes, strict=True):
@@ -52,7 +60,7 @@ class Source(Generic[C]):
                 value = np.asarray(value, kind, order="C")
                 # Transfers are asynchronous: without waiting, the host would fill with arrays on their way.
                 params[path] = value if place is None else jax.block_until_ready(place(path, value))
-        return params, report
+        return self.config, params, report
 
     def _fit(self, path: str, value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         if path == "vision/position":
@@ -61,7 +69,7 @@ class Source(Generic[C]):
 
 
 # Parameters that may come in another shape, and in which: a grid of positions of another size, a smaller vocabulary.
-FITS: dict[str, Callable] = {
+FITS: dict[str, Fit] = {
     "vision/position": lambda have, want: have[1] == want[1],
     "decoder/embedding": lambda have, want: have[0] < want[0] and have[1] == want[1],
     "decoder/head": lambda have, want: have[1] < want[1] and have[0] == want[0],

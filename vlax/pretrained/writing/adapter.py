@@ -25,7 +25,7 @@ def write(directory, config: DecoderConfig, adapters: Mapping[str, np.ndarray]) 
     transposes. VlaxError for a path that is no adapter.
     """
     lora, out = config.lora, Path(str(directory))
-    if lora is None or config.rope_theta is None:
+    if config.rope_theta is None or lora is None:
         return False
     tensors = {}
     for path, value in adapters.items():

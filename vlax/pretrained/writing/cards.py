@@ -1,47 +1,27 @@
-"""The model card of an export, made from what the stages left on disk: manifests, scores, configs.
+"""The model card of an export, made from what the stages left on disk: manifests, scores, configs. Its text is card.md.
 
 Nothing is asked and nothing is claimed that is not in those files; what they lack, the card says is not known.
 """
 
-import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 from etils import epath
+from huggingface_hub import ModelCard, ModelCardData
+from transformers import PreTrainedTokenizerBase
 
 from vlax.models.vlm import VLMConfig
-from vlax.pretrained.writing.usage import run_section
 from vlax.pretrained.writing.whole import Written
 from vlax.storage import state
+from vlax.text.prompts import TEMPLATES
 
-MASKS = {
-    "causal": "every token sees what precedes it",
-    "image_bidirectional": "image tokens see each other, text is causal",
-    "prefix_lm": "image and prompt tokens see each other, the answer is causal",
-    "image_sees_prompt": "image tokens see each other and the prompt, text is causal",
-}
-
-SHAPES = {
-    "squash": "squashed to the square, whatever its shape",
-    "crop": "its middle square, the rest is cut off",
-    "pad": "padded to a square first",
-}
+TAGS = {"decoder": "text-generation", "vision": "image-feature-extraction"}
 
 
-@dataclasses.dataclass(frozen=True)
-class Stage:
-    """What one stage of the chain left: its manifest, scores (of exactly these weights) and where they would lie."""
-
-    manifest: dict
-    scores: dict | None
-
-    @property
-    def name(self) -> str:
-        return self.manifest.get("stage", "unnamed")
-
-
-def history(directory) -> list[Stage]:
-    """The stages that made an export, parents first; parents that are no longer on disk are left out."""
-    found: dict[str, Stage] = {}
+def history(directory: epath.PathLike) -> list[dict[str, Any]]:
+    """The stages that made an export as `stage` describes them, parents first; what is no longer on disk is left out."""
+    found: dict[str, dict[str, Any]] = {}
 
     def visit(where: epath.Path) -> None:
         if not (where / "manifest.json").exists():
@@ -51,13 +31,32 @@ def history(directory) -> list[Stage]:
             # A work directory may have been moved since, and a backbone is recorded where it lies in Hugging Face layout.
             beside = where.parent.parent / parent["stage"] / "export"
             visit(beside if (beside / "manifest.json").exists() else epath.Path(parent["path"]))
-        found.setdefault(manifest.get("stage", str(where)), Stage(manifest, scores(where, manifest)))
+        found.setdefault(manifest.get("stage", str(where)), stage(manifest) | {"scores": scores(where, manifest)})
 
     visit(epath.Path(directory))
     return list(found.values())
 
 
-def scores(directory: epath.Path, manifest: Mapping) -> dict | None:
+def stage(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """What a manifest says of its stage, in the card's words; exports that no training wrote lack most of it."""
+    config = manifest.get("config", {}).get("stage", {})
+    per_update = config.get("accumulate", 1) if config.get("accumulation") == "multisteps" else 1
+    steps = manifest.get("micro_steps")
+    return {
+        "name": manifest.get("stage", "unnamed"),
+        "templates": manifest.get("template_name", "plain"),
+        "learned": ", ".join(f"{name} (`{pattern}`)" for name, pattern in manifest.get("trained", {}).items()),
+        "origin": ", ".join(f"{part}: {start}" for part, start in config.get("init", {}).items()),
+        "parents": set(config.get("init", {}).values()) - {"fresh", "pretrained"},
+        "length": "?" if steps is None else f"{steps // per_update} x {config.get('batch_size', '?')}",
+        "sources": manifest.get("data", {}).get("sources", {}),
+        "run": manifest.get("config", {}).get("run", {}),
+        "created": manifest.get("created", ""),
+        "versions": manifest.get("versions", {}),
+    }
+
+
+def scores(directory: epath.Path, manifest: Mapping[str, Any]) -> dict[str, Any] | None:
     """eval/scores.json beside an export, if it was made with these very weights."""
     file = directory.parent / "eval" / "scores.json"
     if not file.exists():
@@ -66,123 +65,34 @@ def scores(directory: epath.Path, manifest: Mapping) -> dict | None:
     return values if values["model"]["checksums"] == manifest.get("checksums") else None
 
 
-def card(directory, config: VLMConfig, written: Written, tokens, check: str, hf_versions: Mapping[str, str]) -> str:
-    """README.md of an export. directory: the native export; check: one sentence about the logit check."""
+def card(
+    directory: epath.PathLike, config: VLMConfig, written: Written, tokens: PreTrainedTokenizerBase, check: str,
+    packages: Mapping[str, str],
+) -> str:  # fmt: skip
+    """README.md of an export. directory: the native export; check: one sentence about the logit check; packages: versions."""
     stages = history(directory)
-    last = stages[-1].manifest
-    parts = {"decoder": "decoder", "vision": "vision tower"}
-    what = f"The {parts[written.layout]} of {last['stage']}" if written.layout in parts else last["stage"]
-    sections = [
-        _front(written),
-        f"# {what}, exported from vlax",
-        _summary(config, written),
-        "## How to run it\n\n" + run_section(config, written, tokens, last.get("template_name", "plain"), hf_versions),
-        "## How it was trained\n\n" + stage_table(stages),
-        "## Data\n\n" + data_section(stages),
-        "## Scores\n\n" + score_sections(stages),
-        "## Limits\n\n" + limits(config, written, stages),
-        "## Checks and versions\n\n" + check + "\n\n" + versions(last, hf_versions),
-    ]
-    return "\n\n".join(sections) + "\n"
-
-
-def _front(written: Written) -> str:
-    tags = {"decoder": "text-generation", "vision": "image-feature-extraction"}
-    library = "library_name: vlax" if written.layout == "apart" else "library_name: transformers"
-    return f"---\n{library}\npipeline_tag: {tags.get(written.layout, 'image-text-to-text')}\ntags:\n- vlax\n---"
-
-
-def _summary(c: VLMConfig, written: Written) -> str:
-    d, lines = c.decoder, []
-    if written.layout != "decoder":
-        v = c.tower.vision
-        size = f"images of {v.image_size} x {v.image_size} pixels in patches of {v.patch_size}"
-        lines.append(f"vision tower: {v.layers} layers of width {v.width}, {size}")
-    if written.layout not in ("decoder", "vision"):
-        p = c.tower.projector
-        joined = f", {p.pixel_shuffle} x {p.pixel_shuffle} features to a token" if p.pixel_shuffle > 1 else ""
-        lines.append(f"projector: {p.kind}{joined}; an image takes {c.tokens_per_image} tokens")
-    if written.layout != "vision":
-        lines.append(f"decoder: {d.layers} layers of width {d.width}, vocabulary {d.vocab_size}")
-    if written.layout not in ("decoder", "vision"):
-        lines.append(f"attention mask: `{c.mask}` ({MASKS[c.mask]})")
-    return "\n".join(f"- {line}" for line in lines + written.notes)
-
-
-def stage_table(stages: list[Stage]) -> str:
-    """One row a stage: what learned, what it started from, how long, on what."""
-    rows = ["| stage | learned | starts from | updates x rows | data |", "| --- | --- | --- | --- | --- |"]
-    for stage in stages:
-        m, config = stage.manifest, stage.manifest.get("config", {}).get("stage", {})
-        per_update = config.get("accumulate", 1) if config.get("accumulation") == "multisteps" else 1
-        learned = ", ".join(f"{name} (`{pattern}`)" for name, pattern in m.get("trained", {}).items())
-        origin = ", ".join(f"{part}: {start}" for part, start in config.get("init", {}).items())
-        length = f"{m['micro_steps'] // per_update} x {config.get('batch_size', '?')}" if "micro_steps" in m else "?"
-        rows.append(f"| {stage.name} | {learned} | {origin} | {length} | {', '.join(m.get('data', {}).get('sources', {}))} |")
-    named = {start for stage in stages for start in stage.manifest.get("config", {}).get("stage", {}).get("init", {}).values()}
-    gone = sorted(named - {stage.name for stage in stages} - {"fresh", "pretrained"})
-    note = f"\n\nNothing was found on disk of: {', '.join(gone)}." if gone else ""
-    run = stages[-1].manifest.get("config", {}).get("run", {})
-    hubs = [f"{part}: {run[part]}" for part in ("vision", "decoder") if run.get(part) and not run[part].startswith(("/", "."))]
-    return "\n".join(rows) + note + (f"\n\nPretrained backbones: {', '.join(hubs)}." if hubs else "")
-
-
-def data_section(stages: list[Stage]) -> str:
-    """Every source with the fingerprint of its rows."""
-    prints = {name: value for stage in stages for name, value in stage.manifest.get("data", {}).get("sources", {}).items()}
-    return "\n".join(f"- {name}: rows with fingerprint `{value[:16]}`" for name, value in prints.items()) or "Not recorded."
-
-
-def score_sections(stages: list[Stage]) -> str:
-    """The tables of the stages that were evaluated, this one first."""
-    tables = [score_section(stage.name, stage.scores) for stage in reversed(stages) if stage.scores]
-    none = [stage.name for stage in stages if not stage.scores]
-    return "\n\n".join([*tables, *([f"Not evaluated with these weights: {', '.join(none)}."] if none else [])])
-
-
-def score_section(name: str, scores: Mapping) -> str:
-    """A table of one stage: score, interval, blind twin, prior."""
-
-    def number(value):
-        return "-" if value is None else f"{value:.3f}"
-
-    def span(value):
-        return "-" if value is None else f"[{value[1]:.3f}, {value[2]:.3f}]"
-
-    heads = (name, "score", "95 % interval", "blind twin", "prior", "score - twin")
-    rows = [heads, ("---",) * len(heads)]
-    for name, metrics in scores["sets"].items():
-        for metric, row in metrics.items():
-            if metric != "rows":
-                over = row.get("over_twin")
-                difference = "-" if over is None else f"{over[0]:+.3f} {span(over)}"
-                numbers = (number(row["score"]), span(row.get("interval")), number(row["twin"]), number(row["prior"]))
-                rows.append((f"{name} {metric}", *numbers, difference))
-    sizes = ", ".join(f"{name}: {metrics['rows']} rows" for name, metrics in scores["sets"].items())
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + (
-        f"\n\n{sizes}; protocol {scores['protocol']['hash']}. The blind twin is the same model with the pictures "
-        f"exchanged; the prior sees no picture."
+    prompts, run = TEMPLATES[stages[-1]["templates"]], stages[-1]["run"]
+    caption = prompts["caption"]
+    made = ModelCard.from_template(
+        ModelCardData(
+            library_name="vlax" if written.layout == "apart" else "transformers",
+            pipeline_tag=TAGS.get(written.layout, "image-text-to-text"),
+            tags=["vlax"],
+        ),
+        template_str=Path(__file__).with_name("card.md").read_text(),
+        **vars(config),
+        **vars(written),
+        image_tokens=config.tokens_per_image,
+        bos=tokens.bos_token or "",
+        prompts=[repr(prompt) for prompt in prompts.values()],
+        # A prompt of several lines cannot be typed in one: the example is a raw string of bash.
+        example=f"${caption!r}" if "\n" in caption else f'"{caption}"',
+        stages=stages,
+        gone=sorted(set().union(*(one["parents"] for one in stages)) - {one["name"] for one in stages}),
+        unmeasured=[one["name"] for one in stages if not one["scores"]],
+        backbones=[f"{p}: {run[p]}" for p in ("vision", "decoder") if run.get(p) and not run[p].startswith(("/", "."))],
+        sources={name: fingerprint for one in stages for name, fingerprint in one["sources"].items()},
+        check=check,
+        packages=packages,
     )
-
-
-def limits(c: VLMConfig, written: Written, stages: list[Stage]) -> str:
-    """What nobody should expect."""
-    lines = [
-        "It was trained on the data listed above and on nothing else that this card knows of. Its errors were not studied "
-        "beyond the scores, nor its biases or its safety."
-    ]
-    if written.layout not in ("decoder", "vision"):
-        size = f"{c.tower.vision.image_size} x {c.tower.vision.image_size} pixels"
-        lines.append(f"One picture a prompt, in front of the text, at {size} ({SHAPES[c.tower.preprocess.mode]}).")
-    if stages[-1].scores is None:
-        lines.append("Nothing was measured of these weights: expect nothing.")
-    lines.append("The licences of its backbones and of its data apply; fill them in here before it is passed on.")
-    return "\n".join(f"- {line}" for line in lines)
-
-
-def versions(manifest: Mapping, hf: Mapping[str, str]) -> str:
-    """Of the training and of the export."""
-    trained = ", ".join(f"{name} {value}" for name, value in manifest.get("versions", {}).items())
-    return (
-        f"Trained {manifest.get('created', '')} with {trained}. Exported with {', '.join(f'{k} {v}' for k, v in hf.items())}."
-    )
+    return f"{made}\n"

@@ -59,7 +59,8 @@ def inputs(model, tokenizer, processor, image, prompt, answer=()):
 @torch.no_grad()
 def generate_ids(model, tokenizer, processor, image, prompt, max_new_tokens=32):
     """Ids of the most likely answer, token by token, EOS included."""
-    step, cache, ids = inputs(model, tokenizer, processor, image, prompt), None, []
+    ids: list[int] = []
+    step, cache = inputs(model, tokenizer, processor, image, prompt), None
     while len(ids) < max_new_tokens and tokenizer.eos_token_id not in ids:
         out = model(**step, past_key_values=cache, use_cache=True)
         cache = out.past_key_values
@@ -77,4 +78,5 @@ def generate(model, tokenizer, processor, image, prompt, max_new_tokens=32):
 if __name__ == "__main__":
     if len(sys.argv) != 3:
         raise SystemExit(__doc__)
-    print(generate(*load(Path(__file__).parent), Image.open(sys.argv[1]), sys.argv[2]))
+    own_model, own_tokenizer, own_processor = load(Path(__file__).parent)
+    print(generate(own_model, own_tokenizer, own_processor, Image.open(sys.argv[1]), sys.argv[2]))

@@ -14,7 +14,7 @@ from PIL import Image
 
 from vlax import masks
 from vlax.params import groups
-from vlax.pretrained.reading.loader import load_decoder, load_vision
+from vlax.pretrained.reading.loader import decoder_config, vision_config
 from vlax.pretrained.reading.tensors import file_header
 from vlax.pretrained.writing.whole import PROJECTOR
 from vlax.storage import hub
@@ -57,11 +57,11 @@ def whole(directory: Path, model):
     import torch
 
     spec = importlib.util.spec_from_file_location("exported_generate", directory / "generate.py")
-    assert spec and spec.loader, "a path that ends in .py has a loader"
+    assert spec is not None and spec.loader is not None
     run = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(run)
     parts = run.load(directory)
-    images, (prompts, answers) = pictures(model.config.tower.vision.image_size), examples(model)
+    images, (prompts, answers) = pictures(model.config.vision.image_size), examples(model)
     ours, theirs = model.logits(images, prompts, ANSWERS), []
     for image, prompt, answer in zip(images, prompts, answers, strict=True):
         with torch.no_grad():
@@ -75,7 +75,7 @@ def features(directory: Path, image: np.ndarray):
     import torch
     from transformers import AutoModel
 
-    config = load_vision(directory)[0]
+    config = vision_config(directory)
     pixels = (image / 255.0 - np.asarray(config.mean)) / np.asarray(config.std)
     tower = AutoModel.from_pretrained(directory, dtype=torch.float32).eval()
     with torch.no_grad():
@@ -86,7 +86,7 @@ def features(directory: Path, image: np.ndarray):
 
 def vision(directory: Path, model):
     """Features of the tower."""
-    size = model.config.tower.vision.image_size
+    size = model.config.vision.image_size
     image = np.stack([model.pixels(picture) for picture in pictures(size)])
     run = jax.jit(lambda params, image: groups.rebuild(model.graphdef, params).vision(image))
     return [np.asarray(run(model.params, image))], [features(directory, image).numpy()]
@@ -98,7 +98,7 @@ def causal_lm(directory: Path, embeddings, positions, sees: np.ndarray):
     from transformers import AutoModelForCausalLM
 
     lm = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
-    config = load_decoder(directory)[0]
+    config = decoder_config(directory)
 
     def additive(allowed):
         return torch.zeros(allowed.shape).masked_fill(~torch.tensor(allowed), torch.finfo(torch.float32).min)[None, None]
@@ -139,7 +139,7 @@ def apart(directory: Path, model):
 
     config, values = model.config, hub.read_json(directory / "projector.json")["projector"]
     stored = {name: torch.tensor(x.read().astype(np.float32)) for name, x in file_header(directory / PROJECTOR).items()}
-    images, (prompts, answers) = pictures(config.tower.vision.image_size), examples(model)
+    images, (prompts, answers) = pictures(config.vision.image_size), examples(model)
     x = features(directory / "vision", np.stack([model.pixels(image) for image in images]))
     if values["pixel_shuffle"] > 1:
         from vlax.models.projector import pixel_shuffle

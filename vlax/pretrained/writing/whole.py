@@ -14,30 +14,32 @@ processors do not make for every tokenizer.
 import copy
 import dataclasses
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from flax import nnx
+from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from vlax.errors import VlaxError
 from vlax.models.decoder import Decoder, DecoderConfig
 from vlax.models.projector import Projector, ProjectorConfig
 from vlax.models.vision import VisionTower
 from vlax.models.vlm import VLMConfig
-from vlax.params import groups
 from vlax.pretrained.families import llava, paligemma
 from vlax.pretrained.families.rules import Rule, Whole, linear
 from vlax.pretrained.reading import source, tensors
-from vlax.pretrained.reading.load_plan import abstract
+from vlax.pretrained.reading.load_plan import HEAD
 from vlax.pretrained.reading.loader import load_decoder, load_vision, preprocess
 from vlax.pretrained.writing import writer
 from vlax.pretrained.writing.shards import LIMIT, write_file, write_tensors
 from vlax.storage import hub
 from vlax.text import tokenizer
 
+Params = Mapping[str, Any]  # {path: array, or what has a shape, a dtype and __array__}
 IMAGE = "<image>"
 PROJECTOR = "projector.safetensors"
-STEMS = {"vision": "vision_tower.", "decoder": "language_model.", "head": "language_model.lm_head.weight"}
 
 GROWN = (
     "Every row of the embedding was taken, so it has grown from {old} to {new} rows for the token `<image>` (id {id}); the new "
@@ -64,7 +66,7 @@ class Written:
     notes: list[str] = dataclasses.field(default_factory=list)
 
 
-def write_model(directory, config: VLMConfig, params: Mapping, tokens, *, limit: int = LIMIT) -> Written:
+def write_model(directory: str | Path, config: VLMConfig, params: Params, tokens: Tokenizer, *, limit: int = LIMIT) -> Written:
     """Writes a whole model; params: {path: array} of all its modules; tokens: its tokenizer; limit: bytes of a shard.
 
     VlaxError when a tower or the decoder itself is expressed by no family.
@@ -91,31 +93,33 @@ def choose(config: VLMConfig) -> tuple[Whole | None, list[str]]:
     return (fitting[0], []) if fitting else (None, min(found, key=len))
 
 
-def write_whole(out: Path, kind: Whole, config: VLMConfig, params: Mapping, tokens, limit: int) -> Written:
+def write_whole(out: Path, kind: Whole, config: VLMConfig, params: Params, tokens: Tokenizer, limit: int) -> Written:
     """One directory that a stock class loads."""
     written = Written(kind.model_types[0])
     tokens, image_id, rows = with_image_token(tokens, config.decoder.vocab_size)
     if rows > config.decoder.vocab_size:
         written.notes.append(GROWN.format(old=config.decoder.vocab_size, new=rows, id=image_id))
-        params, decoder = grown(params, config.decoder, rows)
-        config = dataclasses.replace(config, decoder=decoder)
-    tower, tower_hf = writer.vision_family(config.tower.vision)
-    language, language_hf = writer.decoder_family(config.decoder)
-    found = [
-        *writer.part_tensors("vision/", VisionTower, tower, config.tower.vision, params, STEMS["vision"] + tower.stem),
-        *projector_tensors(config.tower.projector, kind.rules(config.tower.projector), params),
-        *writer.part_tensors(
-            "decoder/", Decoder, language, config.decoder, params, STEMS["decoder"] + language.stem, STEMS["head"]
-        ),
-    ]
+        params, wider = grown(params, config.decoder, rows)
+        config = dataclasses.replace(config, decoder=wider)
+    eye, projector = config.tower.vision, config.tower.projector
+    vision, decoder = writer.vision_family(eye), writer.decoder_family(config.decoder)
+    stems = ("vision_tower.", "language_model.")
+    found = (
+        writer.part_tensors("vision/", VisionTower, vision[0], eye, params, stems[0] + vision[0].stem)
+        | writer.module_tensors("projector/", projector_of(projector), kind.rules(projector), params)
+        | writer.part_tensors(
+            "decoder/", Decoder, decoder[0], config.decoder, params, stems[1] + decoder[0].stem, stems[1] + HEAD
+        )
+    )
     write_tensors(out, found, limit=limit)
     ids, dtype = writer.token_ids(tokens), writer.common_dtype(found)
-    if kind is llava.MODEL and config.tower.vision.post_norm:
-        tower_hf |= {"tie_last_hidden_states": True}
+    tower = vision[1]
+    if kind is llava.MODEL and eye.post_norm:
+        tower = tower | {"tie_last_hidden_states": True}
         written.notes.append(POST_NORMED)
     values = kind.to_hf(config) | ids | {
-        "dtype": dtype, "image_token_index": image_id, "tie_word_embeddings": config.decoder.tied, "vision_config": tower_hf,
-        "text_config": language_hf | ids | {"dtype": dtype},
+        "dtype": dtype, "image_token_index": image_id, "tie_word_embeddings": config.decoder.tied, "vision_config": tower,
+        "text_config": decoder[1] | ids | {"dtype": dtype},
         "vlax": {"mask": config.mask, "image_tokens": config.tokens_per_image},
     }  # fmt: skip
     writer.write_json(out / "config.json", values)
@@ -129,19 +133,19 @@ def write_whole(out: Path, kind: Whole, config: VLMConfig, params: Mapping, toke
 
 def write_processor(out: Path, kind: Whole, config: VLMConfig) -> None:
     """The image processor, and for LLaVA what its processor has to know."""
-    vision = config.tower.vision
-    images = writer.preprocessor(vision, config.preprocess)
+    eye = config.tower.vision
+    images = writer.preprocessor(eye, config.preprocess)
     if kind is llava.MODEL:
         processor = {
-            "processor_class": "LlavaProcessor", "image_token": IMAGE, "patch_size": vision.patch_size,
-            "num_additional_image_tokens": int(vision.class_token),
-            "vision_feature_select_strategy": "default" if vision.class_token else "full",
+            "processor_class": "LlavaProcessor", "image_token": IMAGE, "patch_size": eye.patch_size,
+            "num_additional_image_tokens": int(eye.class_token),
+            "vision_feature_select_strategy": "default" if eye.class_token else "full",
         }  # fmt: skip
         writer.write_json(out / "processor_config.json", processor)
     writer.write_json(out / "preprocessor_config.json", images)
 
 
-def with_image_token(tokens, vocab_size: int):
+def with_image_token(tokens: Tokenizer, vocab_size: int) -> tuple[Tokenizer, int, int]:
     """(a copy of the tokenizer that has <image>, its id, rows that the embedding needs).
 
     The token takes the first unused row; a full table grows to the next multiple of 64, as `load_decoder(vocab_size=...)` does.
@@ -155,38 +159,36 @@ def with_image_token(tokens, vocab_size: int):
     return tokens, tokens.convert_tokens_to_ids(IMAGE), vocab_size if need <= vocab_size else -(-need // 64) * 64
 
 
-def grown(params: Mapping, c: DecoderConfig, rows: int) -> tuple[dict, DecoderConfig]:
+def grown(params: Params, c: DecoderConfig, rows: int) -> tuple[dict[str, Any], DecoderConfig]:
     """The parameters with a larger embedding (and head), grown when they are read."""
     wider = dataclasses.replace(c, vocab_size=rows)
     shapes = {"decoder/embedding": (rows, c.width), "decoder/head": (c.width, rows)}
 
-    def later(old, shape):
+    def later(old: Any, shape: tuple[int, ...]) -> tensors.Later:
         return tensors.Later(shape, old.dtype, lambda: source.grow(np.asarray(old), shape))
 
     return {path: later(v, shapes[path]) if path in shapes else v for path, v in params.items()}, wider
 
 
-def projector_tensors(c: ProjectorConfig, rules: list[Rule], params: Mapping) -> list:
-    mine = {path.removeprefix("projector/"): value for path, value in params.items() if path.startswith("projector/")}
-    groups.check_same_structure(mine, abstract(lambda rngs: Projector(c, rngs=rngs)), "the projector to write")
-    return [tensor for rule in rules for tensor in writer.rule_tensors(rule, mine)]
+def projector_of(c: ProjectorConfig) -> Callable[[nnx.Rngs], Projector]:
+    return lambda rngs: Projector(c, rngs=rngs)
 
 
 def apart_rules(c: ProjectorConfig) -> list[Rule]:
     return [rule for name in ("fc1", "fc2")[: 1 + (c.kind == "mlp")] for rule in linear(name, name, c.bias)]
 
 
-def write_apart(out: Path, config: VLMConfig, params: Mapping, tokens, obstacles: list[str], limit: int) -> Written:
+def write_apart(out: Path, config: VLMConfig, params: Params, tokens: Tokenizer, obstacles: list[str], limit: int) -> Written:
     """vision/, decoder/ and projector.safetensors with projector.json: torch's [out,in] matrices and what joins the parts."""
-    vision, projector, preprocess = config.tower
-    writer.write_vision(out / "vision", vision, params, preprocess=preprocess)
+    eye, projector, _ = config.tower
+    writer.write_vision(out / "vision", eye, params, preprocess=config.preprocess)
     writer.write_decoder(out / "decoder", config.decoder, params, tokens, limit=limit)
-    write_file(out / PROJECTOR, projector_tensors(projector, apart_rules(projector), params))
+    write_file(out / PROJECTOR, writer.module_tensors("projector/", projector_of(projector), apart_rules(projector), params))
     writer.write_json(out / "projector.json", {"projector": dataclasses.asdict(projector), "mask": config.mask})
     return Written("apart", obstacles)
 
 
-def load_apart(directory, dtype=None) -> tuple[VLMConfig, dict]:
+def load_apart(directory: str | Path, dtype: Any = None) -> tuple[VLMConfig, dict[str, Any]]:
     """(config, all parameters) of what `write_apart` wrote; dtype None keeps the stored ones."""
     local = Path(directory)
     vision, params, _ = load_vision(local / "vision", dtype=dtype)

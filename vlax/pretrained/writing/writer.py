@@ -9,31 +9,33 @@ will do, and is asked for its values once, when they are written.
 """
 
 import dataclasses
-import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from flax import nnx
+from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from vlax.errors import VlaxError
 from vlax.images import Preprocess
 from vlax.models.decoder import Decoder, DecoderConfig
 from vlax.models.vision import VisionConfig, VisionTower
 from vlax.params import groups
-from vlax.pretrained.families import clip, dinov2, gemma, gpt2, llama, opt, qwen, siglip
+from vlax.pretrained.families import known
 from vlax.pretrained.families.rules import C, Family, Rule, hidden_state
-from vlax.pretrained.reading.load_plan import HEAD, abstract
-from vlax.pretrained.writing.shards import LIMIT, Tensor, write_tensors
+from vlax.pretrained.reading.load_plan import HEAD, abstract, fake_like
+from vlax.pretrained.reading.tensors import Later
+from vlax.pretrained.writing.shards import LIMIT, write_tensors
 from vlax.storage import state
 from vlax.storage.hub import TOKEN_IDS
 from vlax.text.tokenizer import check_vocabulary
 
-ROTARY = (llama.FAMILY, qwen.QWEN2, qwen.QWEN3, gemma.GEMMA, gemma.GEMMA2)
-LEARNED = (gpt2.FAMILY, opt.FAMILY)
-TOWERS = (siglip.FAMILY, clip.FAMILY, dinov2.FAMILY, dinov2.REGISTERS)
 
-
-def write_vision(directory, config: VisionConfig, params: Mapping, *, preprocess: Preprocess | None = None) -> dict:
+def write_vision(
+    directory: str | Path, config: VisionConfig, params: Mapping[str, Any], *, preprocess: Preprocess | None = None
+) -> dict:
     """Writes a tower: config.json, weights, preprocessor_config.json. Returns the config written.
 
     params: {"vision/...": array}; other paths are left alone. preprocess: how images get to their size; None is a resize to
@@ -49,7 +51,9 @@ def write_vision(directory, config: VisionConfig, params: Mapping, *, preprocess
     return hf
 
 
-def write_decoder(directory, config: DecoderConfig, params: Mapping, tokenizer, *, limit: int = LIMIT) -> dict:
+def write_decoder(
+    directory: str | Path, config: DecoderConfig, params: Mapping[str, Any], tokenizer: Tokenizer, *, limit: int = LIMIT
+) -> dict:
     """Writes a decoder: config.json, generation_config.json, weights, tokenizer. Returns the config written.
 
     params: {"decoder/...": array}; other paths are left alone. limit: bytes of a shard. VlaxError when no family expresses the
@@ -69,23 +73,15 @@ def write_decoder(directory, config: DecoderConfig, params: Mapping, tokenizer, 
 
 def decoder_family(c: DecoderConfig) -> tuple[Family[DecoderConfig], dict]:
     """(family, config.json) of the family that expresses a decoder exactly; VlaxError names the fields that none does."""
-    wanted = dataclasses.replace(c, attention_scale=c.attention_scale or c.head_dim**-0.5)
-    misses = []
-    learned = reversed(LEARNED) if c.activation == "relu" else LEARNED  # both can say it; OPT's own is ReLU
-    for family in ROTARY if c.rope_theta is not None else learned:
-        hf = family.to_hf(c)
-        found = read_back(family, hf)
-        if isinstance(found, str):
-            misses.append((99, f"{hf['model_type']} refuses it ({found})"))
-            continue
-        found = dataclasses.replace(found, attention_scale=found.attention_scale or found.head_dim**-0.5)
-        if found == wanted:
-            return family, hf
-        misses.append(_miss(hf["model_type"], wanted, found))
-    raise VlaxError(
-        f"no Hugging Face decoder expresses this one: {min(misses)[1]}. Keep the vlax export, which vlax.load reads, or train "
-        f"a decoder of a listed family (docs/backbones.md)"
-    )
+
+    def scaled(c: DecoderConfig) -> DecoderConfig:
+        return dataclasses.replace(c, attention_scale=c.attention_scale or c.head_dim**-0.5)
+
+    # GPT-2 and OPT can say the same decoder; OPT's own is ReLU.
+    families = known.DECODERS[::-1] if c.activation == "relu" else known.DECODERS
+    return _expressed(c, scaled(c), families, lambda family, found: [({}, scaled(found))], "decoder", (
+        ", or train a decoder of a listed family (docs/backbones.md)"
+    ))  # fmt: skip
 
 
 def vision_family(c: VisionConfig) -> tuple[Family[VisionConfig], dict]:
@@ -93,19 +89,35 @@ def vision_family(c: VisionConfig) -> tuple[Family[VisionConfig], dict]:
 
     Which hidden state the features are, where it is not the family's usual one, stands in it as {"vlax": {"layer": -1}}.
     """
+
+    def states(family: Family[VisionConfig], full: VisionConfig) -> list[tuple[dict, VisionConfig]]:
+        return [
+            ({} if layer == family.layer else {"vlax": {"layer": layer}}, dataclasses.replace(found, mean=c.mean, std=c.std))
+            for layer, found in ((None, full), (-1, hidden_state(full, -1)))
+        ]
+
+    return _expressed(c, c, known.TOWERS, states, "tower")
+
+
+def _expressed(
+    c: C, wanted: C, families: Sequence[Family[C]], readings: Callable, what: str, hint: str = ""
+) -> tuple[Family[C], dict]:
+    """The first family whose config.json of `c` is read back as `wanted`; readings: (family, config) -> what that config may
+    stand for, each as (more fields of config.json that say so, config)."""
     misses = []
-    for family in TOWERS:
+    for family in families:
         hf = family.to_hf(c)
-        full = read_back(family, hf)
-        if isinstance(full, str):
-            misses.append((99, f"{hf['model_type']} refuses it ({full})"))
+        read = read_back(family, hf)
+        if isinstance(read, str):
+            misses.append((99, f"{hf['model_type']} refuses it ({read})"))
             continue
-        for layer, found in ((None, full), (-1, hidden_state(full, -1))):
-            found = dataclasses.replace(found, mean=c.mean, std=c.std)
-            if found == c:
-                return family, hf if layer == family.layer else hf | {"vlax": {"layer": layer}}
-            misses.append(_miss(hf["model_type"], c, found))
-    raise VlaxError(f"no Hugging Face tower expresses this one: {min(misses)[1]}. Keep the vlax export, which vlax.load reads")
+        for more, found in readings(family, read):
+            if found == wanted:
+                return family, hf | more
+            misses.append(_miss(hf["model_type"], wanted, found))
+    raise VlaxError(
+        f"no Hugging Face {what} expresses this one: {min(misses)[1]}. Keep the vlax export, which vlax.load reads{hint}"
+    )
 
 
 def read_back(family: Family[C], hf: dict) -> C | str:
@@ -120,47 +132,53 @@ def read_back(family: Family[C], hf: dict) -> C | str:
         return " ".join(str(error).split())[:200]
 
 
-def _miss(kind: str, wanted, found) -> tuple[int, str]:
+def _miss(kind: str, wanted: C, found: C) -> tuple[int, str]:
     fields = [f.name for f in dataclasses.fields(wanted) if getattr(wanted, f.name) != getattr(found, f.name)]
     text = ", ".join(f"{name}={getattr(wanted, name)!r} (there {getattr(found, name)!r})" for name in fields)
     return len(fields), f"{kind}, the nearest, differs in {text}"
 
 
-def part_tensors(path: str, module, family: Family[C], config: C, params: Mapping, stem: str, head: str = HEAD) -> list[Tensor]:
+def part_tensors(
+    path: str, module: Callable[..., nnx.Module], family: Family[C], config: C,
+    params: Mapping[str, Any], stem: str, head: str = HEAD,
+) -> dict[str, Later]:  # fmt: skip
     """The tensors of one module. path: "vision/" or "decoder/"; stem: what precedes the family's names; head: the full name of
     an untied head. VlaxError when parameters are missing or have another shape."""
-    mine = {name.removeprefix(path): value for name, value in params.items() if name.startswith(path)}
-    groups.check_same_structure(mine, abstract(lambda rngs: module(config, rngs=rngs)), f"the {path.strip('/')} to write")
 
-    def full(name):
+    def full(name: str) -> str:
         return head if name == HEAD else stem + name
 
-    tensors = [tensor for rule in family.rules(config) for tensor in rule_tensors(rule, mine, full)]
-    dtype = tensors[0].dtype
+    tensors = module_tensors(path, lambda rngs: module(config, rngs=rngs), family.rules(config), params, full)
+    dtype = next(iter(tensors.values())).dtype
     for name, (shape, value) in family.filler(config).items():
-        tensors.append(Tensor(full(name), shape, dtype, functools.partial(np.full, shape, value, dtype)))
+        tensors[full(name)] = Later(shape, dtype, partial(np.full, shape, value, dtype))
     return tensors
 
 
-def rule_tensors(rule: Rule, params: Mapping, full=str) -> list[Tensor]:
-    """The tensors that a rule writes; their shapes come from a run on arrays without memory."""
-    fakes = [np.broadcast_to(np.zeros((), params[path].dtype), params[path].shape) for path in rule.paths]
-    out = []
-    for i, (name, fake) in enumerate(zip(rule.tensors, rule.write(fakes), strict=True)):
+def module_tensors(
+    path: str, module: Callable[[nnx.Rngs], nnx.Module], rules: Sequence[Rule], params: Mapping[str, Any],
+    full: Callable[[str], str] = str,
+) -> dict[str, Later]:  # fmt: skip
+    """{full(tensor name): what the rules write of it}; shapes come from a run on arrays without memory."""
+    mine = {name.removeprefix(path): value for name, value in params.items() if name.startswith(path)}
+    groups.check_same_structure(mine, abstract(module), f"the {path.strip('/')} to write")
+    out = {}
+    for rule in rules:
+        for i, (name, fake) in enumerate(zip(rule.tensors, rule.write([fake_like(mine[p]) for p in rule.paths]), strict=True)):
 
-        def read(i=i):
-            return rule.write([np.asarray(params[path]) for path in rule.paths])[i]
+            def read(rule: Rule = rule, i: int = i) -> np.ndarray:
+                return rule.write([np.asarray(mine[path]) for path in rule.paths])[i]
 
-        out.append(Tensor(full(name), fake.shape, fake.dtype, read))
+            out[full(name)] = Later(fake.shape, fake.dtype, read)
     return out
 
 
-def common_dtype(tensors: list[Tensor]) -> str:
+def common_dtype(tensors: Mapping[str, Later]) -> str:
     """The `dtype` of config.json: the widest there is, so that loading loses nothing."""
-    return max({tensor.dtype for tensor in tensors}, key=lambda dtype: dtype.itemsize).name
+    return max({tensor.dtype for tensor in tensors.values()}, key=lambda dtype: dtype.itemsize).name
 
 
-def token_ids(tokenizer) -> dict:
+def token_ids(tokenizer: Tokenizer) -> dict:
     """The special tokens that models and generation ask for."""
     names = ("bos_token_id", "eos_token_id", "pad_token_id")
     return {name: getattr(tokenizer, name) for name in names if getattr(tokenizer, name) is not None}
@@ -182,11 +200,11 @@ def preprocessor(c: VisionConfig, how: Preprocess | None = None) -> dict:
     return {"image_processor_type": "CLIPImageProcessor"} | crop
 
 
-def write_json(file: Path, values: Mapping) -> None:
+def write_json(file: Path, values: Mapping[str, Any]) -> None:
     state.write_json(file, values, end="\n", indent=2, sort_keys=True)
 
 
-def _directory(directory) -> Path:
+def _directory(directory: str | Path) -> Path:
     path = Path(directory)
     path.mkdir(parents=True, exist_ok=True)
     return path
