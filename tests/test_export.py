@@ -265,6 +265,7 @@ def test_the_card_tells_the_stages(tokenizer, tmp_path):
 
 def test_errors_of_the_command(exported, tmp_path, monkeypatch, capsys):
     source, out, *_ = exported("image_bidirectional")
+    capsys.readouterr()  # what making it printed, where this test runs alone
 
     def command(*arguments):
         code = front.main(["export", *map(str, arguments)])
