@@ -64,14 +64,9 @@ class Generator:
     """
 
     def __init__(
-        self,
-        graphdef: nnx.GraphDef[VLM],
-        model: VLMConfig,
-        decode: DecodeConfig,
-        eos_id: int,
-        pad_id: int,
+        self, graphdef: nnx.GraphDef[VLM], model: VLMConfig, decode: DecodeConfig, eos_id: int, pad_id: int,
         trie: constrain.Trie | None = None,
-    ):
+    ):  # fmt: skip
         if not 0 <= eos_id < model.decoder.vocab_size:
             raise VlaxError(f"decoding: eos_id={eos_id} is no token of a vocabulary of {model.decoder.vocab_size}")
         self.graphdef, self.model, self.decode = graphdef, model, decode

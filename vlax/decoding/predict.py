@@ -35,16 +35,9 @@ class Predictor:
     """
 
     def __init__(
-        self,
-        graphdef: nnx.GraphDef[VLM],
-        config: VLMConfig,
-        encoder: Encoder,
-        decode: DecodeConfig,
-        batch_size: int,
-        mesh: jax.sharding.Mesh,
-        answers: Sequence[str] = (),
-        by: str = "trie",
-    ):
+        self, graphdef: nnx.GraphDef[VLM], config: VLMConfig, encoder: Encoder, decode: DecodeConfig, batch_size: int,
+        mesh: jax.sharding.Mesh, answers: Sequence[str] = (), by: str = "trie",
+    ):  # fmt: skip
         shards = mesh.shape["data"] * mesh.shape["fsdp"]
         self.config, self.encoder, self.mesh = config, encoder, mesh
         self.batch_size = -(-batch_size // shards) * shards

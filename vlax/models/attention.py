@@ -18,6 +18,7 @@ from vlax.models.layers import RMSNorm, f32_matmul, residual_init
 from vlax.models.lora import LoRAConfig, dense
 
 KV = tuple[jax.Array, jax.Array]  # keys and values of one layer's cache, each [B,G,C,K]
+Slot = int | jax.Array  # of a cache: where new keys and values are written
 Rope = tuple[jax.Array, jax.Array]  # cos and sin, each f32[B,S,K/2]
 
 
@@ -117,7 +118,7 @@ class Attention(nnx.Module):
         mask: jax.Array | None,
         rope: Rope | None = None,
         cache: KV | None = None,
-        slot: int | jax.Array = 0,
+        slot: Slot = 0,
     ) -> tuple[jax.Array, jax.Array, KV | None]:
         """x: [B*S,D]; mask: bool[B,S,keys] or None; rope: (cos, sin) or None; cache: (k, v), each [B,G,C,K], or None.
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from vlax.models.attention import KV, Attention, AttentionConfig, Rope, rope_tables
+from vlax.models.attention import KV, Attention, AttentionConfig, Rope, Slot, rope_tables
 from vlax.models.layers import MLP, RMSNorm, apply_layers, f32_matmul, layer_norm
 from vlax.models.lora import LoRAConfig
 
@@ -86,13 +86,7 @@ class Block(nnx.Module):
         self.post_norms = c.post_norms
 
     def trace(
-        self,
-        x: jax.Array,
-        batch: int,
-        mask: jax.Array,
-        rope: Rope | None,
-        cache: KV | None = None,
-        slot: int | jax.Array = 0,
+        self, x: jax.Array, batch: int, mask: jax.Array, rope: Rope | None, cache: KV | None = None, slot: Slot = 0
     ) -> tuple[jax.Array, jax.Array, KV | None]:
         """As __call__, and also returns the attention weights f32[B,H,S,keys] and the updated cache."""
         out, weights, cache = self.attention(self.norm1(x), batch, mask, rope, cache, slot)
@@ -163,14 +157,9 @@ class Decoder(nnx.Module):
         return self.norm(x).reshape(batch, length, c.width)
 
     def trace(
-        self,
-        x: jax.Array,
-        positions: jax.Array,
-        mask: jax.Array,
-        cache: list[KV] | None = None,
-        slot: int | jax.Array = 0,
+        self, x: jax.Array, positions: jax.Array, mask: jax.Array, cache: list[KV] | None = None, slot: Slot = 0,
         key_positions: jax.Array | None = None,
-    ) -> tuple[jax.Array, list[jax.Array], list[KV]]:
+    ) -> tuple[jax.Array, list[jax.Array], list[KV]]:  # fmt: skip
         """The unrolled reference path, for decoding and for looking inside.
 
         cache: one (k, v) a layer, each [B,G,C,K], written at `slot`; then mask is bool[B,S,C] and key_positions int32[B,C].

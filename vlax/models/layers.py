@@ -99,13 +99,9 @@ class MLP(nnx.Module):
 
 
 def apply_layers(
-    layers: Sequence[Callable[..., jax.Array]],
-    x: jax.Array,
-    *args: Any,
-    mode: str,
-    remat: bool,
+    layers: Sequence[Callable[..., jax.Array]], x: jax.Array, *args: Any, mode: str, remat: bool,
     per_layer: jax.Array | None = None,
-) -> jax.Array:
+) -> jax.Array:  # fmt: skip
     """Runs `layer(x, *args[, per_layer[i]])` for every layer in turn; the layers must be alike.
 
     mode    "unroll": fastest on GPU and in decoding. "scan": the parameters are stacked inside the step and the body is
