@@ -67,7 +67,7 @@ def _explain(error: Exception, argv: list[str]) -> str:
     path, _ = _config_path(argv)
     field = re.search(r"'(\w+)", text)
     typed = [arg.split("=")[0] for arg in argv if field and field[1] in arg.split("=")[0].split(".")[1:]]
-    if typed:
+    if field and typed:
         hint = re.search(r'Did you mean "(\w+)"', text)
         meant = f"; did you mean {hint[1]!r}?" if hint else "."
         return f"{typed[0]}: there is no field {field[1]!r}{meant} Every field is in configs/base.py"

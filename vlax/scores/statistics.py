@@ -9,14 +9,14 @@ a score of their sums.
 """
 
 import dataclasses
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from vlax.errors import VlaxError
 
-Id = Hashable  # str or int: the ids of annotation files
+Id = Any  # str or int, the ids of annotation files: a Mapping takes no wider type of key than the one it says
 _DRAWS_AT_ONCE = 1 << 22  # indices held in memory together: 32 MiB
 
 

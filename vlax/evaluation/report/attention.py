@@ -32,7 +32,7 @@ END = "<end>"
 
 def grid(config: VLMConfig) -> tuple[int, int]:
     """(h, w) of the image tokens in the decoder's sequence, in reading order. Class token and registers are not among them."""
-    side = config.vision.grid // config.projector.pixel_shuffle
+    side = config.tower.vision.grid // config.tower.projector.pixel_shuffle
     if side * side != config.tokens_per_image:
         raise VlaxError(f"{config.tokens_per_image} image tokens are no {side} x {side} grid: there is no map to draw")
     return side, side
@@ -92,7 +92,9 @@ def _program(graphdef):
         model = groups.rebuild(graphdef, params)
         images, query = model.config.tokens_per_image, batch["query"][:, None, :, None]
         weights = model.decoder.trace(*model.sequence(batch))[1]
-        mean = sum(jnp.take_along_axis(w[..., :images], query, axis=2).mean(1) for w in weights) / len(weights)
+        mean = sum((jnp.take_along_axis(w[..., :images], query, axis=2).mean(1) for w in weights), jnp.float32(0)) / len(
+            weights
+        )
         total = mean.sum(-1, keepdims=True)
         return jnp.where(total > 0, mean / jnp.where(total > 0, total, 1.0), 0.0)
 

@@ -180,8 +180,8 @@ def _number(value: float | None) -> float | None:
 
 
 def _interval(interval: Sequence[float] | None) -> list[float] | None:
-    numbers = [] if interval is None else [_number(value) for value in interval]
-    return None if not numbers or None in numbers else numbers
+    numbers = [number for value in interval or () if (number := _number(value)) is not None]
+    return numbers if numbers and len(numbers) == len(interval or ()) else None
 
 
 def _sample(sample: ReportSample, pictures: Pictures, grade: int) -> dict:
