@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from etils import epath
 
@@ -26,7 +27,7 @@ class Scored:
 
     scores: dict[str, float]
     values: dict[str, Values]
-    by_row: dict[str, Mapping[str, float]]
+    by_row: Mapping[str, Mapping[str, float]]
 
 
 @contextlib.contextmanager
@@ -49,12 +50,12 @@ def scorer(suite: Suite, lines: Sequence[Mapping]) -> Iterator[Callable[[Sequenc
 
 def _answers(suite: Suite, references: Mapping, answers: Mapping, types: Mapping) -> Scored:
     """The first flavour's scores go by their own names, those of further ones by "FLAVOUR: NAME"."""
-    values: dict[str, Values] = {}
+    values: dict[str, Mapping[str, float]] = {}
     for number, flavour in enumerate(suite.metrics):
         for name, by_row in vqa.vqa_values(references, answers, flavour, types).items():
             if number == 0 or "[" not in name:
                 values[name if number == 0 else f"{flavour}: {name}"] = by_row
-    return Scored({name: sum(by_row.values()) / len(by_row) for name, by_row in values.items()}, values, values)
+    return Scored({name: sum(by_row.values()) / len(by_row) for name, by_row in values.items()}, {**values}, values)
 
 
 def headline(suite: Suite) -> str:
@@ -111,15 +112,20 @@ def score_set(
     pictures = len(set(clusters.values()))
     if pictures < FEW_PICTURES:
         print(f"{suite.name}: {pictures} pictures are few; intervals over so few are too narrow", flush=True)
-    mine, out = scored["model"], {}
+    mine = scored["model"]
+    out: dict[str, Any] = {}
     for metric, value in mine.scores.items():
-        row = {"score": value, "interval": bootstrap_interval(mine.values[metric], clusters=clusters) if pictures > 1 else None}
+        row: dict[str, Any] = {
+            "score": value,
+            "interval": bootstrap_interval(mine.values[metric], clusters=clusters) if pictures > 1 else None,
+        }
         for name, key in (("twin", "over_twin"), ("prior", "over_prior")):
             base = scored.get(name)
-            compared = base is not None and metric in base.values
-            row[name] = base.scores[metric] if compared else None
-            paired = compared and pictures > 1
-            row[key] = paired_interval(mine.values[metric], base.values[metric], clusters=clusters) if paired else None
+            row[name] = row[key] = None
+            if base is not None and metric in base.values:
+                row[name] = base.scores[metric]
+                if pictures > 1:
+                    row[key] = paired_interval(mine.values[metric], base.values[metric], clusters=clusters)
         out[metric] = row
     out["rows"] = len(lines)
     return out, scored
