@@ -43,7 +43,7 @@ def test_every_config_and_variant_builds_a_chain(name):
         plans = stages.chain(config, "/nowhere")
         assert plans[-1].name == config.stage.name and len({plan.name for plan in plans}) == len(plans)
         for plan in plans:
-            session.check_stage(plan.stage, plan.stage.trainable)
+            session.check_stage(plan.stage)
             assert plan.stage.keys() == base.stage("x").keys() and plan.run.keys() == base.run().keys()
             optimizer.make(session.optimizer_config(plan.stage, 10), {}, dict(plan.stage.learning_rate))
             for name, content in plan.stage.suites.items():

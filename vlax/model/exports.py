@@ -21,12 +21,15 @@ from vlax.models.vlm import VLMConfig
 from vlax.params import distributed, groups
 from vlax.pretrained.reading.tensors import Later
 from vlax.storage import paths, state
+from vlax.text.tokenizer import Tokenizer
 
 FORMAT = 1
 AGAIN = "copy the export again, or delete its manifest.json and train the stage again, which then writes it anew"
 
 
-def export(directory, params: Mapping[str, jax.Array], config: VLMConfig, tokenizer, manifest: Mapping[str, Any]) -> dict:
+def export(
+    directory, params: Mapping[str, jax.Array], config: VLMConfig, tokenizer: Tokenizer, manifest: Mapping[str, Any]
+) -> dict[str, Any]:
     """Writes an export; `params` are all parameters, as they are to be stored. Returns the manifest written.
 
     The manifest gains format, parameter count and a checksum by module, taken from what was read back from disk.
@@ -52,7 +55,7 @@ def export(directory, params: Mapping[str, jax.Array], config: VLMConfig, tokeni
     return full
 
 
-def write_tokenizer(tokenizer, directory: epath.Path) -> None:
+def write_tokenizer(tokenizer: Tokenizer, directory: epath.Path) -> None:
     """transformers writes local folders only; the files go on to wherever `directory` is."""
     directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as local:
@@ -61,7 +64,7 @@ def write_tokenizer(tokenizer, directory: epath.Path) -> None:
             (directory / file.name).write_bytes(file.read_bytes())
 
 
-def read_tokenizer(directory):
+def read_tokenizer(directory: epath.PathLike) -> Tokenizer:
     """The tokenizer of an export, which may lie on an object store."""
     with paths.local_folder(f"{directory}/tokenizer") as local:
         return AutoTokenizer.from_pretrained(local)
@@ -73,7 +76,7 @@ def module_checksums(params: Mapping[str, np.ndarray]) -> dict[str, str]:
     return {top: groups.checksum({p: v for p, v in params.items() if p.split("/")[0] == top}) for top in tops}
 
 
-def read_manifest(directory) -> dict:
+def read_manifest(directory) -> dict[str, Any]:
     """VlaxError when the directory is no finished export."""
     path = epath.Path(directory) / "manifest.json"
     if not path.exists():

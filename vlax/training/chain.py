@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from vlax.training import loop, plots, session, stages
 
 
-def run(config: ConfigDict, workdir: str, sampler: Callable[[session.Session], Callable | None]) -> None:
+def run(config: ConfigDict, workdir: str, sampler: Callable[[session.Session], loop.Sample | None]) -> None:
     """Trains every unfinished stage that the config needs, the asked-for one last.
 
     sampler: makes of a Session its small generative evaluation (`evaluation/sampling.py`), which lies above this room.

@@ -31,7 +31,9 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(preservation_policy=keep, best_fn=_score)
         self._manager = ocp.CheckpointManager(paths.absolute(self.directory), options=options)
 
-    def save(self, step: int, state: Mapping, data: Mapping[str, Any], metrics: Mapping[str, float] | None = None) -> None:
+    def save(
+        self, step: int, state: Mapping[str, Any], data: Mapping[str, Any], metrics: Mapping[str, float] | None = None
+    ) -> None:
         """Starts an asynchronous save. `metrics` {"loss": ...} enters it into the choice of the best."""
         if step in self._manager.all_steps():
             return
@@ -39,30 +41,34 @@ class Checkpoints:
         self._manager.save(step, args=items, metrics=dict(metrics) if metrics else None)
 
     def latest(self) -> int | None:
-        return self._manager.latest_step()
+        step: int | None = self._manager.latest_step()
+        return step
 
     def best(self) -> tuple[int, float] | None:
         """(step, validation loss) of the best checkpoint that was validated."""
         scored = [(self._manager.metrics(s)["loss"], s) for s in self._manager.all_steps() if self._manager.metrics(s)]
         return (min(scored)[1], min(scored)[0]) if scored else None
 
-    def data(self, step: int) -> dict:
-        return self._manager.restore(step, args=ocp.args.Composite(data=ocp.args.JsonRestore())).data
+    def data(self, step: int) -> dict[str, Any]:
+        position: dict[str, Any] = self._manager.restore(step, args=ocp.args.Composite(data=ocp.args.JsonRestore())).data
+        return position
 
-    def restore(self, step: int, target) -> dict:
+    def restore(self, step: int, target: Mapping[str, Any]) -> dict[str, Any]:
         """The state of a step, restored onto the shardings of `target` (abstract or concrete arrays).
 
         VlaxError when the stored tree is another one.
         """
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, target)
         try:
-            return self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))).state
+            args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
+            state: dict[str, Any] = self._manager.restore(step, args=args).state
         except (ValueError, KeyError, TypeError) as error:
             first = str(error).strip().splitlines()[0][:200]
             raise VlaxError(
                 f"checkpoint {self.directory / str(step)} does not fit this run ({first}). Use the config that wrote it, or "
                 "another --workdir"
             ) from error
+        return state
 
     def wait(self) -> None:
         self._manager.wait_until_finished()

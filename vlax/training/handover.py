@@ -76,7 +76,7 @@ def _write_backbone(session: Session, stored: groups.Params) -> None:
     host = {path: distributed.gather(value) for path, value in stored.items() if path.split("/")[0] == part}
     if distributed.is_main():
         if part == "vision":
-            writer.write_vision(directory / part, session.config.vision, host, preprocess=session.config.preprocess)
+            writer.write_vision(directory / part, session.config.tower.vision, host, preprocess=session.config.preprocess)
         else:
             writer.write_decoder(directory / part, session.config.decoder, host, session.encoder.tokenizer)
 

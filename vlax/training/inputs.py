@@ -4,6 +4,7 @@ import functools
 import json
 import math
 from collections.abc import Mapping
+from typing import Any
 
 from vlax.data.batches import arrange, augment, mixture
 from vlax.data.batches.budget import DropBudget, planned_rows
@@ -88,7 +89,9 @@ def open_mixture(plan: StagePlan, lengths: Lengths, faults: Faults = STRICT) -> 
     return Mixture(sources, weights, plan.run.seed, fixed=fixed)
 
 
-def _open(spec: Mapping, plan: StagePlan, faults: Faults, train: bool = True, drop: frozenset[str] = frozenset()) -> Source:
+def _open(
+    spec: Mapping[str, Any], plan: StagePlan, faults: Faults, train: bool = True, drop: frozenset[str] = frozenset()
+) -> Source:
     begin, plain = len(faults.found), {key: value for key, value in spec.items() if key not in mixture.SHARES}
     try:
         return open_source(plain, plan.run.data_root, train=train, drop_image_ids=drop, faults=faults)

@@ -17,25 +17,27 @@ from vlax.storage import state as files
 from vlax.training import console, handover, metrics, start
 from vlax.training.checkpoints import Checkpoints
 from vlax.training.session import Session
+from vlax.training.steps import State
 from vlax.training.stop import Interrupted, Stop
 
 FIRST_LOSSES = 10  # micro-steps whose losses are recorded for --replay
 IN_FLIGHT = 2  # steps dispatched ahead of the one whose metrics are looked at
-Sample = Callable[[dict, groups.Params], dict[str, float]]  # (state, frozen) -> scores
+Sample = Callable[[State, groups.Params], dict[str, float]]  # (state, frozen) -> scores
 
 
 class Loop:
     """State of a running stage; `train` below is its story."""
 
+    bar: tqdm  # drawn from when the header is printed
+
     def __init__(self, session: Session):
         self.session, self.plan, self.stage, self.run = session, session.plan, session.plan.stage, session.plan.run
         self.checkpoints = Checkpoints(self.plan.directory / "checkpoints")
         self.window = metrics.Window()
-        self.pending: collections.deque = collections.deque()
+        self.pending: collections.deque[tuple[int, dict[str, jax.Array], np.ndarray, int]] = collections.deque()
         self.first_losses: list[float] = []
-        self.bar = None
 
-    def restore(self) -> tuple[int, dict, dict]:
+    def restore(self) -> tuple[int, State, groups.Params]:
         """(micro-step to begin with, state, frozen)"""
         state, frozen = start.initial_state(self.session)
         latest = self.checkpoints.latest()
@@ -51,7 +53,7 @@ class Loop:
         self.first_losses = data["first_losses"]
         return data["step"], self.checkpoints.restore(latest, state), frozen
 
-    def save(self, micro: int, state: Mapping, validation: Mapping[str, float] | None = None) -> None:
+    def save(self, micro: int, state: State, validation: Mapping[str, float] | None = None) -> None:
         data = {"step": micro, "plan": self.session.batches.plan.hash, "first_losses": self.first_losses}
         self.checkpoints.save(micro, state, data, validation)
         if distributed.is_main():
@@ -89,7 +91,7 @@ class Loop:
             f"rows: {self.names(rows)}. {kept}. Lower --config.stage.learning_rate, or look at those rows"
         )
 
-    def validate(self, state: dict, frozen: groups.Params) -> dict[str, float]:
+    def validate(self, state: State, frozen: groups.Params) -> dict[str, float]:
         """{"loss": mean over the held-out sources, "loss/NAME": ...} per answer token."""
         out = {}
         for name, batches in self.session.validation.items():
@@ -147,7 +149,7 @@ def train(session: Session, *, sample: Sample | None = None) -> None:
 
 
 def _after_update(
-    loop: Loop, done: int, state: dict, frozen: groups.Params, writer: metrics.Writer, sample: Sample | None
+    loop: Loop, done: int, state: State, frozen: groups.Params, writer: metrics.Writer, sample: Sample | None
 ) -> None:
     """Log and validate where the cadence says so."""
     session, stage = loop.session, loop.stage
@@ -175,7 +177,7 @@ def _after_update(
         loop.window.reset()  # the rates are those of training alone
 
 
-def _finish(loop: Loop, state: dict) -> None:
+def _finish(loop: Loop, state: State) -> None:
     """Exports the selected state (and the other one beside it), and says where everything is."""
     session = loop.session
     loop.checkpoints.wait()

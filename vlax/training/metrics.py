@@ -4,7 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Mapping
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 from etils import epath
 from tensorboardX import SummaryWriter
@@ -16,7 +16,7 @@ from vlax.storage.paths import remote
 class Window:
     """Sums between two log lines; means are taken over tokens, never over batches."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
@@ -78,7 +78,7 @@ class Writer:
             self.tensorboard.close()
 
 
-def read(directory: epath.Path) -> list[dict]:
+def read(directory: epath.Path) -> list[dict[str, Any]]:
     """All records of a stage by step. A damaged line is left out, with a warning: curves without it are better than none."""
     records = []
     for where, entry in jsonl.read(directory / "metrics.jsonl"):
@@ -89,5 +89,5 @@ def read(directory: epath.Path) -> list[dict]:
     return sorted(records, key=lambda record: record["step"])
 
 
-def _is_record(entry: dict | None) -> TypeGuard[dict]:
+def _is_record(entry: dict[str, Any] | None) -> TypeGuard[dict[str, Any]]:
     return entry is not None and isinstance(entry.get("step"), int) and "kind" in entry

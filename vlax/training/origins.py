@@ -12,6 +12,7 @@ import functools
 import json
 import logging
 import math
+from collections.abc import Iterator
 
 import jax
 import numpy as np
@@ -47,6 +48,7 @@ class Origin:
     export: str = ""
 
 
+Shardings = dict[str, jax.sharding.NamedSharding]  # by parameter path
 Origins = dict[str, Origin]  # by part: what a Session is built from, and carries
 
 
@@ -110,8 +112,8 @@ def _decoder(plan: StagePlan, origin: Origin, vocab: int) -> DecoderConfig:
 def _vision(plan: StagePlan, origin: Origin) -> tuple[VisionConfig, Preprocess | None]:
     size = plan.run.image_size or None
     if origin.kind == "export":
-        config = exports.read_config(origin.where)
-        return config.vision, config.preprocess
+        tower = exports.read_config(origin.where).tower
+        return tower.vision, tower.preprocess
     if origin.kind == "hf":
         return loader.vision_config(origin.where, image_size=size), loader.preprocess(origin.where, image_size=size)
     return VisionConfig(**plan.run.model.vision), None
@@ -119,11 +121,13 @@ def _vision(plan: StagePlan, origin: Origin) -> tuple[VisionConfig, Preprocess |
 
 def _projector(plan: StagePlan, origin: Origin, vision: VisionConfig, decoder: DecoderConfig) -> ProjectorConfig:
     if origin.kind == "export":
-        return exports.read_config(origin.where).projector
+        return exports.read_config(origin.where).tower.projector
     return ProjectorConfig(vision_width=vision.width, width=decoder.width, **plan.run.model.projector)
 
 
-def load_part(origin: Origin, part: str, config: VLMConfig, shardings=None, *, say: bool = False) -> groups.Params:
+def load_part(
+    origin: Origin, part: str, config: VLMConfig, shardings: Shardings | None = None, *, say: bool = False
+) -> groups.Params:
     """{path: array} of a part as its origin stores it: numpy without `shardings`, else placed by them. Not for fresh parts.
 
     say: log the load report.
@@ -131,11 +135,11 @@ def load_part(origin: Origin, part: str, config: VLMConfig, shardings=None, *, s
     if origin.kind == "export":
         return exports.load_params(origin.where, shardings, (part,))
 
-    def place(path: str, value: np.ndarray):
+    def place(path: str, value: np.ndarray) -> np.ndarray | jax.Array:
         return value if shardings is None else jax.device_put(value, shardings[path])
 
     if part == "vision":
-        size = config.vision.image_size
+        size = config.tower.vision.image_size
         _, params, report = loader.load_vision(origin.where, image_size=size, dtype=None, place=place)
     else:
         _, params, report = loader.load_decoder(origin.where, vocab_size=config.decoder.vocab_size, dtype=None, place=place)
@@ -144,7 +148,7 @@ def load_part(origin: Origin, part: str, config: VLMConfig, shardings=None, *, s
     return params
 
 
-def load_tokenizer(plan: StagePlan, decoder: Origin):
+def load_tokenizer(plan: StagePlan, decoder: Origin) -> tokenizer.Tokenizer:
     """The chain's tokenizer: a finished parent's, run.tokenizer, the pretrained decoder's, or a BPE trained on run.bpe_text.
 
     Every stage of a chain sees the same one: the BPE is a pure function of the config.
@@ -163,12 +167,12 @@ def load_tokenizer(plan: StagePlan, decoder: Origin):
 
 
 @functools.lru_cache(maxsize=2)
-def _embedded_tokenizer(bpe_text: str, data_root: str, templates: str, vocab: int):
+def _embedded_tokenizer(bpe_text: str, data_root: str, templates: str, vocab: int) -> tokenizer.Tokenizer:
     """The BPE trained on the sources of run.bpe_text (JSON), once a process."""
     faults = Faults(collect=True)  # faulty rows are no text to learn from, listed or not: the vocabulary is the same
     sources = [open_source(spec, data_root, train=True, faults=faults) for spec in json.loads(bpe_text).values()]
 
-    def texts():
+    def texts() -> Iterator[str]:
         for row in (source[i] for source in sources for i in range(len(source))):
             with contextlib.suppress(RowFault):
                 yield "".join(text for text, _ in spans(row, templates))

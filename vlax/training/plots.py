@@ -10,10 +10,12 @@ from ml_collections import ConfigDict
 from vlax.storage import state
 from vlax.training import metrics, stages
 
+Curves = dict[str, dict[str, list[list[float]]]]  # {curve: {stage: [[update, value], ...]}}
 
-def curves(config: ConfigDict, workdir: epath.Path) -> dict[str, dict[str, list]]:
+
+def curves(config: ConfigDict, workdir: epath.Path) -> Curves:
     """{curve: {stage: [[update, value], ...]}} of every stage that has records: training loss, held-out losses and scores."""
-    out: dict[str, dict[str, list]] = {}
+    out: Curves = {}
     for plan in stages.chain(config, workdir):
         for record in metrics.read(plan.directory):
             for name, value in record.items():
@@ -35,7 +37,8 @@ def draw(config: ConfigDict, workdir: epath.Path) -> epath.Path:
         stage: max((points[-1][0] for c in (mine, reference) for x in c.values() if (points := x.get(stage))), default=0)
         for stage in order
     }
-    offsets, total = {}, 0
+    offsets: dict[str, float] = {}
+    total: float = 0
     for stage in order:
         offsets[stage] = total
         total += length[stage]

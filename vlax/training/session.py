@@ -3,23 +3,26 @@ tokenizer -> shapes -> data -> mesh -> parameters (parent stage > pretrained > f
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import numpy as np
+import optax
 from flax import nnx
+from ml_collections import ConfigDict
 
 from vlax.data.batches import arrange
 from vlax.data.batches.pipeline import HostBatches
 from vlax.errors import VlaxError
 from vlax.models.build import DTYPES, abstract_model
-from vlax.models.vlm import VLMConfig
+from vlax.models.vlm import VLM, Batch, VLMConfig
 from vlax.params import groups, sharding
 from vlax.text.prompts import Encoder
 from vlax.text.tokenizer import size as tokenizer_size
 from vlax.training import inputs, optimizer, origins, steps
 from vlax.training.origins import Origins
 from vlax.training.stages import StagePlan, closest
+from vlax.training.steps import State
 
 
 @dataclasses.dataclass
@@ -34,12 +37,12 @@ class Session:
     batches: HostBatches  # training, by micro-step (by update with accumulation="scan")
     validation: dict[str, HostBatches]
     updates: int
-    graphdef: nnx.GraphDef
-    abstract: dict[str, jax.ShapeDtypeStruct]  # all parameters, as initialised
+    graphdef: nnx.GraphDef[VLM]
+    abstract: groups.Shapes  # all parameters, as initialised
     assigned: dict[str, str]  # trainable path -> group
-    tx: object
-    train_step: Callable
-    eval_step: Callable
+    tx: optax.GradientTransformation
+    train_step: Callable[[State, groups.Params, Batch], tuple[State, dict[str, jax.Array]]]
+    eval_step: Callable[[groups.Params, groups.Params, Batch], dict[str, jax.Array]]
 
     @property
     def micro_steps(self) -> int:
@@ -57,14 +60,14 @@ class Session:
         return sharding.put_batch(batch, self.mesh, leading=int(scan))
 
 
-def check_stage(stage, trainable_groups) -> None:
+def check_stage(stage: ConfigDict) -> None:
     """Settings that contradict each other, in one line each."""
     unknown = [part for part in stage.init if part not in ("vision", "projector", "decoder")]
     if unknown or "decoder" not in stage.init:
         odd = ", ".join(unknown) or "nothing"
         raise VlaxError(f"stage {stage.name}: init is about vision, projector and decoder, not {odd}")
-    if set(stage.learning_rate) != set(trainable_groups):
-        odd = sorted(set(stage.learning_rate) ^ set(trainable_groups))[0]
+    if set(stage.learning_rate) != set(stage.trainable):
+        odd = sorted(set(stage.learning_rate) ^ set(stage.trainable))[0]
         raise VlaxError(f"stage {stage.name}: group {odd!r} has a pattern or a learning rate, but not both")
     for field, choices in (("accumulation", ("multisteps", "scan")), ("select", ("last", "best"))):
         if stage[field] not in choices:
@@ -76,7 +79,7 @@ def check_stage(stage, trainable_groups) -> None:
     arrange.check(stage)
 
 
-def optimizer_config(stage, updates: int) -> optimizer.OptimizerConfig:
+def optimizer_config(stage: ConfigDict, updates: int) -> optimizer.OptimizerConfig:
     return optimizer.OptimizerConfig(
         updates=updates, accumulate=stage.accumulate, multisteps=stage.accumulation == "multisteps", warmup=stage.warmup,
         final=stage.final_learning_rate, clip=stage.clip, weight_decay=stage.weight_decay, b2=stage.beta2,
@@ -88,7 +91,7 @@ def build(plan: StagePlan) -> Session:
     run, stage = plan.run, plan.stage
     if run.dtype not in DTYPES:
         raise VlaxError(f"run.dtype={run.dtype!r} is not one of {', '.join(DTYPES)}")
-    check_stage(stage, stage.trainable)
+    check_stage(stage)
     mesh = sharding.make_mesh((run.mesh.data, run.mesh.fsdp, run.mesh.tp))
     scan = stage.accumulation == "scan"
     sharding.check_batch(stage.batch_size // stage.accumulate, mesh)
@@ -109,12 +112,14 @@ def build(plan: StagePlan) -> Session:
     train = functools.partial(steps.train_step, graphdef=graphdef, tx=tx, assigned=assigned, config=step_config)
     evaluate = functools.partial(steps.eval_step, graphdef=graphdef, config=step_config)
     # Pinned output shardings: without them the second call meets other shardings than the first and compiles again.
-    train = jax.jit(train, donate_argnums=0, out_shardings=(state_shardings, sharding.replicated(mesh)))
-    return Session(plan, found, config, mesh, encoder, batches, validation, updates, graphdef, abstract, assigned, tx, train,
+    compiled = jax.jit(train, donate_argnums=0, out_shardings=(state_shardings, sharding.replicated(mesh)))
+    return Session(plan, found, config, mesh, encoder, batches, validation, updates, graphdef, abstract, assigned, tx, compiled,
                    jax.jit(evaluate))  # fmt: skip
 
 
-def train_state_shardings(abstract, assigned, tx, mesh) -> dict:
+def train_state_shardings(
+    abstract: groups.Shapes, assigned: Mapping[str, str], tx: optax.GradientTransformation, mesh: jax.sharding.Mesh
+) -> State:
     """Shardings of {params, opt_state, step} for the trainable part."""
     trainable = {path: value for path, value in abstract.items() if path in assigned}
     params = sharding.parameter_shardings(trainable, mesh)

@@ -4,6 +4,8 @@ import dataclasses
 import difflib
 import json
 import logging
+from collections.abc import Iterable
+from typing import Any
 
 from etils import epath
 from ml_collections import ConfigDict
@@ -28,7 +30,7 @@ class StagePlan:
 
     @property
     def name(self) -> str:
-        return self.stage.name
+        return str(self.stage.name)
 
     @property
     def export(self) -> epath.Path:
@@ -36,10 +38,10 @@ class StagePlan:
 
     @property
     def finished(self) -> bool:
-        return (self.export / "manifest.json").exists()
+        return bool((self.export / "manifest.json").exists())
 
     @property
-    def identity(self) -> dict:
+    def identity(self) -> dict[str, Any]:
         """The settings that make this stage what it is, as plain JSON: what a resumed run must agree with."""
         run = {k: v for k, v in json.loads(self.run.to_json()).items() if k not in FREE_RUN}
         stage = {k: v for k, v in json.loads(self.stage.to_json()).items() if k not in FREE_STAGE}
@@ -48,7 +50,7 @@ class StagePlan:
         return {"run": run, "stage": stage}
 
 
-def chain(config: ConfigDict, workdir) -> list[StagePlan]:
+def chain(config: ConfigDict, workdir: epath.PathLike) -> list[StagePlan]:
     """The asked-for stage and every stage that it needs, parents first. VlaxError for an unknown parent or a cycle."""
     workdir = epath.Path(workdir)
     known = {s.name: s for s in [*config.parents.values(), config.stage]}
@@ -99,7 +101,7 @@ def resolved(plans: list[StagePlan]) -> tuple[StagePlan, list[str]]:
     return dataclasses.replace(last, stage=stage, parents=parents), list(dict.fromkeys(waiting))
 
 
-def differences(have: dict, want: dict, prefix: str = "") -> list[str]:
+def differences(have: dict[str, Any], want: dict[str, Any], prefix: str = "") -> list[str]:
     """Flat list of "field: old -> new" between two JSON trees."""
     out = []
     for key in sorted(have.keys() | want.keys()):
@@ -112,7 +114,7 @@ def differences(have: dict, want: dict, prefix: str = "") -> list[str]:
     return out
 
 
-def without_news(have: dict, want: dict) -> dict:
+def without_news(have: dict[str, Any], want: dict[str, Any]) -> dict[str, Any]:
     """`want` without the fields that came into being after `have` was written and are switched off ("", 0, (), False)."""
     return {
         key: without_news(have[key], value) if isinstance(value, dict) and isinstance(have.get(key), dict) else value
@@ -159,7 +161,7 @@ def todo(plans: list[StagePlan]) -> list[StagePlan]:
     return open_plans
 
 
-def closest(word: str, choices) -> str:
+def closest(word: str, choices: Iterable[str]) -> str:
     """ "; did you mean X?" or nothing."""
     match = difflib.get_close_matches(word, list(choices), 1)
     return f"; did you mean {match[0]!r}?" if match else ""

@@ -6,25 +6,26 @@ import json
 
 import jax
 import jax.numpy as jnp
-from transformers import PreTrainedTokenizerBase
 
 from vlax.errors import VlaxError
 from vlax.model import exports
 from vlax.models.build import DTYPES, fresh_part
 from vlax.params import groups, sharding
 from vlax.text.prompts import template_hash
+from vlax.text.tokenizer import Tokenizer
 from vlax.training import optimizer, origins
 from vlax.training.session import Session, train_state_shardings
+from vlax.training.steps import State
 
 
-def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
+def tokenizer_hash(tokenizer: Tokenizer) -> str:
     """Short digest of the vocabulary and its special tokens."""
     content = [sorted(tokenizer.get_vocab().items()), tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id]
     content.append(tokenizer.chat_template or "")
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
-def initial_state(session: Session) -> tuple[dict, groups.Params]:
+def initial_state(session: Session) -> tuple[State, groups.Params]:
     """(train state, frozen parameters) at the stage's first step: what learns in float32, the rest in the compute dtype."""
     trainable, frozen = groups.split(initial_params(session), session.assigned)
     dtype = DTYPES[session.plan.run.dtype]
