@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 from etils import epath
@@ -107,7 +107,7 @@ def requests(model: Model, test: TestSet, rows: Sequence[Row], pool: ThreadPoolE
     pixels = dict(zip(seen, pool.map(lambda picture: picture.pixels(preprocess), seen.values()), strict=True))
     prompts = [suite.prompt_ids(row.turns[0].question, model.encoder) for row in rows]
     pictures = [pixels.get(row.image_name) if row.picture else None for row in rows]
-    return [Request(*parts, number[row.id]) for *parts, row in zip(prompts, pictures, rows, strict=True)]
+    return [Request(prompt, image, number[row.id]) for prompt, image, row in zip(prompts, pictures, rows, strict=True)]
 
 
 def settings(model: Model, test: TestSet, blind_seed: int | None) -> dict:
@@ -143,7 +143,7 @@ def texts(model: Model, test: TestSet, rows: Sequence[Row], at_once: int = 0) ->
     size = min(at_once or decoder.batch_size, decoder.batch_size)
     parts = [list(rows[i : i + size]) for i in range(0, len(rows), size)]
     with ThreadPoolExecutor(THREADS) as pool, ThreadPoolExecutor(1) as ahead:
-        waiting = collections.deque()
+        waiting: collections.deque[Future[list[Request]]] = collections.deque()
         for part in parts[:2]:
             waiting.append(ahead.submit(requests, model, test, part, pool))
         for number, part in enumerate(parts):

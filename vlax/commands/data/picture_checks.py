@@ -10,6 +10,7 @@ import functools
 import hashlib
 import io
 import os
+from typing import Any
 
 import numpy as np
 from etils import epath
@@ -38,6 +39,7 @@ class Look:
 def look(row: Row, limits: Limits) -> Look:
     """A Look at the picture of a row that has one. It decodes through the reader's own function, so that what passes here
     passes in training."""
+    assert row.picture is not None, "only rows with a picture are looked at"
     path, decode = row.picture.path, row.picture.open
     findings: list[tuple[str, str]] = []
     if path:
@@ -58,7 +60,8 @@ def look(row: Row, limits: Limits) -> Look:
     except Exception as error:  # a VlaxError, or whatever a source lets through
         return Look((*findings, (fault(error), str(error).removeprefix(f"row {row.id}: "))))
     findings += shape(image.size, limits)
-    spread = max(high - low for low, high in image.getextrema())
+    extrema: Any = image.getextrema()  # (low, high) a band
+    spread = max(high - low for low, high in extrema)
     digest = hashlib.blake2b(f"{image.size}".encode() + image.tobytes(), digest_size=16).digest()
     if spread <= 2:  # JPEG may leave a level or two
         return Look((*findings, ("one colour", f"all pixels are {image.getpixel((0, 0))}")), digest)
@@ -67,10 +70,10 @@ def look(row: Row, limits: Limits) -> Look:
 
 def fault(error: BaseException) -> str:
     """The kind of a picture that did not decode, by what Pillow raised below the reader's error."""
-    chain = []
-    while error is not None:
-        chain.append(error)
-        error = error.__cause__ or error.__context__
+    chain, below = [error], error.__cause__ or error.__context__
+    while below is not None:
+        chain.append(below)
+        below = below.__cause__ or below.__context__
     if any(isinstance(e, FileNotFoundError) for e in chain):
         return "missing picture"
     if any(isinstance(e, Image.DecompressionBombError) for e in chain):

@@ -114,6 +114,7 @@ class PictureShards:
 
     def _encode(self, number: int) -> Encoded:
         row = self._source[self._gathered.opened[number]]
+        assert row.picture is not None, "only rows with a picture are gathered"
         try:
             image = row.picture.pixels(self._how.preprocess)
         except VlaxError as error:

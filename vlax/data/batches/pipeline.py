@@ -43,6 +43,7 @@ class ImageCache:
         self._lock = threading.Lock()
 
     def get(self, row: Row, preprocess: Preprocess) -> np.ndarray:
+        assert row.picture is not None, "only rows with a picture are asked for it"
         key = (row.image_name, row.image_id)  # ids alone recur: in train and validation files, in sources of one name
         if key in self._images:
             return self._images[key]

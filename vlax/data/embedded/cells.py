@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import hashlib
 import math
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -230,7 +231,7 @@ class CellSource:
         if index not in self._made:
             slide = slide_at(self.split, index, self.seed)
             asked = questions(slide, generator(self.seed, self.split, index, _FAMILY, STREAM_WORDS))
-            about = {
+            about: dict[str, Any] = {
                 "image_id": f"cell-{self.split}-{index}" + (f"-seed{self.seed}" if self.seed else ""),
                 "picture": Picture(f"slide {self.split}/{index} (rendered)", functools.partial(render, slide)),
             }

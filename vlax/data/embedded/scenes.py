@@ -11,6 +11,7 @@ Row i is a pure function of (seed, split, style, i): integers seed the generator
 
 import functools
 import hashlib
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -191,7 +192,7 @@ class SceneSource:
         if text_only:
             return [Row(f"{self.split}/t{index}", "", "describe", _paragraph(scene, words), None)]
         key = f"{self.split}/{index}"
-        about = {
+        about: dict[str, Any] = {
             "image_id": f"scene-{self.split}-{index}" + (f"-seed{self.seed}" if self.seed else ""),
             "picture": Picture(f"scene {key} (rendered)", functools.partial(render, scene)),
         }

@@ -4,7 +4,7 @@ A reader is imported when it is asked for, with the packages that it needs.
 """
 
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 _ROWS = {"train": bool, "limit": int}
@@ -20,8 +20,8 @@ class Kind(NamedTuple):
     """reader: "file:class" in `vlax.data`; needed, optional: {field of the spec: its type}."""
 
     reader: str
-    needed: dict[str, type]
-    optional: dict[str, type]
+    needed: Mapping[str, type]
+    optional: Mapping[str, type]
 
     @property
     def fields(self) -> dict[str, type]:

@@ -20,6 +20,7 @@ import json
 import threading
 import uuid
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from etils import epath
 from PIL import Image
@@ -232,7 +233,7 @@ class TableFile:
         import pyarrow
         import pyarrow.compute
 
-        kind = self.schema.field(image).type if image else None
+        kind: Any = self.schema.field(image).type if image else None
         has_path = bool(image) and (not embedded or (pyarrow.types.is_struct(kind) and kind.get_field_index("path") >= 0))
         if self.is_parquet:
             wanted = [*names, *([f"{image}.path" if embedded else image] if has_path else [])]

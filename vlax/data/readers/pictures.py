@@ -27,7 +27,7 @@ def open_picture(path: str, row_id: str) -> Image.Image:
 def decode_picture(file: BinaryIO, name: str, row_id: str) -> Image.Image:
     """The picture in an open file or a BytesIO, as `open_picture`; `name` is what an error calls it."""
     try:
-        image = Image.open(file)
+        image: Image.Image = Image.open(file)
         image.load()  # the whole file: a truncated one fails here, where its row is known
         if image.mode.startswith("I;16"):  # Pillow would take all above 255 for white
             image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))

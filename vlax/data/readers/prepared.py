@@ -83,7 +83,7 @@ class PreparedSource:
         drop = frozenset(str(i) for i in reading.drop_image_ids)
         files = (shards.Reader(local_file(folder / name)) for name in kinds["rows"])
         found = [_row(line, task) for file in files for line in file.records()]
-        kept = [(row, *more) for row, *more in found if not drop & {row.image_id, *leaks.keys(more[1], row.image_id)}]
+        kept = [one for one in found if not drop & {one[0].image_id, *leaks.keys(one[2], one[0].image_id)}]
         self.dropped = self.manifest["counts"]["rows"] - len(kept)
         self._rows = kept[: reading.limit]
         if not self._rows:

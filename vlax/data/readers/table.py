@@ -92,7 +92,7 @@ def table_rows(file: File) -> list[tuple[int, str, dict]]:
                 if None in row or None in row.values():
                     there = sum(value is not None for key, value in row.items() if key is not None) + len(row.get(None, ()))
                     way_out = "put texts with commas or line ends in double quotes"
-                    raise VlaxError(f"{where} has {there} cells under {len(reader.fieldnames)} column names; {way_out}")
+                    raise VlaxError(f"{where} has {there} cells under {len(reader.fieldnames or ())} column names; {way_out}")
                 found.append((at, where, row))
     except csv.Error as error:
         raise VlaxError(f"{path}: line {reader.line_num} is not CSV ({error}); export it again") from None

@@ -109,8 +109,8 @@ def scan(file: str) -> dict[str, dict]:
                     kind = extension.lower()
                     if kind in PICTURES:
                         sample.setdefault("", (member.offset_data, member.size))
-                    elif kind in TEXTS:
-                        sample[kind] = tar.extractfile(member).read()
+                    elif kind in TEXTS and (text := tar.extractfile(member)):
+                        sample[kind] = text.read()
         except (tarfile.TarError, OSError) as error:
             raise VlaxError(f"{file} is not a whole tar ({error}); fetch it again") from None
         opened.seek(end)

@@ -48,7 +48,7 @@ def of_object(data: dict) -> Shape | None:
     if "question_id" in annotations and annotations.keys() & {"answers", "multiple_choice_answer"}:
         return Shape("vqa", "VQAv2 questions and annotations", [])
     for kind, form in FORMATS.items():
-        entries = data.get(form.rows) if form.rows else list(data.values())
+        entries = data.get(form.rows, []) if form.rows else list(data.values())
         if form.what and {form.id, form.image, "question"} - {""} <= _first(entries).keys():
             return Shape(kind, form.what, [f"{row.get(form.image)}.jpg" for row in sample(_objects(entries))])
     return None

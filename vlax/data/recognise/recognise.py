@@ -50,8 +50,8 @@ def recognise(path: str, images: str = "", *, base: str = "", kind: str = "") ->
     where = join(base, path)
     given = join(base, images) if images else None
     if re.search(r"[*?\[{]", str(path)):
-        found = containers.of_files(where, shards.listed(base, str(path), r".", "data"))
-        found = found and Recognised(*found)
+        of_files = containers.of_files(where, shards.listed(base, str(path), r".", "data"))
+        found = Recognised(*of_files) if of_files else None
     elif not where.exists():
         raise VlaxError(f"there is no file or folder {where}; mend the path")
     elif where.is_dir():
@@ -176,8 +176,8 @@ def _described(path: epath.Path, described: list, given: epath.Path | None) -> R
 
 
 def _folder(path: epath.Path, given: epath.Path | None) -> Recognised | None:
-    if found := containers.of_builder(path):
-        return Recognised(*found)
+    if built := containers.of_builder(path):
+        return Recognised(*built)
     files = sorted((file for file in picture_folder.files(path) if _is_text(file)), key=lambda file: _order(file, path))
     refusals = []
     for at, file in enumerate(files[:TRIES]):
@@ -189,8 +189,8 @@ def _folder(path: epath.Path, given: epath.Path | None) -> Recognised | None:
         if found is not None:
             more = [str(other) for other in files[at + 1 :] if not any(_order(other, path)[1:3])]
             return dataclasses.replace(found, also=found.also or tuple(more))
-    if found := containers.of_shards(path):  # after the annotations: the tars beside these may hold their pictures
-        return Recognised(*found)
+    if packed := containers.of_shards(path):  # after the annotations: the tars beside these may hold their pictures
+        return Recognised(*packed)
     if len(refusals) == 1:
         raise VlaxError(refusals[0])
     return None
