@@ -19,7 +19,8 @@ from vlax.params import groups, sharding
 from vlax.suites import protocol
 from vlax.training import optimizer, origins, session, stages
 
-NAMES = sorted(p.stem for p in (REPO / "configs").glob("*.py") if "def get_config" in p.read_text())
+MODULES = {p.stem: importlib.import_module(f"configs.{p.stem}") for p in (REPO / "configs").glob("*.py")}
+NAMES = sorted(name for name, module in MODULES.items() if hasattr(module, "get_config"))
 CHAIN = [name for name in NAMES if re.fullmatch(r"stage[1-4]", name)]
 
 
