@@ -31,6 +31,13 @@ ANSWERS = {
 FOREIGN = {**ANSWERS, "annotations": [{"question_id": 5, "answers": [{"answer": "no"}]}]}
 
 
+@pytest.fixture
+def tmp_path(tmp_path):
+    """With nothing beside it: what lies in the folders around a file is looked at, and there other tests leave theirs."""
+    (tmp_path / "alone" / "data").mkdir(parents=True)
+    return tmp_path / "alone" / "data"
+
+
 def put(path, content):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content if isinstance(content, str) else json.dumps(content))
