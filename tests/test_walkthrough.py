@@ -29,14 +29,19 @@ def config(*args):
             suite.metrics = [name for name in suite.metrics if name != "METEOR"]  # each start of Java takes seconds
     return made
 """
+# A config of one's own, as one would write it after `data preview`.
 MINE = """
+from pathlib import Path
+
 from configs import base, datasets
+
+SOURCE = {"kind": "coco", "annotations": str(Path("captions.json").absolute()), "images": str(Path("pictures").absolute())}
 
 
 def get_config():
     s = base.stage("mine")
     s.trainable, s.learning_rate = {"all": "."}, {"all": 1e-3}
-    s.mixture = {"captions": datasets.weighted({"kind": "coco", "annotations": "captions.json", "images": "pictures"}, 1.0)}
+    s.mixture = {"captions": datasets.weighted(SOURCE, 1.0)}
     return base.config("embedded", s, {})
 """
 

@@ -65,12 +65,13 @@ def _explain(error: Exception, argv: list[str]) -> str:
     """One line about what is wrong with --config or one of its fields: the flag as it was typed, and what to type instead."""
     text = str(error).strip() or type(error).__name__
     path, _ = _config_path(argv)
-    field = re.search(r"'(\w+)", text)
-    typed = [arg.split("=")[0] for arg in argv if field and field[1] in arg.split("=")[0].split(".")[1:]]
-    if field and typed:
+    quoted = re.search(r"'(\w+)", text)
+    field = quoted[1] if quoted else ""
+    typed = [flag for flag in (arg.split("=")[0] for arg in argv) if field in flag.split(".")[1:]]
+    if typed:
         hint = re.search(r'Did you mean "(\w+)"', text)
         meant = f"; did you mean {hint[1]!r}?" if hint else "."
-        return f"{typed[0]}: there is no field {field[1]!r}{meant} Every field is in configs/base.py"
+        return f"{typed[0]}: there is no field {field!r}{meant} Every field is in configs/base.py"
     if path and not os.path.exists(path):
         return f"there is no config file {path}; pass --config=configs/NAME.py[:VARIANT], e.g. configs/stage3.py"
     return f"--config={path}: {text.splitlines()[-1].strip()}"
