@@ -8,7 +8,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from vlax.errors import VlaxError
-from vlax.suites import protocol
+from vlax.suites import files, protocol
 from vlax.suites.protocol import Suite
 from vlax.training import stages
 
@@ -86,7 +86,7 @@ def chosen(config: ConfigDict, options: Options) -> list[Suite]:
     own = {name: content.to_dict() for name, content in config.stage.suites.items()}
     extra = {}
     if "custom" in options.suites:
-        like = own.get(options.like) or protocol.read(options.like) if options.like else None
+        like = own.get(options.like) or files.read(options.like) if options.like else None
         extra["custom"] = protocol.custom(options.data, options.images, like)
     found = protocol.suites(own, options.suites, extra)
     if not options.answers:

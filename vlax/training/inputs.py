@@ -20,7 +20,7 @@ from vlax.errors import VlaxError
 from vlax.models.vlm import VLMConfig
 from vlax.params import distributed
 from vlax.rows import Source
-from vlax.suites import protocol
+from vlax.suites import files
 from vlax.text.prompts import Encoder
 from vlax.training.stages import StagePlan
 
@@ -104,7 +104,7 @@ def _open(
 def evaluation_pictures(plan: StagePlan) -> frozenset[str]:
     """Keys (`readers/leaks.py`) of the pictures that the stage is validated and scored on, and of the suites in run.exclude."""
     data = {name: content.to_dict()["data"] for name, content in plan.stage.suites.items()}
-    data |= {name: protocol.read(name)["data"] for name in plan.run.exclude}
+    data |= {name: files.read(name)["data"] for name in plan.run.exclude}
     data |= {f"stage.validation.{name}": {"validation": spec.to_dict()} for name, spec in plan.stage.validation.items()}
     specs = [(name, splits[split]) for name, splits in data.items() for split in ("test", "validation") if splits.get(split)]
     keys = (_pictures(name, json.dumps(spec, sort_keys=True), plan.run.data_root)
