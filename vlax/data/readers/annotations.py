@@ -18,7 +18,8 @@ import collections
 from collections.abc import Callable
 from typing import NamedTuple
 
-from vlax.data.readers.annotation_file import File, majority, usual_name
+from vlax.data.readers import annotation_answers
+from vlax.data.readers.annotation_file import File, usual_name
 from vlax.data.readers.files import FileSource, Item, Reading
 from vlax.errors import VlaxError
 from vlax.rows import TASKS, RowFault
@@ -165,37 +166,6 @@ def _vqa(asked: File, answered: File, form: Format) -> list[Item]:
     return list(items.values())
 
 
-def _one(file: File, where: str, row: dict) -> tuple[str, tuple[str, ...], str]:
-    """One answer; the answer type is the question's structure, where the file has it."""
-    if row.get("answer") is None:
-        reason = f'{where} has no "answer": a test or challenge file has none to learn or to score; {file.shape}'
-        raise RowFault(reason, "missing field")
-    answer, types = file.text(where, row, "answer"), row.get("types")
-    return answer, (answer,), str(types.get("structural") or "other") if isinstance(types, dict) else "other"
-
-
-def _texts(file: File, where: str, row: dict) -> tuple[str, tuple[str, ...], str]:
-    """The annotators' answers as texts: the most frequent one is learned, all are references."""
-    given = row.get("answers")
-    if given is None:
-        raise RowFault(f'{where} has no "answers": the test file has none to learn or to score; {file.shape}', "missing field")
-    if not isinstance(given, list) or not all(isinstance(answer, str) for answer in given) or not majority(given):
-        raise VlaxError(f'{where}: "answers" is {given!r}, not a list of texts; {file.shape}')
-    return majority(given), tuple(given), "other"
-
-
-def _annotators(file: File, where: str, row: dict) -> tuple[str, tuple[str, ...], str]:
-    """The annotators' answers as objects: `multiple_choice_answer`, or else the most frequent one, is learned."""
-    given = file.field(where, row, "answers")
-    if not isinstance(given, list) or not all(isinstance(a, dict) and "answer" in a for a in given):
-        raise VlaxError(f'{where}: "answers" is not a list of {{"answer": TEXT}}; {file.shape}')
-    references = tuple(str(a["answer"]) for a in given)
-    answer = str(row.get("multiple_choice_answer") or "").strip() or majority(references)
-    if not answer:
-        raise RowFault(f"{where} has no answer; give it one or remove its question", "empty text")
-    return answer, references, str(row.get("answer_type", "other"))
-
-
 def _lxmert(file: File, form: Format) -> list[Item]:
     """An entry a picture, its questions in parallel lists; a picture may have several entries, or one without questions."""
     items: list[Item] = []
@@ -245,11 +215,12 @@ FORMATS = {
                        rows="images", image="cocoid", captions=True),
     "vqa": Format(_vqa, ('VQAv2 questions are {"questions": [{"question_id", "image_id", "question"}]}',
                          'VQAv2 annotations are {"annotations": [{"question_id", "answers": [{"answer"}]}]}'),
-                  rows="questions", id="question_id", image="image_id", answers=_annotators),
+                  rows="questions", id="question_id", image="image_id", answers=annotation_answers.annotators),
     "gqa": Format(_questions, ('GQA questions are {QUESTION ID: {"question", "imageId", "answer"}}',),
-                  image="imageId", answers=_one, what="GQA questions"),
+                  image="imageId", answers=annotation_answers.one, what="GQA questions"),
     "textvqa": Format(_questions, ('TextVQA is {"data": [{"question_id", "question", "image_id", "answers": [TEXT, ...]}]}',),
-                      rows="data", id="question_id", image="image_id", answers=_texts, what="TextVQA questions"),
+                      rows="data", id="question_id", image="image_id", answers=annotation_answers.texts,
+                      what="TextVQA questions"),
     "lxmert": Format(_lxmert, ('LXMERT rows are {"img_id", "sentf": {SET: [question, ...]}, "labelf": {SET: [{answer: weight}, '
                                '...]}}',), image="img_id"),
 }  # fmt: skip
