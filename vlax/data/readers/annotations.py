@@ -168,8 +168,7 @@ def _vqa(asked: File, answered: File, form: Format) -> list[Item]:
 
 def _lxmert(file: File, form: Format) -> list[Item]:
     """An entry a picture, its questions in parallel lists; a picture may have several entries, or one without questions."""
-    items: list[Item] = []
-    asked: collections.Counter[str] = collections.Counter()
+    items, asked = [], collections.Counter[str]()
     for _, where, row in file.listed():
         with file.guard(where):
             image_id = file.id(where, row, form.image)
@@ -197,11 +196,7 @@ def _labelled(file: File, where: str, row: dict) -> list[tuple[str, tuple[str, .
                 raise RowFault(f"{place} is {question!r}, not a text; mend or remove it", "empty text")
             if not isinstance(weights, dict) or not all(isinstance(w, int | float) for w in weights.values()):
                 raise VlaxError(f"{place}: its labels are {weights!r}, not {{answer: weight}}; {file.shape}")
-            said = [
-                " ".join(key.split())
-                for key in sorted(weights, key=lambda answer: weights[answer], reverse=True)
-                if weights[key] > 0
-            ]
+            said = [" ".join(key.split()) for key in sorted(weights, key=weights.__getitem__, reverse=True) if weights[key] > 0]
             if not said or not all(said):
                 raise RowFault(f"{place} has no answer ({weights!r}); give it one or remove the question", "empty text")
             found.append((" ".join(question.split()), tuple(said)))
