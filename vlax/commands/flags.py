@@ -39,7 +39,9 @@ class Parser(argparse.ArgumentParser):
                 about["type"] = {int: at_least(0), tuple: words, str: str}[kind]
             self.add_argument(f"--{name}", **about)
 
-    def parse_args(self, args: Sequence[str] | None = None, namespace=None) -> argparse.Namespace:  # type: ignore[override]
+    def parse_args(  # type: ignore[override]  # argparse overloads it by the kind of namespace
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> argparse.Namespace:
         argv = list(sys.argv[1:] if args is None else args)
         if {"-h", "--help", "--helpfull"} & set(argv):
             self.print_help()
