@@ -1,6 +1,7 @@
 """Checkpoints and exports on disk. Twelve layers, since from ten on their names sort in another order than they run."""
 
 import re
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -73,13 +74,21 @@ def test_rebuild_puts_layer_ten_after_layer_nine(model):
     same(groups.flatten(rebuilt)[1], numbered)
 
 
-def test_the_latest_and_the_best_are_kept(tmp_path):
+def flip(file, at: float = 0.5) -> None:
+    """One bit of a file, at a share of its length."""
+    content = bytearray(file.read_bytes())
+    content[int(at * (len(content) - 1))] ^= 1
+    file.write_bytes(bytes(content))
+
+
+def test_the_latest_two_and_the_best_are_kept(tmp_path):
     checkpoints = Checkpoints(tmp_path / "c")
     assert checkpoints.latest() is None and checkpoints.best() is None
     for step, loss in ((1, 3.0), (2, 1.5), (3, 2.0), (4, None), (5, 1.7), (6, None)):
         checkpoints.save(step, {"x": jnp.full(2, step)}, {"step": step}, None if loss is None else {"loss": loss})
     checkpoints.wait()
-    assert sorted(int(p.name) for p in (tmp_path / "c").iterdir()) == [2, 6]
+    assert sorted(int(p.name) for p in (tmp_path / "c").iterdir()) == [2, 5, 6]
+    assert sorted(int(p.stem) for p in (tmp_path / "seals").iterdir()) == [2, 5, 6]
     assert checkpoints.latest() == 6 and checkpoints.best() == (2, 1.5)
     assert checkpoints.data(6) == {"step": 6}
     checkpoints.close()
@@ -87,6 +96,69 @@ def test_the_latest_and_the_best_are_kept(tmp_path):
     assert again.latest() == 6 and again.best() == (2, 1.5)
     np.testing.assert_array_equal(again.restore(2, {"x": jax.ShapeDtypeStruct((2,), jnp.int32)})["x"], [2, 2])
     again.close()
+
+
+def test_a_damaged_checkpoint_is_said_and_set_aside(tmp_path, caplog):
+    """Whichever of its files has the flipped bit, orbax's own ones too."""
+    checkpoints = Checkpoints(tmp_path / "c")
+    for step in (1, 2):
+        checkpoints.save(step, {"x": jnp.full(2, step)}, {"step": step}, {"loss": 3.0 - step})
+    checkpoints.close()
+    files = sorted(path for path in (tmp_path / "c/2").rglob("*") if path.is_file() and path.stat().st_size)
+    assert len(files) > 5
+    whole = shutil.copytree(tmp_path, tmp_path / "whole")
+    for number, file in enumerate(files):
+        stage = shutil.copytree(whole, tmp_path / f"stage{number}")
+        flip(damaged := stage / file.relative_to(tmp_path))
+        caplog.clear()
+        again = Checkpoints(stage / "c")
+        assert again.latest() == 1 and again.best() == (1, 2.0)
+        assert f"the checkpoint at step 2 is damaged: {damaged} is damaged" in caplog.text
+        assert "going on from step 1: 1 steps are trained again" in caplog.text
+        assert [path.name for path in (stage / "damaged").iterdir()] == ["2"]
+        again.close()
+    for step in (1, 2):
+        flip(next(path for path in (tmp_path / f"c/{step}").rglob("*") if path.is_file() and path.stat().st_size))
+    again = Checkpoints(tmp_path / "c")
+    with pytest.raises(VlaxError, match=r"no checkpoint is whole \(steps 1, 2, now in .*damaged\)\. Copy one back"):
+        again.latest()
+    again.close()
+
+
+def test_checkpoints_of_earlier_versions_have_no_seals(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "c")
+    checkpoints.save(1, {"x": jnp.ones(2)}, {"step": 1})
+    checkpoints.close()
+    (tmp_path / "seals/1.json").unlink()
+    again = Checkpoints(tmp_path / "c")
+    assert again.latest() == 1
+    again.close()
+
+
+def test_every_damaged_file_of_an_export_is_named(exported, tmp_path):
+    """A flipped bit, a cut or a missing file: whoever reads it learns which file, and nothing is computed from it."""
+    directory = tmp_path / "export"
+    shutil.copytree(exported[0], directory)
+    files = sorted(path for path in directory.rglob("*") if path.is_file() and path.stat().st_size)
+
+    def read():
+        exports.read_manifest(directory), exports.read_config(directory)
+        exports.read_tokenizer(directory), exports.load_params(directory)
+
+    read()
+    for file in files:
+        flip(file, 0.3)
+        with pytest.raises(VlaxError, match=rf"{re.escape(str(file))}|seal\.json"):
+            read()
+        flip(file, 0.3)
+    read()
+    files[-1].unlink()
+    with pytest.raises(VlaxError, match=r"is missing or cannot be read"):
+        read()
+    seal_file = directory / "seal.json"
+    seal_file.unlink()
+    with pytest.raises(VlaxError, match=r"has no seal\.json; copy the export again"):
+        exports.read_config(directory)
 
 
 @pytest.mark.parametrize("target", ({"x": jnp.zeros(3)}, {"x": jnp.zeros(2), "y": jnp.zeros(1)}, {"y": jnp.zeros(2)}))

@@ -19,7 +19,8 @@ from vlax.errors import VlaxError
 from vlax.evaluation import sampling
 from vlax.images import Preprocess
 from vlax.params import groups
-from vlax.training import chain, loop, metrics, session, stages, steps, stop
+from vlax.training import chain, loop, metrics, session, stages, steps
+from vlax.training.stop import Interrupted
 
 
 def test_the_documented_rows():
@@ -179,7 +180,7 @@ def test_a_packed_stage_trains_stops_and_goes_on(tmp_path, monkeypatch):
     fields = {"packing": 2, "text_length": 64, "accumulate": 2, "plan_window": 2, "steps": 3}
     config = tiny("stage0", **{f"stage__{name}": value for name, value in fields.items()})
     interrupt_at(monkeypatch, 3)
-    with pytest.raises(stop.Interrupted):
+    with pytest.raises(Interrupted):
         chain.run(config, str(tmp_path), sampling.sampler)
     monkeypatch.undo()
     shown = train(config, tmp_path)

@@ -16,6 +16,7 @@ from vlax.pretrained.reading import loader
 from vlax.pretrained.reading.load_plan import abstract
 from vlax.pretrained.reading.tensors import INDEX
 from vlax.storage.hub import read_config
+from vlax.text.bpe import train_bpe
 from vlax.text.tokenizer import check_vocabulary, load_tokenizer
 
 CONFIG = {
@@ -210,3 +211,27 @@ def test_works_where_torch_is_not_installed(tmp_path):
     done = subprocess.run([sys.executable, "-c", NO_TORCH, str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("loaded 26 tensors") and "<|pad|>" in done.stdout
+
+
+def strangers_tokenizer(directory, *, standard: bool):
+    """A tokenizer folder whose config asks for code of its own, which would leave a file behind if it ever ran."""
+    train_bpe(["a dog"], 300).save_pretrained(directory)
+    settings = json.loads((directory / "tokenizer_config.json").read_text())
+    settings |= {"auto_map": {"AutoTokenizer": ["theirs.Theirs", None]}, "tokenizer_class": "Theirs"}
+    (directory / "tokenizer_config.json").write_text(json.dumps(settings))
+    (directory / "theirs.py").write_text(
+        f"import pathlib\npathlib.Path({str(directory / 'ran')!r}).touch()\nclass Theirs: pass\n"
+    )
+    if not standard:
+        (directory / "tokenizer.json").unlink()
+
+
+def test_a_strangers_code_is_never_run_and_nobody_is_asked(tmp_path, monkeypatch):
+    """A tokenizer.json is read without that code; a tokenizer that is nothing but code is refused by name."""
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("somebody was asked"))
+    strangers_tokenizer(tmp_path, standard=True)
+    assert load_tokenizer(tmp_path, 1000).get_vocab()
+    strangers_tokenizer(tmp_path, standard=False)
+    with pytest.raises(VlaxError, match=r"tokenizer_config\.json has its tokenizer made by code of its own \(auto_map"):
+        load_tokenizer(tmp_path, 1000)
+    assert not (tmp_path / "ran").exists()

@@ -10,6 +10,7 @@ import importlib.util
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -74,9 +75,7 @@ def write_part(part: str, out: Path, config: VLMConfig, params: Mapping, tokens,
 
 def tokenizer_notes(directory: Path, tokens) -> list[str]:
     """A warning where AutoTokenizer, going by the model type, makes another tokenizer of the files."""
-    from transformers import AutoTokenizer
-
-    stock = AutoTokenizer.from_pretrained(str(directory))
+    stock: Any = tokenizer.open_tokenizer(directory)
     if stock.backend_tokenizer.to_str() == tokens.backend_tokenizer.to_str():
         return []
     return [

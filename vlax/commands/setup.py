@@ -7,6 +7,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from vlax.errors import VlaxError
+from vlax.storage import seal
 
 _HOUSE = str(Path(__file__).parents[1])
 
@@ -20,6 +21,7 @@ def prepare(config: ConfigDict | None) -> ConfigDict:
     handler = logging.StreamHandler()
     handler.addFilter(_worth_reading)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler], force=True)
+    seal.verify(config.run.verify)
     if config.run.distributed:
         jax.distributed.initialize()
     if config.run.compilation_cache:

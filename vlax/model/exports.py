@@ -1,8 +1,9 @@
 """Exports, which hand a model over.
 
-    workdir/stageN/export/            params/ (orbax), config.json (shapes, mask kind), tokenizer/, manifest.json
+    workdir/stageN/export/            params/ (orbax), config.json (shapes, mask kind), tokenizer/, seal.json, manifest.json
 
-`manifest.json` is written last: an export without one is unfinished and is ignored.
+`manifest.json` is written last: an export without one is unfinished and is ignored. The seal before it says what every file
+holds (`storage/seal.py`), and each is compared before it is read; exports of format 1 have none.
 """
 
 import functools
@@ -14,16 +15,15 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
-from transformers import AutoTokenizer
 
 from vlax.errors import VlaxError
 from vlax.models.vlm import VLMConfig
 from vlax.params import distributed, groups
 from vlax.pretrained.reading.tensors import Later
-from vlax.storage import paths, state
-from vlax.text.tokenizer import Tokenizer
+from vlax.storage import paths, seal, state
+from vlax.text.tokenizer import Tokenizer, open_tokenizer
 
-FORMAT = 1
+FORMAT = 2  # sealed; 1 was not
 AGAIN = "copy the export again, or delete its manifest.json and train the stage again, which then writes it anew"
 
 
@@ -35,11 +35,12 @@ def export(
     The manifest gains format, parameter count and a checksum by module, taken from what was read back from disk.
     """
     directory = epath.Path(directory)
-    if (directory / "manifest.json").exists():
-        (directory / "manifest.json").unlink()  # from here on unfinished
+    for name in ("manifest.json", seal.NAME):
+        (directory / name).unlink(missing_ok=True)  # from here on unfinished
     with ocp.StandardCheckpointer() as writer:
         writer.save(paths.absolute(directory) / "params", dict(params), force=True)
-    stored = load_params(directory)  # by every process: orbax synchronises them
+    leaves, restore = _open(directory)
+    stored = restore(leaves, None)  # by every process: orbax synchronises them
     if not distributed.is_main():
         return dict(manifest)
     state.write_json(directory / "config.json", config.to_dict(), indent=1, sort_keys=True)
@@ -51,8 +52,18 @@ def export(
         "parameters": groups.count(stored),
         "checksums": module_checksums(stored),
     }
-    state.write_json(directory / "manifest.json", full, indent=1, sort_keys=True)
+    content = state.as_json(full, indent=1, sort_keys=True)
+    seal.write(directory, coming={"manifest.json": content})
+    state.write(directory / "manifest.json", content)
     return full
+
+
+def _compare(directory: epath.PathLike, part: str) -> None:
+    """VlaxError where a file that is about to be read is not what was written."""
+    manifest = epath.Path(directory) / "manifest.json"
+    unsealed = not seal.check(directory, part, way_out=AGAIN) and manifest.exists()
+    if unsealed and state.read(manifest, AGAIN).get("format") != 1:
+        raise VlaxError(f"{directory} has no {seal.NAME}; {AGAIN}")
 
 
 def write_tokenizer(tokenizer: Tokenizer, directory: epath.Path) -> None:
@@ -66,8 +77,9 @@ def write_tokenizer(tokenizer: Tokenizer, directory: epath.Path) -> None:
 
 def read_tokenizer(directory: epath.PathLike) -> Tokenizer:
     """The tokenizer of an export, which may lie on an object store."""
+    _compare(directory, "tokenizer")
     with paths.local_folder(f"{directory}/tokenizer") as local:
-        return AutoTokenizer.from_pretrained(local)
+        return open_tokenizer(local)
 
 
 def module_checksums(params: Mapping[str, np.ndarray]) -> dict[str, str]:
@@ -81,10 +93,12 @@ def read_manifest(directory) -> dict[str, Any]:
     path = epath.Path(directory) / "manifest.json"
     if not path.exists():
         raise VlaxError(f"{directory} is not a finished vlax export: it has no manifest.json. Exports are WORKDIR/STAGE/export")
+    _compare(directory, "manifest.json")
     return state.read(path, AGAIN)
 
 
 def read_config(directory) -> VLMConfig:
+    _compare(directory, "config.json")
     return VLMConfig.from_dict(state.read(epath.Path(directory) / "config.json", AGAIN))
 
 
@@ -95,12 +109,14 @@ def load_params(
 
     `parts` restricts it to modules ("vision", "decoder"): nothing else is read.
     """
+    _compare(directory, "params")
     stored, restore = _open(directory)
     return restore({k: leaf for k, leaf in stored.items() if not parts or k.split("/")[0] in parts}, shardings)
 
 
 def lazy_params(directory) -> dict[str, Later]:
     """{path: array that is read from disk when its values are asked for}: the model never lies in memory whole."""
+    _compare(directory, "params")
     stored, restore = _open(directory)
 
     def read(name: str) -> np.ndarray:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vlax.errors import VlaxError
-from vlax.storage import state
+from vlax.storage import seal, state
 
 SMALL = ("*.json", "*.txt", "*.model", "*.jinja")
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "decoder_start_token_id")
@@ -20,6 +20,8 @@ def local_directory(name: str | Path, *, flag: str, weights: bool = True) -> Pat
     """
     path = Path(name).expanduser()
     if path.is_dir():
+        files = [file.name for file in path.iterdir() if weights or file.suffix != ".safetensors"]
+        seal.check(path, *files, way_out=f"copy the folder again, or delete its {seal.NAME} to read it as it is")
         return path
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)):
         raise VlaxError(f"{name} is not a directory and not a hub id of the form org/name; pass {flag}")

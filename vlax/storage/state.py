@@ -35,9 +35,14 @@ def write(path: Path | epath.Path, content: bytes) -> None:
         part.write_bytes(content)
 
 
+def as_json(values: Any, end: str = "", **layout: Any) -> bytes:
+    """JSON in UTF-8. layout: of `json.dumps` (indent, sort_keys, ...); end: what follows the text."""
+    return (json.dumps(values, **layout) + end).encode()
+
+
 def write_json(path: Path | epath.Path, values: Any, end: str = "", **layout: Any) -> None:
-    """`write` of JSON in UTF-8. layout: of `json.dumps` (indent, sort_keys, ...); end: what follows the text."""
-    write(path, (json.dumps(values, **layout) + end).encode())
+    """`write` of what `as_json` makes."""
+    write(path, as_json(values, end, **layout))
 
 
 def read(path: Path | epath.Path, way_out: str, kind: type[Any] = dict) -> Any:
@@ -58,5 +63,6 @@ def load_json(where: object, content: bytes | str, way_out: str = "fetch or expo
     """The value of a JSON text; VlaxError names the place and the way out."""
     try:
         return json.loads(content)
-    except ValueError as error:
-        raise VlaxError(f"{where} is not JSON ({error}); {way_out}") from None
+    except (ValueError, RecursionError) as error:
+        reason = "its lists are nested too deeply" if isinstance(error, RecursionError) else error
+        raise VlaxError(f"{where} is not JSON ({reason}); {way_out}") from None

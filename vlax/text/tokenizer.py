@@ -93,8 +93,30 @@ def check_vocabulary(config: DecoderConfig, tokenizer: Tokenizer) -> None:
     check_size(tokenizer, config.vocab_size, tokenizer.name_or_path or "this run")
 
 
+def open_tokenizer(directory: str | Path, kind: Any = None) -> Tokenizer:
+    """The tokenizer of a local folder, by transformers' class `kind` (AutoTokenizer): the one place that opens one.
+
+    Code that a folder brings along (auto_map) is never run, and nobody is asked whether it should be; VlaxError names it.
+    """
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    file = Path(directory) / "tokenizer_config.json"
+    foreign = read_json(file).get("auto_map") if file.is_file() else None
+    if foreign and not (Path(directory) / "tokenizer.json").is_file():
+        raise VlaxError(f"{file} has its tokenizer made by code of its own (auto_map: {foreign}), which vlax does not run; "
+                        "save it as a tokenizer.json, or take another tokenizer")  # fmt: skip
+    # What tokenizer.json says can be read without that code.
+    kind = PreTrainedTokenizerFast if foreign else kind or AutoTokenizer
+    try:
+        opened: Tokenizer = kind.from_pretrained(str(directory), local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # transformers and tokenizers raise many kinds, with the reason in the text
+        reason = " ".join(str(error).split())[:200]
+        raise VlaxError(f"cannot read the tokenizer of {directory} ({reason}); download its files again") from None
+    return opened
+
+
 def _read(directory: Path) -> Tokenizer:
-    from transformers import AutoTokenizer, GPT2Tokenizer, PreTrainedTokenizerFast
+    from transformers import GPT2Tokenizer, PreTrainedTokenizerFast
 
     described = any((directory / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model"))
     if not described and not (directory / "vocab.json").is_file():
@@ -106,10 +128,4 @@ def _read(directory: Path) -> Tokenizer:
     file = directory / "tokenizer_config.json"
     generic = file.is_file() and read_json(file).get("tokenizer_class") in ("TokenizersBackend", "PreTrainedTokenizerFast")
     # AutoTokenizer refuses a bare vocab.json + merges.txt; it is GPT-2's format.
-    kind = PreTrainedTokenizerFast if generic else AutoTokenizer if described else GPT2Tokenizer
-    try:
-        tokenizer: Tokenizer = kind.from_pretrained(str(directory), local_files_only=True)
-    except Exception as error:  # transformers and tokenizers raise many kinds, with the reason in the text
-        reason = " ".join(str(error).split())[:200]
-        raise VlaxError(f"cannot read the tokenizer of {directory} ({reason}); download its files again") from None
-    return tokenizer
+    return open_tokenizer(directory, PreTrainedTokenizerFast if generic else None if described else GPT2Tokenizer)

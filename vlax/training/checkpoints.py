@@ -1,8 +1,15 @@
 """Checkpoints {state, data} to resume from.
 
-workdir/stageN/checkpoints/STEP   trainable parameters, optimizer state, step (orbax, asynchronous); data position (JSON)
+    workdir/stageN/checkpoints/STEP   trainable parameters, optimizer state, step (orbax, asynchronous); data position (JSON)
+    workdir/stageN/seals/STEP.json    what its files hold (`storage/seal.py`), written once the save has ended
+
+    workdir/stageN/damaged/STEP       what is not what was written: said, set aside before orbax reads it, never gone on from
+
+A checkpoint that a kill left without its seal is taken as orbax committed it.
 """
 
+import concurrent.futures
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +19,8 @@ from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
 from vlax.errors import VlaxError
-from vlax.storage import paths
+from vlax.params import distributed
+from vlax.storage import paths, seal
 
 
 def _score(metrics: Mapping[str, float] | None) -> float:
@@ -21,15 +29,20 @@ def _score(metrics: Mapping[str, float] | None) -> float:
 
 
 class Checkpoints:
-    """The checkpoints of one stage: the latest one, and the best on validation, are kept."""
+    """The checkpoints of one stage. Kept are the `last` newest, so that there is one to fall back to, the `best` on validation,
+    and with `hours` one for each so many."""
 
-    def __init__(self, directory: str | epath.Path):
+    def __init__(self, directory: str | epath.Path, *, last: int = 2, best: int = 1, hours: float = 0):
         self.directory = epath.Path(directory)
-        keep = policies.AnyPreservationPolicy(
-            [policies.LatestN(1), policies.BestN(get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False)]
-        )
-        options = ocp.CheckpointManagerOptions(preservation_policy=keep, best_fn=_score)
+        keep: list[Any] = [policies.LatestN(last)]
+        keep += [policies.BestN(get_metric_fn=_score, n=best, keep_checkpoints_without_metrics=False)] if best else []
+        keep += [policies.EveryNSeconds(int(hours * 3600))] if hours else []
+        self._damaged = self._set_aside()
+        distributed.any_host(False)  # no host opens the folder before the first one has set aside what is damaged
+        options = ocp.CheckpointManagerOptions(preservation_policy=policies.AnyPreservationPolicy(keep), best_fn=_score)
         self._manager = ocp.CheckpointManager(paths.absolute(self.directory), options=options)
+        self._sealing = concurrent.futures.ThreadPoolExecutor(1)
+        self._unsealed: set[int] = set()
 
     def save(
         self, step: int, state: Mapping[str, Any], data: Mapping[str, Any], metrics: Mapping[str, float] | None = None
@@ -37,11 +50,59 @@ class Checkpoints:
         """Starts an asynchronous save. `metrics` {"loss": ...} enters it into the choice of the best."""
         if step in self._manager.all_steps():
             return
+        self._seal_path(step).unlink(missing_ok=True)  # of a checkpoint that was passed over
         items = ocp.args.Composite(state=ocp.args.StandardSave(dict(state)), data=ocp.args.JsonSave(dict(data)))
         self._manager.save(step, args=items, metrics=dict(metrics) if metrics else None)
+        self._unsealed.add(step)
+
+    def seal(self) -> None:
+        """Seals the saves that have ended, in another thread; costs a look at the disk while one has not."""
+        if not distributed.is_main():
+            return
+        for step in sorted(self._unsealed):
+            path = self.directory / str(step)
+            if path.exists() and ocp.utils.is_checkpoint_finalized(path):
+                self._unsealed.discard(step)
+                self._sealing.submit(self._write_seal, step)
+
+    def _write_seal(self, step: int) -> None:
+        try:
+            seal.write(self.directory / str(step), self._seal_path(step))
+        except OSError as error:  # it is gone already, or the disk is full: the checkpoint itself is committed
+            logging.warning("checkpoint %d was not sealed: %s", step, error)
+
+    def _seal_path(self, step: int) -> epath.Path:
+        return self.directory.parent / "seals" / f"{step}.json"
+
+    def _set_aside(self) -> list[int]:
+        """The damaged steps. Orbax reads some files of every step when it opens the folder, and fails by what they say."""
+        damaged = []
+        names = [path.name for path in self.directory.iterdir()] if self.directory.exists() else []
+        for step in sorted(int(name) for name in names if name.isdigit()):
+            try:
+                seal.check(self.directory / str(step), way_out="it is set aside", seal=self._seal_path(step))
+            except VlaxError as error:
+                logging.warning("WARNING: the checkpoint at step %d is damaged: %s", step, error)
+                damaged.append(step)
+                if distributed.is_main():
+                    target = self.directory.parent / "damaged" / str(step)
+                    target.parent.mkdir(exist_ok=True)
+                    if target.exists():
+                        target.rmtree()
+                    (self.directory / str(step)).rename(target)
+                    self._seal_path(step).unlink(missing_ok=True)
+        return damaged
 
     def latest(self) -> int | None:
+        """The newest step, or None before the first save. VlaxError where there were some and all are damaged."""
         step: int | None = self._manager.latest_step()
+        if self._damaged and step is None:
+            raise VlaxError(
+                f"{self.directory}: no checkpoint is whole (steps {', '.join(map(str, self._damaged))}, now in "
+                f"{self.directory.parent / 'damaged'}). Copy one back from elsewhere, or start again: the stage begins anew"
+            )
+        if step is not None and self._damaged and max(self._damaged) > step:
+            logging.warning("going on from step %d: %d steps are trained again", step, max(self._damaged) - step)
         return step
 
     def best(self) -> tuple[int, float] | None:
@@ -71,7 +132,16 @@ class Checkpoints:
         return state
 
     def wait(self) -> None:
+        """Until what was saved is on disk and sealed."""
         self._manager.wait_until_finished()
+        self.seal()
+        self._sealing.submit(lambda: None).result()
+        kept = {str(step) for step in self._manager.all_steps()}
+        for file in self._seal_path(0).parent.glob("*.json") if distributed.is_main() else ():
+            if file.stem not in kept:
+                file.unlink(missing_ok=True)
 
     def close(self) -> None:
+        self.wait()
+        self._sealing.shutdown()
         self._manager.close()

@@ -32,7 +32,7 @@ class Loop:
 
     def __init__(self, session: Session):
         self.session, self.plan, self.stage, self.run = session, session.plan, session.plan.stage, session.plan.run
-        self.checkpoints = Checkpoints(self.plan.directory / "checkpoints")
+        self.checkpoints = Checkpoints(self.plan.directory / "checkpoints", **self.run.keep)
         self.window = metrics.Window()
         self.pending: collections.deque[tuple[int, dict[str, jax.Array], np.ndarray, int]] = collections.deque()
         self.first_losses: list[float] = []
@@ -134,6 +134,7 @@ def train(session: Session, *, sample: Sample | None = None) -> None:
             loop.pending.append((micro, values, batch["row"], int(batch["has_image"].sum()) * distributed.hosts()))
             loop.settle(IN_FLIGHT)
             done = micro + 1
+            loop.checkpoints.seal()
             if done % session.per_update == 0:
                 _after_update(loop, done, state, frozen, writer, sample)
             if distributed.any_host(bool(stop.requested)):  # all leave the loop at the same step

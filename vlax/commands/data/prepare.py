@@ -31,7 +31,7 @@ from vlax.data.sources import open_source
 from vlax.errors import VlaxError
 from vlax.images import Preprocess
 from vlax.rows import Source
-from vlax.storage import state
+from vlax.storage import seal, state
 
 NAMED = 10  # pictures that an error names
 AGAIN = "remove the folder and prepare it again"
@@ -152,7 +152,12 @@ def prepare(source: Source, out, how: Encoding, *, spec=None, train: bool | None
         "files": [_write(out, "index.npy", index.getvalue()), _write(out, "dropped.jsonl", "".join(lost).encode())],
         "difference": {"mean_abs": round(off / max(total, 1), 4), "largest": most, "of": 255, "values": total},
     }
-    state.write_json(out / "manifest.json", manifest, end="\n", indent=1, ensure_ascii=False)
+    content = state.as_json(manifest, end="\n", indent=1, ensure_ascii=False)
+    known = {
+        entry["file"]: {key: entry[key] for key in ("bytes", "sha256")} for entry in manifest["shards"] + manifest["files"]
+    }
+    seal.write(out, coming={"manifest.json": content}, known=known)
+    state.write(out / "manifest.json", content)
     (out / "progress").rmtree()
     return manifest
 

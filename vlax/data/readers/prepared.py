@@ -5,6 +5,7 @@ OUT/rows-00000-of-00001.array_record         one JSON object a row, with the num
 OUT/images-00000-of-00012.array_record       one encoded picture a record
 OUT/index.npy                                int32[pictures, 2]: shard and record of each picture, -1 of one left out
 OUT/dropped.jsonl                            the rows left out because their picture did not decode, and why
+OUT/seal.json                                what all of them hold (`storage/seal.py`); sets of earlier versions have none
 
 PreparedSource("coco-224")[1]    the source's own Row(id="17#1", image_id="17", ...), its picture opened from OUT
 """
@@ -24,8 +25,10 @@ from vlax.data.readers.files import Reading
 from vlax.errors import VlaxError
 from vlax.images import Preprocess
 from vlax.rows import TASKS, Picture, Row, RowFault, Turn
-from vlax.storage import state
+from vlax.storage import seal, state
 from vlax.storage.paths import join, local_file, read_file
+
+AGAIN = "copy or prepare the set again"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,7 +47,7 @@ class StoredPicture(Picture):
 
 def open_stored(opened: shards.Kept, file: str, record: int, codec: str, size: int, row: str, name: str) -> Image.Image:
     try:
-        content = opened(local_file(epath.Path(file))).record(record)
+        content = opened(file).record(record)
         return Image.fromarray(stored.decode(content, codec, size))
     except VlaxError as error:
         raise RowFault(f"{row}: {error}", "corrupt picture") from None
@@ -70,13 +73,14 @@ class PreparedSource:
         if task not in ("", *TASKS[:2]):
             raise VlaxError(f"{folder}: captions have no task {task!r}; the tasks are {', '.join(TASKS[:2])}")
         reading.check_limit(self.name)
-        self.manifest, self._opened = _manifest(self._folder), shards.Kept(shards.Reader)
+        self.manifest, self._opened = _manifest(self._folder), shards.Kept(_whole)
         kinds = {kind: [entry["file"] for entry in self.manifest["shards"] if entry["file"].startswith(kind)]
                  for kind in ("rows", "images")}  # fmt: skip
         for entry in self.manifest["shards"]:
             file = folder / entry["file"]
             if not file.exists() or file.stat().length != entry["bytes"]:
                 raise VlaxError(f"{file} is missing or not of {entry['bytes']} bytes, as its manifest says; copy the set again")
+        seal.check(folder, "index.npy", *kinds["rows"], way_out=AGAIN)
         self._shards = kinds["images"]
         with (folder / "index.npy").open("rb") as file:
             self._index = np.load(file)
@@ -123,13 +127,21 @@ class PreparedSource:
         stored.check(self.manifest["preprocess"], preprocess, self._folder)
 
 
+def _whole(file: str) -> shards.Reader:
+    """A shard of pictures, compared with the seal when it is first opened."""
+    path = epath.Path(file)
+    seal.check(path.parent, path.name, way_out=AGAIN)
+    return shards.Reader(local_file(path))
+
+
 def _manifest(folder: str) -> dict:
     path = epath.Path(folder) / "manifest.json"
     if not path.exists():
         started = (epath.Path(folder) / "progress").exists()
         way_out = "it was begun: give the same prepare command again" if started else "give what `prepare` wrote"
         raise VlaxError(f"{folder} is no prepared set (it has no manifest.json); {way_out}")
-    manifest = state.read(path, "copy or prepare the set again")
+    seal.check(folder, path.name, way_out=AGAIN)
+    manifest = state.read(path, AGAIN)
     if manifest.get("format") != stored.FORMAT:
         raise VlaxError(f"{path} is of the format {manifest.get('format')!r}, not {stored.FORMAT!r}; prepare the set again")
     return manifest

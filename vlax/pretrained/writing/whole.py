@@ -34,7 +34,7 @@ from vlax.pretrained.reading.load_plan import HEAD
 from vlax.pretrained.reading.loader import load_decoder, load_vision, preprocess
 from vlax.pretrained.writing import writer
 from vlax.pretrained.writing.shards import LIMIT, write_file, write_tensors
-from vlax.storage import hub
+from vlax.storage import hub, seal
 from vlax.text import tokenizer
 
 Params = Mapping[str, Any]  # {path: array, or what has a shape, a dtype and __array__}
@@ -78,8 +78,11 @@ def write_model(directory: str | Path, config: VLMConfig, params: Params, tokens
     out = Path(directory)
     out.mkdir(parents=True, exist_ok=True)
     if kind is None:
-        return write_apart(out, config, params, tokens, obstacles, limit)
-    return write_whole(out, kind, config, params, tokens, limit)
+        written = write_apart(out, config, params, tokens, obstacles, limit)
+    else:
+        written = write_whole(out, kind, config, params, tokens, limit)
+    seal.write(out)
+    return written
 
 
 def choose(config: VLMConfig) -> tuple[Whole | None, list[str]]:

@@ -28,7 +28,7 @@ from vlax.pretrained.families.rules import C, Family, Rule, hidden_state
 from vlax.pretrained.reading.load_plan import HEAD, abstract, fake_like
 from vlax.pretrained.reading.tensors import Later
 from vlax.pretrained.writing.shards import LIMIT, write_tensors
-from vlax.storage import state
+from vlax.storage import seal, state
 from vlax.storage.hub import TOKEN_IDS
 from vlax.text.tokenizer import check_vocabulary
 
@@ -48,6 +48,7 @@ def write_vision(
     hf |= {"dtype": common_dtype(tensors)}
     write_json(out / "config.json", hf)
     write_json(out / "preprocessor_config.json", preprocessor(config, preprocess))
+    seal.write(out)
     return hf
 
 
@@ -68,6 +69,7 @@ def write_decoder(
     write_json(out / "config.json", hf)
     write_json(out / "generation_config.json", token_ids(tokenizer))
     tokenizer.save_pretrained(str(out))
+    seal.write(out)
     return hf
 
 
