@@ -102,8 +102,11 @@ def test_rows_come_back(coco, tmp_path):
         ("images-00002-of-00003.array_record", 2),
     ]
     written = digests(tmp_path / "out")
-    assert {e["file"]: e["sha256"] for e in [*manifest["shards"], *manifest["files"]]} == {
-        name: digest for name, digest in written.items() if name != "manifest.json"
+    sealed = json.loads((tmp_path / "out/seal.json").read_text())["files"]
+    assert {name: entry["sha256"] for name, entry in sealed.items()} == {n: d for n, d in written.items() if n != "seal.json"}
+    files = [*manifest["shards"], *manifest["files"]]
+    assert {e["file"]: e["sha256"] for e in files} == {
+        n: d for n, d in written.items() if n not in ("manifest.json", "seal.json")
     }
     np.testing.assert_array_equal(
         np.load(tmp_path / "out" / "index.npy")[[0, 3, 4, 5, 11]], [[0, 0], [0, 1], [0, 3], [1, 0], [2, 1]]
@@ -305,6 +308,13 @@ def test_incomplete_copies_are_refused(coco, tmp_path):
     whole = bytearray(file.read_bytes())
     whole[2000:2400] = bytes(400)
     file.write_bytes(whole)
+    with pytest.raises(
+        VlaxError, match=r"row \d+#0: .*images-00001-of-00003\.array_record is damaged: .*prepare the set again"
+    ):
+        for index in range(0, 2 * PICTURES, 2):
+            read[index].picture.open()
+    (tmp_path / "out" / "seal.json").unlink()  # from here on a set as earlier versions wrote it
+    read = prepared(str(tmp_path / "out"))
     with pytest.raises(
         VlaxError, match=r"row \d+#0: .*images-00001-of-00003\.array_record: record \d cannot be read \(Corrupted"
     ):

@@ -20,6 +20,7 @@ from conftest import REPO, tiny, train
 from vlax.errors import VlaxError
 from vlax.evaluation import sampling
 from vlax.model import exports
+from vlax.storage import seal
 from vlax.training import chain, loop, metrics, session, stages
 from vlax.training.stop import Interrupted
 
@@ -192,6 +193,7 @@ def test_changed_data_are_refused(workdir, monkeypatch):
 def test_another_tokenizer_or_prompts_in_the_parent_are_refused(workdir):
     path = workdir / "stage0_vision" / "export" / "manifest.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "templates": "0123"}))
+    seal.write(path.parent)
     with pytest.raises(VlaxError, match=r"stage stage1: its parent .*stage0_vision/export was trained with other templates"):
         train(window(), workdir)
 
