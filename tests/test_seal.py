@@ -45,6 +45,14 @@ def test_every_flipped_bit_is_named(folder):
     assert seal.check(folder, way_out=AGAIN)
 
 
+def test_a_damaged_seal_is_seen_by_whoever_reads_any_file(folder):
+    """Of an entry that the reader doesn't ask for, too."""
+    file = folder / "seal.json"
+    file.write_text(file.read_text().replace('"bytes": 200', '"bytes": 201'))
+    with pytest.raises(VlaxError, match=r"seal\.json is damaged; copy it again"):
+        seal.check(folder, "config.json", way_out=AGAIN)
+
+
 @pytest.mark.parametrize(
     ("harm", "text"),
     [

@@ -1,6 +1,7 @@
 """Seals: what every file of a finished folder holds, so that a flipped bit, a cut or missing file is named before it is read.
 
-    export/seal.json   {"format": 1, "files": {"config.json": {"bytes": 812, "sha256": "9f..."}, "params/d/ab": ..., ...}}
+    export/seal.json   {"format": 1, "files": {"config.json": {"bytes": 812, "sha256": "9f..."}, "params/d/ab": ..., ...},
+                        "sha256": of the files' entries}
 
 A seal is written after all that it covers, or, where another file says that the folder is finished, just before that one, whose
 content it then knows already. Readers compare what they are about to read; what was compared is not compared again while its
@@ -55,7 +56,7 @@ def write(
     for name, content in (coming or {}).items():
         entries[name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     seal.parent.mkdir(parents=True, exist_ok=True)
-    state.write_json(seal, {"format": FORMAT, "files": entries}, indent=1, sort_keys=True)
+    state.write_json(seal, {"format": FORMAT, "files": entries, "sha256": _digest(entries)}, indent=1, sort_keys=True)
 
 
 def check(folder: epath.PathLike, *parts: str, way_out: str, seal: epath.Path | None = None) -> bool:
@@ -84,9 +85,14 @@ def _entries(seal: epath.Path, way_out: str) -> dict[str, Any]:
     values = state.read(seal, way_out)
     files = values.get("files")
     whole = isinstance(files, dict) and all(isinstance(e, dict) and e.keys() == {"bytes", "sha256"} for e in files.values())
-    if values.get("format") != FORMAT or not whole:
+    if values.get("format") != FORMAT or not whole or values.get("sha256") != _digest(files):
         raise VlaxError(f"{seal} is damaged; {way_out}")
     return dict(files)
+
+
+def _digest(entries: Any) -> str:
+    """Of the seal itself: an entry of a file that nobody reads must not be damaged unseen either."""
+    return hashlib.sha256(state.as_json(entries, sort_keys=True)).hexdigest()
 
 
 def _below(folder: epath.Path) -> list[str]:
