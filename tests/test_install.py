@@ -54,7 +54,7 @@ def test_vlax_works_from_an_empty_folder(installed, tmp_path):
     (tmp_path / "own.py").write_text(SHORT)
     said = run(vlax, "train", "--config=own.py", "--workdir=run", cwd=tmp_path)
     assert "export run/stage0_vision/export" in said, said
-    assert (tmp_path / "run" / "stage0_vision" / "hf" / "config.json").exists()
+    assert (tmp_path / "run" / "stage0_vision" / "hf" / "vision" / "config.json").exists()
 
 
 @pytest.mark.slow
