@@ -135,7 +135,7 @@ def whole_batch(config: VLMConfig) -> dict:
     rng = np.random.default_rng(0)
     tokens, segment = rng.integers(3, VOCAB - 1, (2, LENGTH)), np.repeat([[1] * 9 + [2] * 12], 2, axis=0)
     segment[1, 6:] = [2] * 8 + [0] * 7
-    size = config.vision.image_size
+    size = config.tower.vision.image_size
     return {
         "image": rng.integers(0, 256, (2, 1, size, size, 3), dtype=np.uint8), "has_image": np.ones((2, 1), bool),
         "tokens": tokens, "segment": segment, "example": np.minimum(segment, 1),

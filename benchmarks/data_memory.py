@@ -41,7 +41,8 @@ def files(folder: Path) -> None:
     scenes, images, captions = SceneSource("train", "human", size=PICTURES), [], []
     for at in range(PICTURES):
         row = scenes[5 * at]
-        large = np.asarray(row.open_image().resize((160, 120)), np.float32)
+        assert row.picture is not None
+        large = np.asarray(row.picture.open().resize((160, 120)), np.float32)
         noise = np.random.default_rng(at).normal(0, 8, large.shape)
         Image.fromarray(np.clip(large + noise, 0, 255).astype(np.uint8)).save(folder / "images" / f"{at}.jpg")
         images.append({"id": at, "file_name": f"{at}.jpg"})
@@ -67,17 +68,15 @@ def batches(folder: Path, args: argparse.Namespace) -> HostBatches:
         open_source({"kind": "table", "path": "questions.jsonl", "images": "images"}, str(folder)),
     ]
     mixture = Mixture(sources, [1.0, 0.5, 1.0], seed=0)
-    texts = [turn.answer for source in sources for at in range(200) for turn in source[at].turns]
+    texts = [turn.answer for source in sources for at in range(min(200, len(source))) for turn in source[at].turns]
     encoder = Encoder(train_bpe(["caption: question: answer: describe:", *texts], 600), "plain")
     cache = ImageCache(args.cache_mb << 20)
     collate = Collator(mixture, encoder, TEXT, Preprocess(args.size), cache, "drop", ("flip", "shift"))
-    common = {"lengths": Lengths(encoder), "overlong": "drop"}
+    lengths, plan = Lengths(encoder), Plan(mixture, args.batch, TEXT)
     if args.plan == "buckets":
-        plan = BucketPlan(mixture, args.batch, TEXT, buckets=BUCKETS, **common)
+        plan = BucketPlan(mixture, args.batch, TEXT, buckets=BUCKETS, lengths=lengths, overlong="drop")
     elif args.plan == "packed":
-        plan = PackedPlan(mixture, args.batch, TEXT, SLOTS, **common)
-    else:
-        plan = Plan(mixture, args.batch, TEXT)
+        plan = PackedPlan(mixture, args.batch, TEXT, SLOTS, lengths=lengths, overlong="drop")
     return HostBatches(collate, plan, args.batches)
 
 

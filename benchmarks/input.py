@@ -30,18 +30,24 @@ from vlax.data.batches.mixture import Mixture
 from vlax.data.batches.pipeline import Collator, HostBatches, ImageCache, iterate
 from vlax.data.batches.row_plan import Plan
 from vlax.data.embedded.scenes import SceneSource
-from vlax.data.readers import stored
 from vlax.data.readers.prepared import PreparedSource
 from vlax.data.recognise.recognise import recognise
 from vlax.data.sources import open_source
 from vlax.images import Preprocess
-from vlax.rows import Source
+from vlax.rows import Picture, Row, Source
 from vlax.text.bpe import train_bpe
 from vlax.text.prompts import Encoder
+from vlax.text.tokenizer import Tokenizer
 
 TEXT = 64  # tokens of a batch row
 WIDTH, HEIGHT, QUALITY, NOISE = 640, 480, 90, 10.0  # of own pictures: the noise gives them a photograph's bytes
 PACKAGES = ("pillow", "grain", "array_record", "tokenizers", "numpy", "torch")
+
+
+def picture_of(row: Row) -> Picture:
+    """The picture of a row that has one: of every row here."""
+    assert row.picture is not None, row.id
+    return row.picture
 
 
 def own_pictures(folder: Path, count: int) -> tuple[str, str]:
@@ -50,7 +56,7 @@ def own_pictures(folder: Path, count: int) -> tuple[str, str]:
     source, images, annotations = SceneSource("train", "ai", size=count), [], []
     for at in range(count):
         name, row = f"{at:06d}.jpg", source[at]
-        large = np.asarray(row.open_image().resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC), np.float32)
+        large = np.asarray(picture_of(row).open().resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC), np.float32)
         noise = np.random.default_rng(at).normal(0, NOISE, (HEIGHT, WIDTH, 1))
         Image.fromarray(np.clip(large + noise, 0, 255).astype(np.uint8)).save(folder / "images" / name, quality=QUALITY)
         images.append({"id": at, "file_name": name})
@@ -86,7 +92,7 @@ class Case:
 def bare(source: Source, preprocess: Preprocess, rows: int) -> int:
     """One thread: pictures opened and resized, no text."""
     for at in range(rows):
-        stored.pixels(source[at % len(source)].open_image, preprocess)
+        picture_of(source[at % len(source)]).pixels(preprocess)
     return 0
 
 
@@ -104,19 +110,19 @@ class Examples:
 
     source: Source
     preprocess: Preprocess
-    tokenizer: object
+    tokenizer: Tokenizer
     rows: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.prompt = [self.tokenizer.bos_token_id, *self.tokenizer("caption:", add_special_tokens=False)["input_ids"]]
 
     def __len__(self) -> int:
         return self.rows
 
-    def __getitem__(self, index: int):
+    def __getitem__(self, index: int) -> tuple[np.ndarray, list[int | None]]:
         row = self.source[index % len(self.source)]
         if isinstance(self.source, PreparedSource):
-            pixels = row.open_image.pixels(self.preprocess)
+            pixels = picture_of(row).pixels(self.preprocess)
         else:
             with Image.open(row.image_name) as image:
                 size = self.preprocess.size, self.preprocess.size
@@ -156,7 +162,7 @@ def sources(source: Source, size: int, folder: Path) -> Iterator[tuple[str, Sour
     for codec in ("jpeg", "raw"):
         out = folder / f"{codec}-{size}"
         prepare.prepare(source, out, Encoding(Preprocess(size), codec, 95), train=False, progress=False)
-        yield f"prepared, {codec}", PreparedSource(str(out), train=False)
+        yield f"prepared, {codec}", open_source({"kind": "prepared", "path": str(out)}, train=False)
 
 
 def has_torch() -> bool:
@@ -230,7 +236,7 @@ def main() -> None:
             raise SystemExit(f"{data}: give annotations whose pictures are files; {source[0].image_name or 'a text'} is none")
         kilobytes = statistics.mean(os.path.getsize(source[at].image_name) for at in range(len(source))) / 1000
         print(f"{datetime.date.today()}; {versions()}; {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f} at the start")
-        width, height = source[0].open_image().size
+        width, height = picture_of(source[0]).open().size
         about = f"{len(source)} pictures of {kilobytes:.0f} kB on average, the first of {width} x {height} pixels"
         print(f"{about}; batches of {args.batch}, medians of {args.repeats} passes\n")
         cases = measure(args, source, train_bpe(["caption:", *said] * 2, 1000), Path(folder))

@@ -11,6 +11,7 @@ from etils import epath
 from PIL import Image
 from test_containers import bucket  # noqa: F401  (a fixture)
 
+from benchmarks import reference_curves
 from vlax.decoding.options import DecodeConfig
 from vlax.errors import VlaxError
 from vlax.evaluation import compare, evaluate, predictions, runner, terminal
@@ -388,3 +389,10 @@ def test_which_export_is_scored(trained, tmp_path):
     assert str(export_directory(plan, "/some/where")) == "/some/where"
     with pytest.raises(VlaxError, match=r"stage4 has no finished export in .*train it first: python train.py"):
         export_directory(stages.chain(config, tmp_path)[-1], "")
+
+
+def test_the_reference_curves_that_ship_are_made_of_a_run(trained, tmp_path, capsys):
+    _, workdir = trained
+    reference_curves.main(str(workdir), str(tmp_path / "curves.json"))
+    curves = json.loads((tmp_path / "curves.json").read_text())
+    assert {"stage1", "stage3"} <= curves["training loss"].keys() and "training loss" in capsys.readouterr().out

@@ -3,7 +3,7 @@
     write_report("eval/report.html", title="stage 4", subtitle="scenes", sets=sets, protocol={"hash": "eef7b522", "beams": 1},
                  formulas={"captions": {"CIDEr": "..."}}, samples=[ReportSample("captions", "test/7", image, ...)])
 
-The page is `report_template/`, filled by `report_page.py`; pictures and attention are packed by `report_pack.py`.
+The page is `template/`, filled by `page.py`; pictures and attention are packed by `pack.py`.
 """
 
 import dataclasses

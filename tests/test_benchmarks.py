@@ -1,0 +1,29 @@
+"""The benchmarks run, on so little that their figures mean nothing: what they time is changed by people who don't run them."""
+
+import sys
+
+import pytest
+
+from benchmarks import data_memory, input
+
+
+def printed(monkeypatch, capsys, program, *flags: str) -> str:
+    monkeypatch.setattr(sys, "argv", [program.__name__, *flags])
+    program.main()
+    return capsys.readouterr().out
+
+
+def test_input(monkeypatch, capsys):
+    flags = ("--pictures=8", "--batch=4", "--sizes", "16", "--threads", "0", "--workers", "0", "--repeats=1", "--seconds=0.01")
+    out = printed(monkeypatch, capsys, input, *flags)
+    for how in ("| JPEG files | 16 |", "| prepared, jpeg | 16 |", "| prepared, raw | 16 |"):
+        assert how in out, out
+
+
+@pytest.mark.parametrize("flags", (["--plan=plain"], ["--plan=buckets"], ["--plan=packed"], ["--prepared"]))
+def test_data_memory(monkeypatch, capsys, flags):
+    monkeypatch.setattr(data_memory, "PICTURES", 8)
+    monkeypatch.setattr(data_memory, "QUESTIONS", 20)
+    monkeypatch.setattr(data_memory, "SCENES", 40)
+    out = printed(monkeypatch, capsys, data_memory, "--batches=4", "--every=2", "--batch=2", "--size=16", "--threads=0", *flags)
+    assert "MB" in out, out
