@@ -1,5 +1,6 @@
 """Broken checkpoints: one clear line each, before a byte of weights is read. Without torch: the name maps write them."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -233,5 +234,17 @@ def test_a_strangers_code_is_never_run_and_nobody_is_asked(tmp_path, monkeypatch
     assert load_tokenizer(tmp_path, 1000).get_vocab()
     strangers_tokenizer(tmp_path, standard=False)
     with pytest.raises(VlaxError, match=r"tokenizer_config\.json has its tokenizer made by code of its own \(auto_map"):
+        load_tokenizer(tmp_path, 1000)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_code_that_the_models_config_asks_for_is_not_run_either(tmp_path, monkeypatch):
+    """AutoTokenizer goes by config.json where the tokenizer's own settings name no class."""
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("somebody was asked"))
+    strangers_tokenizer(tmp_path, standard=True)
+    (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "<eos>", "pad_token": "<pad>"}')
+    asked = {"AutoConfig": "theirs.Theirs", "AutoTokenizer": ["theirs.Theirs", None]}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "theirs", "auto_map": asked}))
+    with contextlib.suppress(VlaxError):
         load_tokenizer(tmp_path, 1000)
     assert not (tmp_path / "ran").exists()
