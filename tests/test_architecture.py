@@ -21,6 +21,7 @@ ALLOWED = {
     "rows": "errors images",
     "storage": "errors",
     "printing": "",
+    "process": "errors printing storage",
     "params": "errors printing",
     "models": "errors masks images params",
     "text": f"{GROUND} models",
@@ -36,11 +37,12 @@ ALLOWED = {
     "model": f"{GROUND} params models text decoding pretrained.reading",
     "scores": "errors",
     "suites": f"{GROUND} text decoding scores data",
-    "training": f"{GROUND} params models text data data.readers data.batches decoding pretrained.reading pretrained.writing "
-    "model suites",
+    "training": f"{GROUND} process params models text data data.readers data.batches decoding pretrained.reading "
+    "pretrained.writing model suites",
     "training.inspect": f"{GROUND} params text training",
     "evaluation.report": "errors images masks printing params models text decoding model",
-    "evaluation": f"{GROUND} params models text data data.readers decoding model scores suites training evaluation.report",
+    "evaluation": f"{GROUND} process params models text data data.readers decoding model scores suites training "
+    "evaluation.report",
 }
 ALLOWED["commands.data"] = f"{ALLOWED['training']} data.recognise"
 ALLOWED["commands"] = " ".join(dict.fromkeys(" ".join([*ALLOWED.values(), *ALLOWED]).split()))

@@ -14,6 +14,7 @@ from vlax.evaluation.runner import Evaluation, TestSet
 from vlax.evaluation.table import score_table
 from vlax.model import api
 from vlax.params import distributed, sharding
+from vlax.process import lease
 from vlax.scores.java import check_spice
 from vlax.storage import jsonl, state
 from vlax.suites import protocol
@@ -38,9 +39,19 @@ def run(config: ConfigDict, workdir: str, options: Options = DEFAULTS) -> dict:
     stages.check_identity(plan)
     export, below = export_directory(plan, options.checkpoint), options.folder()
     other = compare.find(workdir, options.against, below) if options.against else None
+    kinds = [*(["eval-blind"] if options.twin or options.blind else ()), *([] if options.blind else ["eval"])]
+    with lease.hold(*(plan.directory / kind / below for kind in kinds), on=distributed.is_main()):
+        return _evaluate(config, plan, str(export), sets, options, other)
+
+
+def _evaluate(
+    config: ConfigDict, plan: stages.StagePlan, export: str, sets: list[TestSet], options: Options, other: compare.Kept | None
+) -> dict:
+    """The stage itself and its blind twin."""
+    root, below = config.run.data_root, options.folder()
     priors = _priors(sets, root)
     mesh = sharding.make_mesh((config.run.mesh.data, config.run.mesh.fsdp, config.run.mesh.tp))
-    model = api.load(str(export), dtype=config.run.dtype, mesh=mesh)
+    model = api.load(export, dtype=config.run.dtype, mesh=mesh)
     title = f"{plan.name} ({options.checkpoint})" if options.checkpoint else plan.name
     twin = None
     if options.twin or options.blind:

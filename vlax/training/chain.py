@@ -5,6 +5,8 @@ from collections.abc import Callable
 from etils import epath
 from ml_collections import ConfigDict
 
+from vlax.params import distributed
+from vlax.process import lease
 from vlax.training import loop, plots, session, stages
 
 
@@ -13,7 +15,11 @@ def run(config: ConfigDict, workdir: str, sampler: Callable[[session.Session], l
 
     sampler: makes of a Session its small generative evaluation (`evaluation/sampling.py`), which lies above this room.
     """
-    workdir = epath.Path(workdir)
+    with lease.hold(workdir, on=distributed.is_main()):
+        _run(config, epath.Path(workdir), sampler)
+
+
+def _run(config: ConfigDict, workdir: epath.Path, sampler: Callable[[session.Session], loop.Sample | None]) -> None:
     plans = stages.chain(config, workdir)
     pending = stages.todo(plans)
     for plan in pending[1:]:  # compiles nothing: a mistake in the last stage should not wait for the first to be trained
