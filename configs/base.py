@@ -24,6 +24,7 @@ def run(variant: str = "embedded") -> ConfigDict:
     r = ConfigDict()
     r.data_root = ""  # where relative paths of data sources start: a directory or gs://bucket/path
     r.quarantine = ""  # the doctor's lists of rows to leave out, several parted by commas (python -m vlax data doctor)
+    r.allow_outside = False  # rows may name pictures outside their source's images folder and the data root
     r.exclude = ()  # suites whose pictures are kept out of training, beside those that a stage is scored on
     r.seed = 0  # initial parameters, data order, twins
     r.mask = "image_bidirectional"  # attention mask kind: causal, image_bidirectional, prefix_lm, image_sees_prompt

@@ -34,8 +34,8 @@ ALLOWED = {
     "pretrained.families": "errors models",
     "pretrained.reading": f"{GROUND} params models pretrained.families",
     "pretrained.writing": f"{GROUND} params models text pretrained.families pretrained.reading",
-    "model": f"{GROUND} params models text decoding pretrained.reading",
-    "scores": "errors",
+    "model": f"{GROUND} data.readers params models text decoding pretrained.reading",
+    "scores": "errors storage",
     "suites": f"{GROUND} text decoding scores data",
     "training": f"{GROUND} process params models text data data.readers data.batches decoding pretrained.reading "
     "pretrained.writing model suites",

@@ -359,7 +359,7 @@ def test_array_records(tmp_path):
         (b"\x82\xa4text", "record 0 is msgpack; a record is one line of JSON"),
         (pickle.dumps({"text": "x"}), "record 0 is a pickle"),
         (png(0), "record 0 is a bare PNG"),
-        (b"a dog", "record 0 does not begin with JSON"),
+        (b"a dog", "record 0 is not JSON"),
         (b"[1]", "record 0 begins with a list, not an object"),
     ],
 )

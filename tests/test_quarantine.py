@@ -100,9 +100,16 @@ def test_faulty_rows_are_raised_passed_over_or_collected():
     assert [note.row for note in doctor.notes] == ["#0", "#3"]
 
 
-def test_mistakes_of_ours_are_not_passed_over():
-    with pytest.raises(KeyError), Faults(collect=True).row("a", "b"):
-        raise KeyError("a bug in a reader")
+def test_what_no_reader_foresaw_is_the_fault_of_its_row():
+    faults = Faults(collect=True)
+    with faults.row("a", "f.json: row 7"):
+        raise KeyError("a list where a text should be")
+    said = "f.json: row 7: KeyError ('a list where a text should be'); mend or remove the row"
+    assert faults.found == [Fault("a", "row 7", "row refused", said)]
+    with pytest.raises(RowFault, match="KeyError"), Faults().row("a", "b"):
+        raise KeyError("not to be passed over")
+    with pytest.raises(KeyboardInterrupt), Faults(collect=True).row("a", "b"):
+        raise KeyboardInterrupt
 
 
 class Rows:

@@ -5,6 +5,11 @@ import dataclasses
 import numpy as np
 from PIL import Image
 
+NARROW = 64  # sides of 64 : 1
+LONGEST = 16_384  # pixels a side
+BAND = 256  # rows
+SHOWN = 4096  # pixels a side of a padded picture for people
+
 
 @dataclasses.dataclass(frozen=True)
 class Preprocess:
@@ -12,6 +17,8 @@ class Preprocess:
 
     mode    "squash": resize to the square, whatever the shape. "crop": resize the shorter edge to `edge`, cut the middle.
             "pad": first pad the shorter side with the mean colour to a square, then as "crop".
+            Memory and time stay bounded, whatever the shape: a crop takes of a picture that is longer than NARROW times its
+            width only the middle; one to pad with a side above LONGEST is shrunk to that, and its square resized by bands.
     resample  Pillow's filter number: 0 nearest, 1 lanczos, 2 bilinear, 3 bicubic
     mean, std of the normalisation (x / 255 - mean) / std, which VisionConfig carries
     """
@@ -32,10 +39,12 @@ class Preprocess:
         if self.mode == "squash":
             return np.asarray(image.resize((self.size, self.size), self.resample))
         if self.mode == "pad":
-            image = _pad_to_square(image, tuple(int(x * 255) for x in self.mean))
-        width, height = image.size
-        short, long = self.edge, int(self.edge * max(width, height) / min(width, height))
-        image = image.resize((short, long) if width <= height else (long, short), self.resample)
+            image = self._padded(image)
+        else:
+            image = _middle(image, NARROW * min(image.size))
+            width, height = image.size
+            short, long = self.edge, int(self.edge * max(width, height) / min(width, height))
+            image = image.resize((short, long) if width <= height else (long, short), self.resample)
         left, top = (image.width - self.size) // 2, (image.height - self.size) // 2
         return np.asarray(image.crop((left, top, left + self.size, top + self.size)))
 
@@ -45,10 +54,38 @@ class Preprocess:
         if self.mode == "squash":
             return image
         if self.mode == "pad":
-            image = _pad_to_square(image, tuple(int(x * 255) for x in self.mean))
+            image.thumbnail((SHOWN, SHOWN))
+            image = _pad_to_square(image, self._colour)
         side = max(1, round(min(image.size) * self.size / self.edge))
         left, top = (image.width - side) // 2, (image.height - side) // 2
         return image.crop((left, top, left + side, top + side))
+
+    @property
+    def _colour(self) -> tuple[int, ...]:
+        """What a picture is padded with: the mean."""
+        return tuple(int(x * 255) for x in self.mean)
+
+    def _padded(self, image: Image.Image) -> Image.Image:
+        """The picture padded to a square and resized to `edge`, bit for bit, without the square: Pillow resizes rows first and
+        columns then, so bands of rows will do."""
+        if (side := max(image.size)) > LONGEST:
+            image = image.resize([max(1, round(length * LONGEST / side)) for length in image.size], self.resample)
+        side, edge = max(image.size), self.edge
+        left, top = (side - image.width) // 2, (side - image.height) // 2
+        blank = Image.new("RGB", (side, 1), self._colour).resize((edge, 1), self.resample)
+        rows = blank.resize((edge, side), Image.Resampling.NEAREST)
+        for begin in range(0, image.height, BAND):
+            part = image.crop((0, begin, image.width, min(begin + BAND, image.height)))
+            band = Image.new("RGB", (side, part.height), self._colour)
+            band.paste(part, (left, 0))
+            rows.paste(band.resize((edge, part.height), self.resample), (0, top + begin))
+        return rows.resize((edge, edge), self.resample)
+
+
+def _middle(image: Image.Image, long: int) -> Image.Image:
+    """At most the middle `long` pixels of the longer side."""
+    left, top = (max(0, (side - long) // 2) for side in image.size)
+    return image.crop((left, top, image.width - left, image.height - top)) if left or top else image
 
 
 def on_white(image: Image.Image) -> Image.Image:

@@ -8,8 +8,9 @@ A source holds no decoded pixels: `picture.open` decodes when it is called, so t
 touches text alone.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import numpy as np
@@ -36,18 +37,26 @@ class Turn:
 class Picture:
     """A picture that is decoded when it is asked for.
 
-    name  its file, its place in a container, or what is rendered: what errors call it
-    open  decodes it (PIL, any mode or size)
-    path  its own file; "" for one in a container, or rendered
+    name    its file, its place in a container, or what is rendered: what errors call it
+    decode  what `open` calls
+    path    its own file; "" for one in a container, or rendered
+    read    the bytes of that file; None for one in a container, or rendered
     """
 
     name: str
-    open: Callable[[], Image.Image]
+    decode: Callable[[], Image.Image]
     path: str = ""
+    read: Callable[[], bytes] | None = None
+
+    def open(self) -> Image.Image:
+        """The decoded picture (PIL, any mode or size); VlaxError, RowFault where the picture is at fault."""
+        with making(self.name):
+            return self.decode()
 
     def pixels(self, preprocess: Preprocess) -> np.ndarray:
-        """uint8[size,size,3] as the vision tower wants it."""
-        return preprocess.apply(self.open())
+        """uint8[size,size,3] as the vision tower wants it; errors as `open`."""
+        with making(self.name):
+            return preprocess.apply(self.open())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +95,26 @@ class RowFault(VlaxError):
     def __init__(self, text: str, kind: str = REFUSED):
         super().__init__(text)
         self.kind = kind
+
+
+def as_fault(name: str, error: Exception) -> VlaxError:
+    """A VlaxError as it is. Anything else that was raised while one row was made is that row's fault: a reader, a decoder or a
+    tokenizer met what its author did not think of, and the next row may well be sound."""
+    if isinstance(error, VlaxError):
+        return error
+    said = " ".join(str(error).split())[:200].encode("utf-8", "backslashreplace").decode()
+    return RowFault(f"{name}: {type(error).__name__} ({said}); mend or remove the row")
+
+
+@contextlib.contextmanager
+def making(name: str) -> Iterator[None]:
+    """Around all that is done with one row, wherever that is: VlaxError is what it raises, by `as_fault`."""
+    try:
+        yield
+    except VlaxError:
+        raise
+    except Exception as error:
+        raise as_fault(name, error) from error
 
 
 class Source(Protocol):

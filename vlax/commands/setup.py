@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from vlax.data.readers import pictures
 from vlax.errors import VlaxError
 from vlax.storage import seal
 
@@ -22,6 +23,7 @@ def prepare(config: ConfigDict | None) -> ConfigDict:
     handler.addFilter(_worth_reading)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler], force=True)
     seal.verify(config.run.verify)
+    pictures.allow_outside(config.run.allow_outside)
     if config.run.distributed:
         jax.distributed.initialize()
     if config.run.compilation_cache:

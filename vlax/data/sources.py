@@ -16,6 +16,7 @@ from vlax.data.recognise.recognise import recognise
 from vlax.errors import VlaxError
 from vlax.rows import Source
 from vlax.storage.paths import rooted
+from vlax.storage.state import understood
 
 
 def open_source(
@@ -37,10 +38,13 @@ def open_source(
     _check_fields(kind, fields)
     base = _base(kind, fields, data_root)
     reader = KINDS[kind].load()
+    named = ", ".join(str(fields[name]) for name in PATHS[:3] if fields.get(name))
     if "train" not in KINDS[kind].fields:  # drawn by vlax itself: no file, and no row to leave out
         return reader(**fields)
     train, limit = fields.pop("train", train), fields.pop("limit", None)
-    return reader(**fields, reading=Reading(kind, train, limit, base, drop_image_ids, faults))
+    with understood(f"data source {kind}: {named}", "fetch or export it again"):
+        source: Source = reader(**fields, reading=Reading(kind, train, limit, base, drop_image_ids, faults))
+    return source
 
 
 def _plain(value):

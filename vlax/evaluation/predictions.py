@@ -8,14 +8,14 @@ Rows are found by run and id. `set` names the suite that asked first; others tha
 `prediction` is the text as decoded; what the protocol's post-processing makes of it is done when it is scored.
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 
 from etils import epath
 
 from vlax.errors import VlaxError
 from vlax.rows import Row
-from vlax.storage import jsonl
+from vlax.storage import jsonl, state
+from vlax.storage.paths import read_file
 
 ID_FIELDS = ("id", "question_id", "questionId", "image_id")
 TEXT_FIELDS = ("prediction", "answer", "caption", "text")
@@ -89,16 +89,14 @@ def _of_set(entries: list[dict], path: str, name: str) -> list[dict]:
 
 
 def _entries(path: str) -> list[dict]:
-    try:
-        text = epath.Path(path).read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise VlaxError(f"--predictions={path} cannot be read ({error})") from None
-    try:
-        entries = (
-            json.loads(text) if text.lstrip().startswith("[") else [json.loads(row) for row in text.split("\n") if row.strip()]
-        )
-    except ValueError as error:
-        raise VlaxError(f"--predictions={path} is neither a JSON list nor JSON lines ({error})") from None
+    name, way_out = f"--predictions={path}", "give a JSON list or JSON lines"
+    with state.understood(name, way_out):
+        content = read_file(epath.Path(path))
+    if content.lstrip()[:1] == b"[":
+        entries = state.load_json(name, content, way_out)
+    else:
+        lines = enumerate(content.split(b"\n"), 1)
+        entries = [state.load_line(f"{name}: line {number}", line, way_out) for number, line in lines if line.strip()]
     if not entries or not all(isinstance(entry, dict) for entry in entries):
         raise VlaxError(f"--predictions={path} holds no predictions: one object a row is needed")
     return entries

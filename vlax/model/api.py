@@ -3,14 +3,14 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from vlax.data.readers.pictures import open_picture
 from vlax.decoding import constrain
 from vlax.decoding.options import DecodeConfig
 from vlax.decoding.predict import Predictor, Request
@@ -102,11 +102,7 @@ class Model:
         if image is None or self.config.vision is None:
             return None
         if not isinstance(image, Image.Image):
-            try:
-                image = Image.open(Path(image))
-                image.load()
-            except (OSError, UnidentifiedImageError) as error:
-                raise VlaxError(f"cannot read the image {image}: {error}. Give the path of a picture that opens") from None
+            image = open_picture(str(image), "")
         return self.config.tower.preprocess.apply(image)
 
     @functools.cached_property

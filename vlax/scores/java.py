@@ -24,6 +24,7 @@ from typing import Any
 
 from vlax.errors import VlaxError
 from vlax.scores.statistics import Id
+from vlax.storage.state import load_json
 
 Tokens = Mapping[Id, Sequence[str]]  # tokenised captions
 _OPTIONS = "-Duser.language=en -Duser.country=US -Dfile.encoding=UTF-8"  # the last also for a Java before 18
@@ -193,7 +194,8 @@ def spice(gts: Tokens, res: Tokens, deadline: float) -> tuple[float, list[float]
         source.write_text(json.dumps(rows))
         command = ["java", "-jar", "-Xmx8G", "spice-1.0.jar", str(source), "-out", str(target), "-subset", "-silent"]
         _run(command, deadline - time.monotonic(), "SPICE", _spice_folder())
-        scored = {row["image_id"]: row["scores"]["All"]["f"] for row in json.loads(target.read_text())}
+        said = load_json("what SPICE wrote", target.read_bytes(), _HELP)
+    scored = {row["image_id"]: row["scores"]["All"]["f"] for row in said}
     values = [math.nan if scored[n] is None else float(scored[n]) for n in range(len(rows))]
     return sum(values) / len(values), values
 

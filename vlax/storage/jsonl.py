@@ -14,6 +14,7 @@ from typing import Any
 
 from etils import epath
 
+from vlax.errors import VlaxError
 from vlax.storage import paths, state
 
 AHEAD = 16  # files of a bucket that are read at once
@@ -69,12 +70,12 @@ def _contents(path: epath.Path) -> Iterator[tuple[epath.Path, bytes]]:
     """Of each part, read ahead: a long run has thousands in a bucket, and each takes a journey there."""
     parts = _parts(path)
     with ThreadPoolExecutor(AHEAD) as pool:
-        yield from zip(parts, pool.map(lambda part: part.read_bytes(), parts), strict=True)
+        yield from zip(parts, pool.map(paths.read_file, parts), strict=True)
 
 
 def _entry(line: bytes) -> dict[str, Any] | None:
     try:
-        entry = json.loads(line)
-    except ValueError:
+        entry = state.load_line("", line)
+    except VlaxError:
         return None
     return entry if isinstance(entry, dict) else None

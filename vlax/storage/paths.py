@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,8 @@ from pathlib import Path
 from etils import epath
 
 from vlax.errors import VlaxError
+
+FILE_BYTES = 4 << 30  # of one file of annotations, predictions or settings, which is read as a whole
 
 
 def remote(path: epath.PathLike) -> bool:
@@ -33,8 +36,22 @@ def join(base: epath.PathLike, path: epath.PathLike) -> epath.Path:
     return epath.Path(path) if remote(path) else epath.Path(base) / path
 
 
+def irregular(path: epath.PathLike, limit: int = 0) -> str:
+    """What keeps a file from being read, "" for nothing: "is not a regular file" (to open a FIFO waits for ever, a device may
+    have no end), or more than `limit` bytes (0: any number). OSError where it is not there. Objects on a store pass."""
+    if remote(path):
+        return ""
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode):
+        return "is not a regular file"
+    return f"has {found.st_size:,} bytes, limit {limit:,}" if limit and found.st_size > limit else ""
+
+
 def read_file(path: epath.Path) -> bytes:
+    """The bytes of a file of text. VlaxError where it cannot be read, is no regular file or has more than FILE_BYTES."""
     try:
+        if fault := irregular(path, FILE_BYTES):
+            raise VlaxError(f"{path} {fault}; mend the path")
         content: bytes = path.read_bytes()
     except FileNotFoundError:
         raise VlaxError(f"there is no file {path}; mend the path in the data source or --config.run.data_root=DIR") from None
@@ -56,8 +73,8 @@ def local_file(path: epath.Path) -> str:
     folder of this host (TMPDIR says where that is)."""
     if not remote(path):
         return str(path)
-    stat = path.stat()
-    key = hashlib.sha256(f"{path} {stat.length} {stat.mtime}".encode()).hexdigest()[:16]
+    found = path.stat()
+    key = hashlib.sha256(f"{path} {found.length} {found.mtime}".encode()).hexdigest()[:16]
     target = Path(tempfile.gettempdir()) / "vlax-shards" / f"{key}-{path.name}"
     if not target.exists():
         target.parent.mkdir(exist_ok=True)

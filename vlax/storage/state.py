@@ -1,6 +1,7 @@
 """Small files that are replaced as a whole: manifests, configs, scores, progress."""
 
 import contextlib
+import functools
 import json
 import os
 import tempfile
@@ -12,6 +13,8 @@ from etils import epath
 
 from vlax.errors import VlaxError
 from vlax.storage import paths
+
+LINE_BYTES = 64 << 20  # of one line of JSON, or one record's
 
 
 @contextlib.contextmanager
@@ -48,6 +51,8 @@ def write_json(path: Path | epath.Path, values: Any, end: str = "", **layout: An
 def read(path: Path | epath.Path, way_out: str, kind: type[Any] = dict) -> Any:
     """The JSON object (or list, by `kind`) in a file. VlaxError says which file, what is wrong with it and the way out."""
     try:
+        if fault := paths.irregular(path, paths.FILE_BYTES):
+            raise VlaxError(f"{path} {fault}; {way_out}")
         content = path.read_bytes()
     except OSError as error:
         raise VlaxError(f"{path} cannot be read ({error}); {way_out}") from None
@@ -59,10 +64,31 @@ def read(path: Path | epath.Path, way_out: str, kind: type[Any] = dict) -> Any:
     return values
 
 
-def load_json(where: object, content: bytes | str, way_out: str = "fetch or export it again") -> Any:
-    """The value of a JSON text; VlaxError names the place and the way out."""
+def load_json(
+    where: object, content: bytes | str, way_out: str = "fetch or export it again", limit: int = paths.FILE_BYTES
+) -> Any:
+    """The value of a JSON text: the one place of vlax that reads JSON. VlaxError names the place and the way out: for what is
+    no JSON, for more than `limit` bytes, and for more levels than Python's parser takes (just under 1,000)."""
+    if len(content) > limit:
+        raise VlaxError(f"{where} has {len(content):,} bytes of JSON, limit {limit:,}; {way_out}")
     try:
         return json.loads(content)
     except (ValueError, RecursionError) as error:
         reason = "its lists are nested too deeply" if isinstance(error, RecursionError) else error
         raise VlaxError(f"{where} is not JSON ({reason}); {way_out}") from None
+
+
+load_line = functools.partial(load_json, limit=LINE_BYTES)  # of JSON lines, or the JSON of one record
+
+
+@contextlib.contextmanager
+def understood(where: object, way_out: str) -> Iterator[None]:
+    """Around what is made of a file of others: whatever else than a VlaxError it raises says that the content is not as it
+    should be (a text where a list was looked for, an offset that leads nowhere), which is a VlaxError that names the file."""
+    try:
+        yield
+    except VlaxError:
+        raise
+    except Exception as error:
+        said = " ".join(str(error).split())[:200]
+        raise VlaxError(f"{where} does not hold what it should ({type(error).__name__}: {said}); {way_out}") from error

@@ -20,6 +20,7 @@ from vlax.errors import VlaxError
 from vlax.models.vlm import VLMConfig
 from vlax.params import distributed
 from vlax.rows import Source
+from vlax.storage.state import load_json
 from vlax.suites import files
 from vlax.text.prompts import Encoder
 from vlax.training.stages import StagePlan
@@ -115,7 +116,9 @@ def evaluation_pictures(plan: StagePlan) -> frozenset[str]:
 @functools.lru_cache(maxsize=32)
 def _pictures(name: str, spec: str, data_root: str) -> frozenset[str]:
     try:
-        return leaks.evaluation_pictures([open_source(json.loads(spec), data_root, train=False, faults=Faults(collect=True))])
+        return leaks.evaluation_pictures(
+            [open_source(load_json(name, spec), data_root, train=False, faults=Faults(collect=True))]
+        )
     except VlaxError as error:
         raise VlaxError(f"leak filter: the pictures of {name} must not be trained on, and {error}; or take {name} out of "
                         "stage.suites and run.exclude") from None  # fmt: skip

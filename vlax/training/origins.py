@@ -9,7 +9,6 @@ a stage's name       WORKDIR/STAGE/hf/PART where that stage wrote the part in Hu
 import contextlib
 import dataclasses
 import functools
-import json
 import logging
 import math
 from collections.abc import Iterator
@@ -31,6 +30,7 @@ from vlax.models.vlm import VLMConfig
 from vlax.params import groups
 from vlax.pretrained.reading import loader
 from vlax.rows import RowFault
+from vlax.storage.state import load_json
 from vlax.text import tokenizer
 from vlax.text.bpe import train_bpe
 from vlax.text.prompts import spans
@@ -170,7 +170,7 @@ def load_tokenizer(plan: StagePlan, decoder: Origin) -> tokenizer.Tokenizer:
 def _embedded_tokenizer(bpe_text: str, data_root: str, templates: str, vocab: int) -> tokenizer.Tokenizer:
     """The BPE trained on the sources of run.bpe_text (JSON), once a process."""
     faults = Faults(collect=True)  # faulty rows are no text to learn from, listed or not: the vocabulary is the same
-    sources = [open_source(spec, data_root, train=True, faults=faults) for spec in json.loads(bpe_text).values()]
+    sources = [open_source(spec, data_root, train=True, faults=faults) for spec in load_json("run.bpe_text", bpe_text).values()]
 
     def texts() -> Iterator[str]:
         for row in (source[i] for source in sources for i in range(len(source))):

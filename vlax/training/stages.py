@@ -15,7 +15,7 @@ from vlax.storage import state
 
 # Fields that may change between the start and the resumption of a run: they touch neither parameters nor data order.
 FREE_RUN = ("mesh", "log_every", "tensorboard", "compilation_cache", "threads", "prefetch", "image_cache_mb", "layers", "remat",
-            "distributed", "data_root", "quarantine", "keep", "verify")  # fmt: skip
+            "distributed", "data_root", "quarantine", "keep", "verify", "allow_outside")  # fmt: skip
 FREE_STAGE = ("drop_budget", "eval_every", "eval_batches", "generate_samples", "suites", "reference", "validation")  # fmt: skip
 
 
@@ -43,8 +43,8 @@ class StagePlan:
     @property
     def identity(self) -> dict[str, Any]:
         """The settings that make this stage what it is, as plain JSON: what a resumed run must agree with."""
-        run = {k: v for k, v in json.loads(self.run.to_json()).items() if k not in FREE_RUN}
-        stage = {k: v for k, v in json.loads(self.stage.to_json()).items() if k not in FREE_STAGE}
+        run = {k: v for k, v in state.load_json("run", self.run.to_json()).items() if k not in FREE_RUN}
+        stage = {k: v for k, v in state.load_json("stage", self.stage.to_json()).items() if k not in FREE_STAGE}
         if not stage.get("buckets") and not stage.get("packing"):
             stage.pop("plan_window", None)  # of no effect
         return {"run": run, "stage": stage}

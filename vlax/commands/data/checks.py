@@ -38,6 +38,7 @@ KINDS = {
     "long text": WARNING,
     # the picture
     "missing picture": ERROR,
+    "picture outside": ERROR,
     "empty file": ERROR,
     "not a picture": ERROR,
     "truncated picture": ERROR,

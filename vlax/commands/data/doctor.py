@@ -21,6 +21,7 @@ from etils import epath
 from vlax.commands.data.checks import ERROR, KINDS, NOTE, WARNING, Finding, Limits
 from vlax.commands.data.scan import Scan, overlap, scan, shared
 from vlax.commands.data.source_argument import add_source_flags, source_spec
+from vlax.data.readers import pictures
 from vlax.data.readers.faults import Faults
 from vlax.data.sources import open_source
 from vlax.errors import VlaxError
@@ -54,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Examines, prints, writes. Returns 0, or 1 when something is quarantined or a source cannot be read."""
+    pictures.allow_outside(args.allow_outside)
     limits = _limits(args)
     warnings.simplefilter("ignore")  # Pillow's, of odd pictures: they are findings
     progress, faults = sys.stderr.isatty(), Faults(collect=True, notes=True)

@@ -13,13 +13,13 @@ import os
 from typing import Any
 
 import numpy as np
-from etils import epath
 from PIL import Image, UnidentifiedImageError
 
 from vlax.commands.data import phash
 from vlax.commands.data.checks import Limits
 from vlax.data.readers.pictures import decode_picture
-from vlax.rows import Row
+from vlax.errors import VlaxError
+from vlax.rows import Row, making
 
 TURNED = 0x0112  # the EXIF tag for orientation
 PLAIN_MODES = ("RGB", "L", "P", "RGBA", "RGBX", "LA", "PA", "1")
@@ -42,13 +42,12 @@ def look(row: Row, limits: Limits) -> Look:
     assert row.picture is not None, "only rows with a picture are looked at"
     path, decode = row.picture.path, row.picture.open
     findings: list[tuple[str, str]] = []
-    if path:
+    if row.picture.read:
         try:
-            content = epath.Path(path).read_bytes()
-        except FileNotFoundError:
-            return Look((("missing picture", f"there is no file {path}"),))
-        except OSError as error:
-            return Look((("missing picture", f"{path} cannot be read ({error})"),))
+            with making(path):
+                content = row.picture.read()
+        except VlaxError as error:
+            return Look(((getattr(error, "kind", "missing picture"), str(error).removeprefix(f"row {row.id}: ")),))
         if not content:
             return Look((("empty file", f"{path} has no bytes"),))
         findings = header(path, content, limits)

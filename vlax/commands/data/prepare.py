@@ -25,7 +25,7 @@ from vlax.commands.data import row_shards
 from vlax.commands.data.picture_shards import Encoding, PictureShards
 from vlax.commands.data.source_argument import add_source_flags, source_spec
 from vlax.data.batches.quarantine import Quarantine, read_quarantine
-from vlax.data.readers import stored
+from vlax.data.readers import pictures, stored
 from vlax.data.readers.faults import Faults
 from vlax.data.sources import open_source
 from vlax.errors import VlaxError
@@ -63,6 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> None:
+    pictures.allow_outside(args.allow_outside)
     spec = source_spec(args.source, args.images, base=args.data_root, kind=args.kind)
     spec |= {key: value for key in ("split", "task", "limit") if (value := getattr(args, key))}
     quarantine = read_quarantine(args.quarantine) if args.quarantine else Quarantine()

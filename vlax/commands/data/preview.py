@@ -15,6 +15,7 @@ import shlex
 import sys
 
 from vlax.commands.data.source_argument import add_source_flags
+from vlax.data.readers import pictures
 from vlax.data.readers.faults import Faults
 from vlax.data.readers.kinds import KINDS, PATHS
 from vlax.data.recognise.recognise import Recognised, recognise
@@ -43,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
+    pictures.allow_outside(args.allow_outside)
     template(args.templates)
     if args.templates == "chat" and not args.tokenizer:
         raise VlaxError("--templates=chat renders by the tokenizer's own template; add --tokenizer=DIR")

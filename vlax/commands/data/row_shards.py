@@ -11,11 +11,11 @@ import numpy as np
 from etils import epath
 from tqdm import tqdm
 
-from vlax.data.batches.quarantine import Quarantine
+from vlax.data.batches.quarantine import Quarantine, place
 from vlax.data.readers import shards
 from vlax.data.readers.prepared import line
 from vlax.errors import VlaxError
-from vlax.rows import Source
+from vlax.rows import Source, making
 
 PER_SHARD = 100_000  # rows of the source; what is left out of them leaves no gap
 OPTIONS = "group_size:64,zstd:3"  # rows are read from end to end
@@ -54,7 +54,8 @@ def gather(source: Source, quarantine: Quarantine, progress: bool = False) -> Ga
     opened: list[int] = []
     numbers: dict[tuple[str, str], int] = {}
     for index in tqdm(range(len(source)), desc="rows", unit="row", disable=not progress):
-        row = source[index]
+        with making(f"{source.name}:{place(index)}"):
+            row = source[index]
         if quarantine.covers(source.name, row.id, index) is not None:
             picture[index] = QUARANTINED
             digest.update(f"{index}\n".encode())

@@ -18,7 +18,7 @@ from vlax.commands.data.checks import Finding, Limits, text_findings
 from vlax.commands.data.picture_checks import Look, look
 from vlax.data.batches.quarantine import place
 from vlax.errors import VlaxError
-from vlax.rows import REFUSED, Source
+from vlax.rows import REFUSED, Source, making
 
 AT_A_TIME = 512  # pictures handed to the threads together
 ANOTHER = 20  # bits between the hashes of two pictures of one name from which on they are two pictures
@@ -77,11 +77,13 @@ def _read_rows(result: Scan, source: Source) -> list[tuple[str, int, int]]:
     numbers: dict[tuple[str, str], int] = {}
     for index in range(len(source)):
         try:
-            row = source[index]
+            with making(f"{source.name}:{place(index)}"):
+                row = source[index]
+                findings = text_findings(row, result.limits)
         except VlaxError as error:
             result.add(getattr(error, "kind", REFUSED), [place(index)], "", str(error))
             continue
-        for kind, detail in text_findings(row, result.limits):
+        for kind, detail in findings:
             result.add(kind, [row.id], row.image_name, detail)
         number = -1
         if row.picture is not None:

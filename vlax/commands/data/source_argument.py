@@ -14,6 +14,8 @@ def add_source_flags(parser: argparse.ArgumentParser) -> None:
     add("--kind", default="", choices=("", *KINDS), help="what it is (default: recognised by looking)")
     add("--split", default="", help="of a file or folder that holds several")
     add("--data-root", default=".", metavar="DIR", help="what relative paths are relative to (default: here)")
+    about = "rows may name pictures outside the images folder and the data root"
+    add("--allow-outside", action="store_true", help=about)
 
 
 def source_spec(text: str, images: str = "", *, base: str = "", kind: str = "", split: str = "") -> dict:

@@ -16,7 +16,8 @@ import numpy as np
 
 from vlax.data.batches.mixture import Mixture
 from vlax.errors import VlaxError
-from vlax.rows import Source
+from vlax.rows import Source, making
+from vlax.storage import state
 from vlax.text.prompts import Encoder, template_hash
 
 SAMPLE = 1000  # rows that the header and token budgets judge a source by
@@ -34,7 +35,7 @@ class Lengths:
         """Digest of what lengths depend on besides the rows: tokenizer and templates."""
         tokenizer = self._encoder.tokenizer
         # Truncation and padding are switched off at the first encoding, and would make another key of the same tokenizer.
-        rules = json.loads(tokenizer.backend_tokenizer.to_str()) | {"truncation": None, "padding": None}
+        rules = state.load_json("the tokenizer", tokenizer.backend_tokenizer.to_str()) | {"truncation": None, "padding": None}
         parts = (json.dumps(rules, sort_keys=True), str(tokenizer.chat_template), template_hash(self._encoder.templates))
         return hashlib.sha256("\0".join((*parts, self._encoder.templates)).encode()).hexdigest()[:16]
 
@@ -50,7 +51,8 @@ class Lengths:
 
     def _measure(self, source: Source, index: int) -> int:
         try:
-            return len(self._encoder.encode(source[index])[0])
+            with making(source.name):
+                return len(self._encoder.encode(source[index])[0])
         except VlaxError:
             return 0  # a bad row keeps its place in the plan; the Collator meets it again and says what is wrong
 

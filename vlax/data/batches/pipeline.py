@@ -30,7 +30,7 @@ from vlax.data.readers.prepared import PreparedSource
 from vlax.errors import VlaxError
 from vlax.images import Preprocess
 from vlax.masks import ANSWER
-from vlax.rows import Row, RowFault
+from vlax.rows import Row, RowFault, as_fault
 from vlax.text.prompts import Encoder
 
 
@@ -143,7 +143,10 @@ class Collator:
                     return None
             image = self.cache.get(row, self.preprocess) if row.picture is not None and self.preprocess else None
             return row, tokens, segments, image
-        except RowFault as fault:
+        except Exception as error:
+            fault = as_fault(name, error)
+            if not isinstance(fault, RowFault):  # of the source as a whole
+                raise
             self.left_out.bad(row_id, str(fault), name)
             return None
 

@@ -15,7 +15,7 @@ from etils import epath
 
 from vlax.errors import VlaxError
 from vlax.storage.paths import read_file
-from vlax.storage.state import load_json
+from vlax.storage.state import load_line
 
 
 class Quarantine:
@@ -72,7 +72,7 @@ def read_quarantine(paths: str | Sequence[str]) -> Quarantine:
 
 def _entry(where: str, line: str) -> tuple[str, str, str]:
     shape = 'a quarantine list has one {"source", "row", "image", "reason"} a line, all of them texts'
-    entry = load_json(where, line, shape)
+    entry = load_line(where, line, shape)
     if not isinstance(entry, dict):
         raise VlaxError(f"{where} is a {type(entry).__name__}, not an object; {shape}")
     for key in ("source", "row", "reason"):

@@ -14,7 +14,7 @@ from vlax.data.readers.faults import STRICT, Faults
 from vlax.errors import VlaxError
 from vlax.rows import RowFault
 from vlax.storage.paths import read_file
-from vlax.storage.state import load_json
+from vlax.storage.state import load_json, load_line
 
 
 def parse(path: epath.Path, content: bytes, *shapes: str) -> dict:
@@ -68,7 +68,7 @@ class File:
         for number, line in enumerate(self.content.split(b"\n"), 1):  # not splitlines: JSON texts may hold U+2028
             if line.strip():
                 where = f"{self.path}: line {number}"
-                yield where, functools.partial(load_json, where, line, way_out)
+                yield where, functools.partial(load_line, where, line, way_out)
 
     def list(self, where, row: dict, key: str) -> list:
         found = row.get(key)

@@ -23,6 +23,7 @@ from vlax.data.readers.pictures import decode_picture
 from vlax.errors import VlaxError
 from vlax.rows import Picture
 from vlax.storage.paths import local_file
+from vlax.storage.state import load_line
 
 SHAPE = r"a record is one line of JSON, then \n and the encoded picture"
 OTHERS = (
@@ -89,10 +90,7 @@ def headers_of(opened: shards.Kept, file: str) -> list[tuple[dict, bool]]:
         if other:
             raise VlaxError(f"{file}: record {number} is {other}; {SHAPE}")
         line, _, picture = content.partition(b"\n")
-        try:
-            values = json.loads(line)
-        except ValueError as error:
-            raise VlaxError(f"{file}: record {number} does not begin with JSON ({error}); {SHAPE}") from None
+        values = load_line(f"{file}: record {number}", line, SHAPE)
         if not isinstance(values, dict):
             raise VlaxError(f"{file}: record {number} begins with a {type(values).__name__}, not an object; {SHAPE}")
         headers.append((values, bool(picture)))

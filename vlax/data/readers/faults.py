@@ -20,8 +20,7 @@ import collections
 import contextlib
 from typing import NamedTuple
 
-from vlax.errors import VlaxError
-from vlax.rows import REFUSED
+from vlax.rows import REFUSED, as_fault
 
 
 class Fault(NamedTuple):
@@ -47,14 +46,15 @@ class Faults:
         """Around all that a reader does with one row. where: what its errors begin with ("DIR/a.json: annotations[7]")."""
         try:
             yield
-        except VlaxError as error:
+        except Exception as raised:
+            error = as_fault(where, raised)
             place = where.rpartition(": ")[2]
             if self._quarantine and self._quarantine.covers(source, place):
                 self.passed_over[source] += 1
             elif self._collect:
                 self.found.append(Fault(source, place, getattr(error, "kind", REFUSED), str(error)))
             else:
-                raise
+                raise error from raised.__cause__ if error is raised else raised
 
     def note(self, source: str, row: str, kind: str, text: str) -> None:
         """Says something about a row that the reader takes; only the doctor keeps it."""

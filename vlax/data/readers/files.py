@@ -8,9 +8,11 @@ import json
 from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
+from etils import epath
+
 from vlax.data.readers import leaks
 from vlax.data.readers.faults import STRICT, Faults
-from vlax.data.readers.pictures import open_picture
+from vlax.data.readers.pictures import open_picture, read_picture, resolved
 from vlax.errors import VlaxError
 from vlax.rows import Picture, Row, Turn
 from vlax.storage.paths import join, rooted
@@ -57,6 +59,11 @@ class Item(NamedTuple):
     later: tuple[Turn, ...] = ()  # of a dialogue, after the first exchange
 
 
+def roots(base: str, images: epath.PathLike) -> tuple[str, ...]:
+    """The folders that pictures must lie in: the source's own, and the data root where there is one."""
+    return tuple(dict.fromkeys(resolved(str(folder)) for folder in (images, base) if str(folder)))
+
+
 class FileSource:
     """The half of the file sources that does not know the format (the Source protocol of `rows.py`).
 
@@ -70,6 +77,7 @@ class FileSource:
         drop = frozenset(str(i) for i in reading.drop_image_ids)
         self.name, self.task = name, task
         self._images = join(reading.base, images)
+        self._roots = roots(reading.base, self._images)
         gone = {item.id for item in items if self._keys(item) & drop} if drop else set()
         kept = [item for item in items if item.id not in gone]
         self.dropped = len(items) - len(kept)
@@ -113,4 +121,5 @@ class FileSource:
             return None
         # Strings: a path object a row would take longer than reading the file.
         path = item.file_name if rooted(item.file_name) else f"{self._images}/{item.file_name}"
-        return Picture(path, functools.partial(open_picture, path, item.id), path)
+        place = path, item.id, self._roots
+        return Picture(path, functools.partial(open_picture, *place), path, functools.partial(read_picture, *place))

@@ -123,12 +123,12 @@ class HfTable(FileSource):
             return super().picture(item)
         at, row = (int(number) for number in item.file_name.split(":"))
         file = self._files[at]
-        opener = functools.partial(open_embedded, file, self._column, row, self._root, item.id)
+        opener = functools.partial(open_embedded, file, self._column, row, (self._root, self._roots), item.id)
         return Picture(f"{file.path}: row {row}", opener)
 
 
-def open_embedded(file: "TableFile", column: str, row: int, root: str, row_id: str) -> Image.Image:
-    """The picture in the image column of a row; where that holds a path and no bytes, the file below `root`."""
+def open_embedded(file: "TableFile", column: str, row: int, within: tuple, row_id: str) -> Image.Image:
+    """The picture in a row's image column; where that holds a path alone, its file (within: its folder, and read_picture's)."""
     try:
         value = file.cell(column, row)
     except (OSError, ValueError) as error:  # pyarrow's are among them
@@ -137,7 +137,7 @@ def open_embedded(file: "TableFile", column: str, row: int, root: str, row_id: s
         raise RowFault(text, "corrupt picture") from None
     value = value if isinstance(value, dict) else {"bytes": value}
     if value.get("bytes") is None and value.get("path"):
-        return open_picture(str(join(root, value["path"])), row_id)
+        return open_picture(str(join(within[0], value["path"])), row_id, within[1])
     if not value.get("bytes"):
         text = f"row {row_id}: {file.path}: row {row} has no picture; remove the row, or name another image column"
         raise RowFault(text, "missing picture")

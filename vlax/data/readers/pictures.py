@@ -1,42 +1,86 @@
 """Encoded pictures, decoded with errors that name the place."""
 
+import errno
+import functools
 import io
+import os
+import posixpath
+from collections.abc import Collection
 from typing import BinaryIO
 
 import numpy as np
 from etils import epath
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import EpsImagePlugin, Image, ImageOps, UnidentifiedImageError
 
 from vlax.errors import VlaxError
-from vlax.rows import RowFault
+from vlax.rows import RowFault, making
+from vlax.storage.paths import irregular, remote
+
+PICTURE_BYTES = 512 << 20  # of one encoded picture; Pillow itself refuses those of more than 179 million pixels
+
+_outside = False
 
 
-def open_picture(path: str, row_id: str) -> Image.Image:
-    """The decoded picture: RGB, upright (EXIF orientation applied). RowFault where it is missing or does not decode; plain
-    VlaxError where the storage does not answer, which is no fault of the row."""
-    try:
-        content = epath.Path(path).read_bytes()
-    except FileNotFoundError:
-        way_out = "put it there, mend the source's `images` folder or remove the row from the annotations"
-        raise RowFault(f"row {row_id}: {path}: the picture is missing; {way_out}", "missing picture") from None
-    except OSError as error:
-        raise VlaxError(f"row {row_id}: {path} cannot be read ({error}); mend its permissions or the connection") from None
-    return decode_picture(io.BytesIO(content), path, row_id)
+def allow_outside(on: bool) -> None:
+    """Whether pictures may lie outside their source's folders, for this process (run.allow_outside)."""
+    global _outside
+    _outside = on
+
+
+def resolved(path: str) -> str:
+    """Where a path leads, by its `..` and its symbolic links; on an object store, where there are none, by its text."""
+    return posixpath.normpath(path) if remote(path) else os.path.realpath(path)
+
+
+def open_picture(path: str, row_id: str, roots: Collection[str] = ()) -> Image.Image:
+    """The decoded picture: RGB, upright (EXIF orientation applied). Errors as `read_picture`; RowFault where it does not
+    decode."""
+    return decode_picture(io.BytesIO(read_picture(path, row_id, roots)), path, row_id)
+
+
+def read_picture(path: str, row_id: str, roots: Collection[str] = ()) -> bytes:
+    """The bytes of a picture's file. roots: the folders (`resolved`) that it must lie in; none: it may lie anywhere.
+
+    RowFault where it is missing, leads out of the roots, is no regular file (which is never opened: a FIFO waits for ever) or
+    has more than PICTURE_BYTES; plain VlaxError where the storage does not answer, which is no fault of the row.
+    """
+    where = f"row {row_id}: {path}" if row_id else path
+    with making(where):  # a file name may be no file name at all
+        real = resolved(path)
+        if roots and not _outside and not any(f"{real}/".startswith(f"{root.rstrip('/')}/") for root in roots):
+            text = f"{where} leads outside of {' and '.join(roots)}; set --config.run.allow_outside=True (--allow-outside of "
+            raise RowFault(f"{text}`vlax data`) if this is meant, or remove the row", "picture outside")
+        try:
+            if fault := irregular(path, PICTURE_BYTES):
+                raise RowFault(f"{where} {fault}; put a picture there or remove the row", "not a picture")
+            return epath.Path(path).read_bytes()
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP):
+                way_out = "put it there, mend the source's `images` folder or remove the row from the annotations"
+                way_out = way_out if row_id else "give the path of a picture that is there"
+                raise RowFault(f"{where}: the picture is missing; {way_out}", "missing picture") from error
+            raise VlaxError(f"{where} cannot be read ({error}); mend its permissions or the connection") from None
+
+
+@functools.cache
+def formats() -> tuple[str, ...]:
+    """What Pillow decodes by itself: for EPS it would run Ghostscript, and that the program in the file."""
+    Image.init()
+    return tuple(name for name in Image.OPEN if name != EpsImagePlugin.EpsImageFile.format)
 
 
 def decode_picture(file: BinaryIO, name: str, row_id: str) -> Image.Image:
     """The picture in an open file or a BytesIO, as `open_picture`; `name` is what an error calls it."""
     try:
-        image: Image.Image = Image.open(file)
+        image: Image.Image = Image.open(file, formats=formats())
         image.load()  # the whole file: a truncated one fails here, where its row is known
         if image.mode.startswith("I;16"):  # Pillow would take all above 255 for white
             image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
         ImageOps.exif_transpose(image, in_place=True)
         return image if image.mode == "RGB" else image.convert("RGB")
-    except MemoryError:
-        raise
-    except Exception as error:  # of broken files Pillow's decoders raise anything: struct.error, IndexError, RuntimeError
+    except Exception as error:  # of broken files Pillow's decoders raise anything: struct.error, IndexError, MemoryError
         unknown = isinstance(error, UnidentifiedImageError)  # its text is about an object in memory
         what = "it is of no format that Pillow knows" if unknown else str(error).replace("\n", " ")
         reason = f"the picture does not decode ({what})"
-        raise RowFault(f"row {row_id}: {name}: {reason}; replace the file or remove the row from the annotations") from None
+        where, way_out = (f"row {row_id}: {name}", " or remove the row from the annotations") if row_id else (name, "")
+        raise RowFault(f"{where}: {reason}; replace the file{way_out}") from None

@@ -157,7 +157,7 @@ def line(row: Row, picture: int, name: str) -> bytes:
 
 def _row(line: bytes, task: str) -> tuple[Row, int, str]:
     """The Row that `line` wrote, still without its picture, the number of that picture (-1 without one), and its name."""
-    values = json.loads(line)
+    values = state.load_line("a row", line, AGAIN)
     own = task if task and values["task"] in TASKS[:2] else values["task"]
     turns = tuple(Turn(*turn) for turn in values["turns"])
     row = Row(values["id"], values.get("image_id", ""), own, turns, None,

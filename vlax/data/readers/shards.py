@@ -16,7 +16,7 @@ from etils import epath
 
 from vlax.errors import VlaxError
 from vlax.storage import state
-from vlax.storage.paths import join, sha256
+from vlax.storage.paths import irregular, join, sha256
 
 ARRAY_RECORD = r"\.array_?record(-\d+-of-\d+)?$"
 RANDOM_ACCESS = "readahead_buffer_size:0,max_parallelism:0"
@@ -46,7 +46,14 @@ def listed(base, path: str, kind: str, what: str) -> dict[str, epath.Path]:
 
     Names are relative to the folder that the path begins with, so that the same files elsewhere have the same names.
     """
-    top = str(join(base, path))
+    found = _listed(str(join(base, path)), path, kind, what)
+    for file in found.values():
+        if fault := irregular(file):
+            raise VlaxError(f"{file} {fault}; remove it, or name the others")
+    return found
+
+
+def _listed(top: str, path: str, kind: str, what: str) -> dict[str, epath.Path]:
     if "{" in top:
         files = [epath.Path(name) for name in expand(top)]
         missing = [file for file in files if not file.exists()]

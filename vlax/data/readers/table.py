@@ -23,6 +23,7 @@ from vlax.data.readers.files import FileSource, Item, Reading
 from vlax.errors import VlaxError
 from vlax.rows import TASKS, Row, RowFault
 from vlax.storage.paths import join
+from vlax.storage.state import load_line
 
 COLUMNS = ("image", "text", "question", "answer", "id", "answers", "answer_type", "task")
 SHAPE = (
@@ -138,10 +139,7 @@ def _text(where: str, key: str, value) -> str:
 def _references(where: str, value) -> tuple[str, ...]:
     """All annotators' answers: a list, or in CSV the JSON text of one."""
     if isinstance(value, str) and value.strip():
-        try:
-            value = json.loads(value)
-        except ValueError:
-            raise VlaxError(f'{where}: "answers" is {value!r}; in CSV it is a JSON list such as ["yes", "no"]') from None
+        value = load_line(f'{where}: "answers"', value, 'in CSV it is a JSON list such as ["yes", "no"]')
     if not value:
         return ()
     if not isinstance(value, list) or not all(isinstance(answer, str | int | float) for answer in value):

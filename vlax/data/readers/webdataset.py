@@ -22,6 +22,7 @@ from vlax.data.readers.files import FileSource, Item, Reading
 from vlax.data.readers.pictures import decode_picture
 from vlax.errors import VlaxError
 from vlax.rows import Picture
+from vlax.storage.state import load_line
 
 PICTURES = ("jpg", "jpeg", "png", "webp")
 TEXTS = ("txt", "json", "cls")
@@ -126,7 +127,7 @@ def _values(where: str, sample: dict) -> dict:
     """The fields of a sample: of its JSON, else its caption, else its class."""
     try:
         if "json" in sample:
-            values = json.loads(sample["json"])
+            values = load_line(f"{where}.json", sample["json"], "mend or remove the sample")
             if not isinstance(values, dict):
                 raise VlaxError(f"{where}.json holds a {type(values).__name__}, not an object; {SHAPE}")
             has_text = any(name in values for part in ("text", "question") for name in records.NAMES[part])
@@ -135,5 +136,5 @@ def _values(where: str, sample: dict) -> dict:
             if kind in sample:
                 return {"caption": sample[kind].decode()}
     except ValueError as error:
-        raise VlaxError(f"{where}: its text is not UTF-8 or not JSON ({error}); mend or remove the sample") from None
+        raise VlaxError(f"{where}: its text is not UTF-8 ({error}); mend or remove the sample") from None
     raise VlaxError(f"{where} has no text; {SHAPE}")

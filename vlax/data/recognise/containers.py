@@ -4,7 +4,6 @@ of_files(Path("train.parquet"), ...)    ({"kind": "hf", "path": Path("train.parq
 of_shards(Path("pathvqa"))              ({"kind": "hf", "path": Path("pathvqa"), "split": "train"}, "parquet files (...)")
 """
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 
@@ -12,7 +11,8 @@ from etils import epath
 
 from vlax.data.readers import shards
 from vlax.data.recognise import picture_folder
-from vlax.storage.paths import read_file
+from vlax.errors import VlaxError
+from vlax.storage import state
 
 MAGIC = [  # (offset, bytes, kind, what)
     (0, b"PAR1", "hf", "a parquet file"),
@@ -68,7 +68,7 @@ def _with_split(path: epath.Path, kind: str, what: str, names: Iterable[str]) ->
 
 
 def _tfds(folder: epath.Path) -> tuple[dict, str]:
-    info = json.loads(read_file(folder / "dataset_info.json"))
+    info = state.read(folder / "dataset_info.json", "prepare the set again")
     splits = [str(split["name"]) for split in info.get("splits", ()) if isinstance(split, dict) and "name" in split]
     return _choose({"kind": "tfds", "path": folder}, "a TFDS folder", splits)
 
@@ -82,7 +82,7 @@ def _choose(spec: dict, what: str, splits: list[str]) -> tuple[dict, str]:
 
 def _is_prepared(manifest: epath.Path) -> bool:
     try:
-        data = json.loads(read_file(manifest))
-    except ValueError:
+        data = state.read(manifest, "")
+    except VlaxError:
         return False
-    return isinstance(data, dict) and "vlax" in str(data.get("format", data.get("writer", "")))
+    return "vlax" in str(data.get("format", data.get("writer", "")))

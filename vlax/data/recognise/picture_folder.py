@@ -5,7 +5,6 @@ picture_folder(demo/rows.json, ["data/pics/1.jpg", ...])           Pictures(fold
 """
 
 import itertools
-import json
 import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -14,6 +13,7 @@ from etils import epath
 
 from vlax.errors import VlaxError
 from vlax.storage.paths import read_file
+from vlax.storage.state import load_json
 
 SAMPLE = 8  # file names that are looked for
 FOLDERS = 200  # folders that are looked into
@@ -95,8 +95,8 @@ def vqa_partner(path: epath.Path, data: dict) -> tuple[epath.Path, dict]:
     for file in _candidates(path, mine, other):
         looked.append(file.name)
         try:
-            there = json.loads(read_file(file))
-        except ValueError:
+            there = load_json(file, read_file(file))
+        except VlaxError:
             continue
         rows = there.get(other) if isinstance(there, dict) else None
         if isinstance(rows, list) and wanted <= {str(row.get("question_id")) for row in rows if isinstance(row, dict)}:

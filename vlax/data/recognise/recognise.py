@@ -10,7 +10,6 @@ recognise("easy_vqa")     looks for such a file in the folder and in the folders
 import csv
 import dataclasses
 import itertools
-import json
 import re
 
 from etils import epath
@@ -21,7 +20,8 @@ from vlax.data.readers.kinds import KINDS
 from vlax.data.readers.table import cells
 from vlax.data.recognise import containers, json_shapes, picture_folder
 from vlax.errors import VlaxError
-from vlax.storage.paths import join, read_file
+from vlax.storage.paths import irregular, join, read_file
+from vlax.storage.state import load_json, load_line, understood
 
 HEAD = 1 << 20  # bytes that tell a format; only a JSON file is read whole, once
 TRIES = 12  # files that are read in a folder
@@ -47,6 +47,11 @@ def recognise(path: str, images: str = "", *, base: str = "", kind: str = "") ->
     """
     if kind and kind not in KINDS:
         raise VlaxError(f"{path}: there is no kind {kind!r}; the kinds are {', '.join(KINDS)}")
+    with understood(path, "name it with kind, and its reader says what is wrong with it"):
+        return _recognised(path, images, base, kind)
+
+
+def _recognised(path: str, images: str, base: str, kind: str) -> Recognised:
     where = join(base, path)
     given = join(base, images) if images else None
     if re.search(r"[*?\[{]", str(path)):
@@ -75,7 +80,9 @@ def _relative(path: epath.Path, base: str) -> str:
 
 
 def _file(path: epath.Path, given: epath.Path | None) -> Recognised | None:
-    """None for an unknown file; VlaxError for one that is known and lacks its other half."""
+    """None for an unknown file; VlaxError for one that is known and lacks its other half, and for a FIFO or a device."""
+    if fault := irregular(path):
+        raise VlaxError(f"{path} {fault}; name another")
     if found := containers.of_files(path, {path.name: path}):
         return Recognised(*found)
     with path.open("rb") as file:
@@ -96,8 +103,8 @@ def _lines(head: bytes) -> list | None:
     lines = head.split(b"\n")
     lines = [line for line in (lines[:-1] if len(head) == HEAD else lines) if line.strip()]
     try:
-        rows = [json.loads(line) for line in lines[:1000]]
-    except ValueError:
+        rows = [load_line("", line) for line in lines[:1000]]
+    except VlaxError:
         return None
     return rows if all(isinstance(row, dict) for row in rows) and (len(rows) > 1 or json_shapes.of_rows(rows)) else None
 
@@ -113,10 +120,7 @@ def _cells(head: bytes) -> list[dict]:
 
 
 def _json(path: epath.Path, given: epath.Path | None) -> Recognised | None:
-    try:
-        data = json.loads(read_file(path))
-    except ValueError as error:
-        raise VlaxError(f"{path} is not JSON ({error}), nor JSON lines; fetch or export it again") from None
+    data = load_json(path, read_file(path), "it is no JSON lines either; fetch or export it again")
     if isinstance(data, list):
         shape = json_shapes.of_rows(data)
     elif described := json_shapes.of_dataset_info(data):
@@ -168,7 +172,7 @@ def _described(path: epath.Path, described: list, given: epath.Path | None) -> R
     found = None if columns else _file(file, given)
     if found is None:
         key = columns.get("images", "images")
-        rows = [row for row in json.loads(read_file(file)) if isinstance(row, dict)]
+        rows = [row for row in load_json(file, read_file(file)) if isinstance(row, dict)]
         names = [name for row in picture_folder.sample(rows) for name in json_shapes.as_names(row.get(key))]
         shape = json_shapes.Shape("sharegpt", "ShareGPT conversations", names, {"columns": columns})
         found = _with_pictures(file, shape, given)
@@ -213,7 +217,7 @@ def _named(path: epath.Path, given: epath.Path | None, kind: str) -> Recognised 
     """A spec of a kind that the user names; the content does not look like it, and its reader will say why."""
     named = KINDS[kind]
     if kind == "vqa":
-        return _vqa(path, json.loads(read_file(path)), json_shapes.Shape(kind, "VQAv2", []), given)
+        return _vqa(path, load_json(path, read_file(path)), json_shapes.Shape(kind, "VQAv2", []), given)
     file = next((name for name in ("annotations", "path") if name in named.needed), None)
     if file is None:
         raise VlaxError(f"{path}: {kind} is made by vlax and reads no file; leave the kind out")
