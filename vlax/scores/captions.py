@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 
 from vlax.errors import VlaxError
 from vlax.scores import pooled
-from vlax.scores.java import Meteor, Tokens, check_spice, java_on_path, spice, spice_available, tokenize
+from vlax.scores.java import WORDS, Meteor, Tokens, check_spice, java_on_path, spice, spice_available, tokenize
 from vlax.scores.statistics import Id, Pooled, check_same_ids
 
 __all__ = [
@@ -42,8 +42,8 @@ _BLEU = (
 )
 CAPTION_FORMULAS: dict[str, str] = {f"Bleu_{n}": _BLEU.format(n=n) for n in range(1, 5)} | {
     "METEOR": "METEOR 1.5, English, -norm: weighted harmonic mean of unigram precision and recall over exact, stem, synonym "
-    "and paraphrase matches, times a penalty for fragmented matches; statistics pooled over all images (Denkowski and Lavie "
-    "2014; pycocoevalcap)",
+    "and paraphrase matches, times a penalty for fragmented matches; statistics pooled over all images; of a caption of "
+    f"more than {WORDS:,} words, only the first {WORDS:,} are matched (Denkowski and Lavie 2014; pycocoevalcap)",
     "ROUGE_L": "ROUGE-L: (1 + b^2) P R / (R + b^2 P) of the longest common subsequence, b = 1.2, P and R each the best over "
     "the references; mean over images (Lin 2004; pycocoevalcap)",
     "CIDEr": "CIDEr-D: 10 x the mean over n = 1..4 and over references of the clipped TF-IDF cosine of n-grams, times "

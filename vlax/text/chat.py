@@ -11,6 +11,7 @@ The template renders the dialogue once for each turn, and the spans are where th
 from collections.abc import Mapping, Sequence
 
 from vlax.errors import VlaxError
+from vlax.text import sandbox
 from vlax.text.tokenizer import Tokenizer
 
 
@@ -48,4 +49,7 @@ def render(tokenizer: Tokenizer, messages: Sequence[Mapping[str, str]], row: str
         raise VlaxError(
             f"row {row}: --config.run.templates=chat, but the tokenizer has no chat template; use templates=instruct or plain"
         )
-    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generate)
+    try:
+        return sandbox.render(tokenizer.chat_template, messages, tokenizer.special_tokens_map, generate=generate)
+    except VlaxError as error:
+        raise VlaxError(f"row {row}: {error}") from None

@@ -23,6 +23,7 @@ from vlax.rows import TASKS, Row, RowFault
 from vlax.text import chat
 from vlax.text.tokenizer import Tokenizer
 
+CHARACTERS = 1 << 20  # of one exchange: no text_length has room for more, and tokenizers take minutes for 20 MB
 RECURRING = 80  # characters of a span that is worth remembering
 
 # name -> task -> prompt. An answer follows its prompt after one space.
@@ -75,6 +76,10 @@ def exchanges(row: Row, name: str) -> list[tuple[str, str]]:
     for turn in row.turns:
         if re.search("[\ud800-\udfff]", turn.question + turn.answer):
             raise RowFault(f"row {row.id}: the text has half a surrogate pair; mend or remove the row", "invalid unicode")
+        if (count := len(turn.question) + len(turn.answer)) > CHARACTERS:
+            raise RowFault(
+                f"row {row.id}: an exchange has {count:,} characters, limit {CHARACTERS:,}; remove the row", "long text"
+            )
         if not turn.answer.strip():
             raise RowFault(f"row {row.id}: the answer is empty; remove the row or fill it in", "empty text")
         out.append((prompt_text(turn.task or row.task, turn.question, name), turn.answer.strip()))

@@ -32,6 +32,7 @@ class Tokenizer(Protocol):
     pad_token_id: int
     bos_token_id: int | None
     chat_template: str | None
+    special_tokens_map: Mapping[str, Any]
     name_or_path: str
     backend_tokenizer: Any
 
@@ -44,10 +45,6 @@ class Tokenizer(Protocol):
     def get_vocab(self) -> dict[str, int]: ...
 
     def add_special_tokens(self, tokens: Mapping[str, str], /) -> int: ...
-
-    def apply_chat_template(
-        self, messages: Sequence[Mapping[str, str]], *, tokenize: bool, add_generation_prompt: bool
-    ) -> str: ...
 
     def save_pretrained(self, directory: str, /) -> object: ...
 

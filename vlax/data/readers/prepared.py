@@ -82,8 +82,8 @@ class PreparedSource:
                 raise VlaxError(f"{file} is missing or not of {entry['bytes']} bytes, as its manifest says; copy the set again")
         seal.check(folder, "index.npy", *kinds["rows"], way_out=AGAIN)
         self._shards = kinds["images"]
-        with (folder / "index.npy").open("rb") as file:
-            self._index = np.load(file)
+        # Mapped: its header can't make more of it than the file has.
+        self._index = np.array(np.load(local_file(folder / "index.npy"), mmap_mode="r", allow_pickle=False))
         drop = frozenset(str(i) for i in reading.drop_image_ids)
         files = (shards.Reader(local_file(folder / name)) for name in kinds["rows"])
         found = [_row(line, task) for file in files for line in file.records()]

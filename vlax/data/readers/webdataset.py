@@ -19,14 +19,16 @@ from PIL import Image
 
 from vlax.data.readers import records, shards
 from vlax.data.readers.files import FileSource, Item, Reading
-from vlax.data.readers.pictures import decode_picture
+from vlax.data.readers.pictures import PICTURE_BYTES, decode_picture
 from vlax.errors import VlaxError
 from vlax.rows import Picture
-from vlax.storage.state import load_line
+from vlax.storage.state import LINE_BYTES, load_line
 
 PICTURES = ("jpg", "jpeg", "png", "webp")
 TEXTS = ("txt", "json", "cls")
 COMPRESSED = {b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\xfd7zXZ": "unxz", b"\x28\xb5\x2f\xfd": "unzstd"}
+EXTENDED = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+HEADER_BYTES = 1 << 20  # of names and attributes that go before a member
 SHAPE = "a sample is KEY.jpg (jpeg, png, webp) with KEY.txt (a caption) or KEY.json (caption, or question and answer)"
 
 
@@ -99,9 +101,11 @@ def scan(file: str) -> dict[str, dict]:
         opened.seek(0)
         end = 0
         try:
-            with tarfile.open(fileobj=opened, mode="r:") as tar:
+            with tarfile.open(fileobj=opened, mode="r:", tarinfo=Member) as tar:
+                size = opened.seek(0, 2)
                 for member in tar:
-                    end = member.offset_data + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+                    before, end = end, member.offset_data + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+                    _check(file, member, before, end, size)
                     folder, _, name = member.name.rpartition("/")
                     stem, _, extension = name.partition(".")
                     if not member.isfile() or not stem:
@@ -112,7 +116,7 @@ def scan(file: str) -> dict[str, dict]:
                         sample.setdefault("", (member.offset_data, member.size))
                     elif kind in TEXTS and (text := tar.extractfile(member)):
                         sample[kind] = text.read()
-        except (tarfile.TarError, OSError) as error:
+        except (tarfile.TarError, OSError, ValueError, RecursionError) as error:
             raise VlaxError(f"{file} is not a whole tar ({error}); fetch it again") from None
         opened.seek(end)
         if any(opened.read(2 * tarfile.BLOCKSIZE)):
@@ -121,6 +125,37 @@ def scan(file: str) -> dict[str, dict]:
     if not samples:
         raise VlaxError(f"{file} holds no samples; {SHAPE}")
     return samples
+
+
+class Member(tarfile.TarInfo):
+    """A header of a tar, refused by its stated size before anything of its content is read."""
+
+    @classmethod
+    def frombuf(cls, buf, encoding, errors):
+        made = super().frombuf(buf, encoding, errors)
+        most = PICTURE_BYTES if made.type in tarfile.REGULAR_TYPES else HEADER_BYTES if made.type in EXTENDED else -1
+        if made.size < 0 or 0 <= most < made.size:
+            raise VlaxError(
+                f"a tar whose member {made.name!r} has {made.size:,} bytes, limit {most:,}; leave it out of the tar"
+            )
+        return made
+
+
+def _check(file: str, member: tarfile.TarInfo, before: int, end: int, size: int) -> None:
+    """VlaxError for a member that a tar of samples has no use for. before, end: of the one before it and its own, in bytes."""
+    kind = member.name.rpartition(".")[2].lower()
+    parts = member.name.split("/")
+    fault = (
+        "is sparse" if member.sparse is not None
+        else f"has {member.size:,} bytes" if not 0 <= member.size <= (LINE_BYTES if kind in TEXTS else PICTURE_BYTES)
+        else "ends where the one before it does" if end <= before
+        else f"ends at byte {end:,} of {size:,}: the tar is cut off" if end > size
+        else "has an absolute name" if member.name.startswith("/")
+        else "leads out of the tar" if ".." in parts
+        else ""
+    )  # fmt: skip
+    if fault:
+        raise VlaxError(f"{file} is not a whole tar of samples: its member {member.name[:80]!r} {fault}; fetch it again")
 
 
 def _values(where: str, sample: dict) -> dict:

@@ -87,13 +87,15 @@ def make(
         start = prefix(stored, part.anchor, source)
         heads = [name for name in stored if name == HEAD or name.endswith("." + HEAD)]
         full = partial(_full, start=start, head=heads[0] if heads else HEAD)
-        shapes = {part.path + path: leaf.shape for path, leaf in abstract(part.module).items()}
+        lacks = any(full(name) not in stored for rule in part.rules for name in rule.tensors)
+        # Of a module that lacks tensors nobody asks the shapes, and a thousand layers take their time.
+        shapes = {} if lacks else {part.path + path: leaf.shape for path, leaf in abstract(part.module).items()}
         for rule in part.rules:
             tensors, paths = tuple(map(full, rule.tensors)), tuple(part.path + path for path in rule.paths)
             lacking = [name for name in tensors if name not in stored]
             report.missing += lacking
             if not lacking:
-                steps.append(Step(rule, tensors, paths, tuple(shapes[path] for path in paths)))
+                steps.append(Step(rule, tensors, paths, tuple(shapes.get(path, ()) for path in paths)))
         ignored += [re.escape(full(name)) for rule in part.unused for name in rule.tensors]
         ignored += [re.escape(start) + pattern for pattern in part.ignored] + list(part.outside)
         if part.alone:

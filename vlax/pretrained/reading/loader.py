@@ -15,10 +15,11 @@ Arguments that the three loads share:
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from flax import nnx
@@ -35,8 +36,11 @@ from vlax.pretrained.reading.image_settings import Preprocess, load_preprocess
 from vlax.pretrained.reading.load_plan import Part
 from vlax.pretrained.reading.load_report import LoadReport
 from vlax.pretrained.reading.source import Dtype, Place, Source
+from vlax.pretrained.reading.tensors import AGAIN
 from vlax.storage.hub import local_directory, read_config
+from vlax.storage.state import understood
 
+T = TypeVar("T")
 Name = str | Path  # a directory or a hub id
 FLAGS = {"vision": "--config.run.vision=DIR", "decoder": "--config.run.decoder=DIR", "whole": "vlax.from_pretrained(DIR)"}
 
@@ -90,6 +94,18 @@ def vlm_config(directory: Name) -> VLMConfig:
     return whole_source(directory, weights=False).checked()
 
 
+def _understood(made: Callable[..., T]) -> Callable[..., T]:
+    """Of a function whose first argument is a checkpoint: nonsense in its config.json is a VlaxError that names it."""
+
+    @functools.wraps(made)
+    def inner(name: Name, *args: Any, **options: Any) -> T:
+        with understood(name, AGAIN):
+            return made(name, *args, **options)
+
+    return inner
+
+
+@_understood
 def preprocess(directory: Name, *, image_size: int | None = None) -> Preprocess:
     """How the checkpoint of a vision tower or a whole model prepares images, at its own or another size."""
     local = local_directory(directory, flag=FLAGS["vision"], weights=False)
@@ -129,6 +145,7 @@ def _module(kind: Callable[..., nnx.Module], c: object, rngs: nnx.Rngs) -> nnx.M
     return kind(c, rngs=rngs)
 
 
+@_understood
 def vision_source(name: Name, image_size: int | None, layer: int | None, *, weights: bool = True) -> Source[VisionConfig]:
     directory, there = _local(name, "vision", weights)
     hf = read_config(directory, [*VISION, *NESTED_VISION])
@@ -145,6 +162,7 @@ def vision_source(name: Name, image_size: int | None, layer: int | None, *, weig
     return Source(directory, c, [part], int(c.class_token), family.antialias, there)
 
 
+@_understood
 def decoder_source(name: Name, vocab_size: int | None, *, weights: bool = True) -> Source[DecoderConfig]:
     directory, there = _local(name, "decoder", weights)
     hf = read_config(directory, [*DECODER, *NESTED_DECODER])
@@ -156,6 +174,7 @@ def decoder_source(name: Name, vocab_size: int | None, *, weights: bool = True) 
     return Source(directory, c, [_decoder_part(family, c, alone=hf["model_type"] in WHOLE)], weights=there)
 
 
+@_understood
 def whole_source(name: Name, *, weights: bool = True) -> Source[VLMConfig]:
     directory, there = _local(name, "whole", weights)
     hf = read_config(directory, WHOLE)

@@ -15,7 +15,8 @@ from vlax.models.vlm import VLMConfig
 from vlax.pretrained.reading import positions
 from vlax.pretrained.reading.load_plan import Fit, Part, Step, make
 from vlax.pretrained.reading.load_report import LoadReport
-from vlax.pretrained.reading.tensors import Stored, headers
+from vlax.pretrained.reading.tensors import AGAIN, Stored, headers
+from vlax.storage.state import understood
 
 Dtype = np.dtype | type | str | Callable[[str], object] | None
 Place = Callable[[str, np.ndarray], object]
@@ -36,8 +37,9 @@ class Source(Generic[C]):
 
     def plan(self, dtype: Dtype = None) -> tuple[list[Step], dict[str, Stored], LoadReport]:
         """Reads headers only; VlaxError for whatever does not fit."""
-        stored = headers(self.directory)
-        steps, report = make(stored, self.parts, FITS, str(self.directory), _wanted(dtype))
+        with understood(self.directory, AGAIN):
+            stored = headers(self.directory)
+            steps, report = make(stored, self.parts, FITS, str(self.directory), _wanted(dtype))
         return steps, stored, report
 
     def checked(self) -> C:

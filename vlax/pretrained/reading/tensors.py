@@ -93,7 +93,7 @@ def _files(directory: Path) -> list[Path]:
         if not isinstance(named, dict) or not all(isinstance(shard, str) for shard in named.values()):
             raise VlaxError(f"{index} is not a safetensors index (JSON with a weight_map); download it again")
         shards = sorted(set(named.values()))
-        if outside := [shard for shard in shards if Path(shard).name != shard or "\\" in shard]:
+        if outside := [shard for shard in shards if Path(shard).name != shard or "\\" in shard or not shard.strip(".")]:
             raise VlaxError(f"{index} names the shard {outside[0]!r}, which is no file beside it; take another checkpoint")
         missing = [shard for shard in shards if not (directory / shard).is_file()]
         if missing:
