@@ -1,5 +1,6 @@
 """Checkpoints and exports on disk. Twelve layers, since from ten on their names sort in another order than they run."""
 
+import json
 import re
 import shutil
 
@@ -85,9 +86,11 @@ def test_the_latest_two_and_the_best_are_kept(tmp_path):
     checkpoints = Checkpoints(tmp_path / "c")
     assert checkpoints.latest() is None and checkpoints.best() is None
     for step, loss in ((1, 3.0), (2, 1.5), (3, 2.0), (4, None), (5, 1.7), (6, None)):
-        checkpoints.save(step, {"x": jnp.full(2, step)}, {"step": step}, None if loss is None else {"loss": loss})
+        checkpoints.save(step, {"x": jnp.full(2, step)}, {"step": step})
+        checkpoints.record(step, loss)
     checkpoints.wait()
     assert sorted(int(p.name) for p in (tmp_path / "c").iterdir()) == [2, 5, 6]
+    assert json.loads((tmp_path / "validation.json").read_text()) == {"2": 1.5, "4": None, "5": 1.7, "6": None}
     assert sorted(int(p.stem) for p in (tmp_path / "seals").iterdir()) == [2, 5, 6]
     assert checkpoints.latest() == 6 and checkpoints.best() == (2, 1.5)
     assert checkpoints.data(6) == {"step": 6}
@@ -102,7 +105,8 @@ def test_a_damaged_checkpoint_is_said_and_set_aside(tmp_path, caplog):
     """Whichever of its files has the flipped bit, orbax's own ones too."""
     checkpoints = Checkpoints(tmp_path / "c")
     for step in (1, 2):
-        checkpoints.save(step, {"x": jnp.full(2, step)}, {"step": step}, {"loss": 3.0 - step})
+        checkpoints.save(step, {"x": jnp.full(2, step)}, {"step": step})
+        checkpoints.record(step, 3.0 - step)
     checkpoints.close()
     files = sorted(path for path in (tmp_path / "c/2").rglob("*") if path.is_file() and path.stat().st_size)
     assert len(files) > 5

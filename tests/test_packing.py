@@ -19,8 +19,9 @@ from vlax.errors import VlaxError
 from vlax.evaluation import sampling
 from vlax.images import Preprocess
 from vlax.params import groups
-from vlax.training import chain, loop, metrics, session, stages, steps
-from vlax.training.stop import Interrupted
+from vlax.process.activity import Interrupted
+from vlax.training import chain, metrics, session, stages, steps
+from vlax.training.replay import replay_stage
 
 
 def test_the_documented_rows():
@@ -191,7 +192,7 @@ def test_a_packed_stage_trains_stops_and_goes_on(tmp_path, monkeypatch):
     assert held_out[0]["image"].shape[1] == 1  # validation stays plain
     [validated] = [r for r in metrics.read(s.plan.directory) if r["kind"] == "validation"]
     assert np.isfinite(validated["loss"])
-    assert loop.replay(s).endswith("the first 6 losses are bit-equal to the record")  # in one go, what two runs recorded
+    assert replay_stage(s).endswith("the first 6 losses are bit-equal to the record")  # in one go, what two runs recorded
     with pytest.raises(VlaxError, match=r"\(stage.packing: 2 -> 0"):
         train(tiny("stage0", **{f"stage__{name}": value for name, value in (fields | {"packing": 0}).items()}), tmp_path)
 

@@ -6,18 +6,20 @@ from collections.abc import Callable
 
 
 class VlaxError(Exception):
-    """Something that its user can mend. The message names the thing and the way out."""
+    """Something that its user can mend. The message names the thing and the way out. `code` is the program's exit code."""
+
+    code = 2
 
 
 def guard(main: Callable[[], int | None]) -> int:
-    """The exit code of a program: 2 and one line for a VlaxError, 0 when the reader of our output has seen enough."""
+    """The exit code of a program: the error's and one line for a VlaxError, 0 when the reader of our output has seen enough."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it would announce that there is no torch, which is as meant
     try:
         return main() or 0
     except VlaxError as error:
         sys.stdout.flush()
         print(f"vlax: error: {error}", file=sys.stderr)
-        return 2
+        return error.code
     except BrokenPipeError:  # head, less
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

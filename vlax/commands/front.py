@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from vlax.commands.flags import Parser
 from vlax.errors import VlaxError, guard
+from vlax.process import activity, stop
+from vlax.process.activity import NOW, Interrupted, Lost
 
 # Modules of this folder, each with a docstring (its help), add_arguments(parser) and main(args) -> exit code, None for 0.
 COMMANDS = {
@@ -18,11 +20,24 @@ COMMANDS = {
     "data doctor": "broken pictures, faulty rows, duplicates, leaks; writes a quarantine list",
     "data prepare": "pictures resized once and rows sharded, for fast training",
 }
+# What a command that is stopped says; training has more to say.
+KEPT = {
+    "eval": "the predictions so far are kept; the same command goes on",
+    "data prepare": "the shards that are whole are kept; the same command goes on",
+    "train": "nothing is lost; the same command goes on",
+}
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "") -> int:
     """Runs `argv`, e.g. ["data", "preview", "captions.json"]; returns the exit code. `prog`: a program that is one command."""
-    return guard(lambda: run(list(sys.argv[1:] if argv is None else argv), prog))
+    with stop.listening():
+        try:
+            code = guard(lambda: run(list(sys.argv[1:] if argv is None else argv), prog))
+        except Interrupted as stopped:
+            code = int(stopped.code or 0)
+        if NOW.requested or code == Lost.code:
+            stop.now(code)  # Python would wait for threads that may never end
+        return code
 
 
 def run(argv: list[str], prog: str = "") -> int | None:
@@ -44,4 +59,6 @@ def run(argv: list[str], prog: str = "") -> int | None:
     command = importlib.import_module(f"vlax.commands.{name.replace(' ', '.')}")
     parser = Parser(prog or f"{front} {name}", command.__doc__ or "")
     command.add_arguments(parser)
-    return command.main(parser.parse_args(rest[1:]))
+    args = parser.parse_args(rest[1:])
+    with activity.phase(name, KEPT.get(name, "what it was writing is unfinished; the same command begins again")):
+        return command.main(args)

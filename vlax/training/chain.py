@@ -1,13 +1,18 @@
 """Runs a chain of stages: what is missing, in order."""
 
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
 from etils import epath
 from ml_collections import ConfigDict
 
 from vlax.params import distributed
-from vlax.process import lease
-from vlax.training import loop, plots, session, stages
+from vlax.process import activity, lease, stop, watchdog
+from vlax.process.activity import NOW
+from vlax.storage import paths
+from vlax.training import agreement, loop, plots, session, stages
+from vlax.training.replay import replay_stage
 
 
 def run(config: ConfigDict, workdir: str, sampler: Callable[[session.Session], loop.Sample | None]) -> None:
@@ -15,8 +20,20 @@ def run(config: ConfigDict, workdir: str, sampler: Callable[[session.Session], l
 
     sampler: makes of a Session its small generative evaluation (`evaluation/sampling.py`), which lies above this room.
     """
-    with lease.hold(workdir, on=distributed.is_main()):
-        _run(config, epath.Path(workdir), sampler)
+    with stop.listening(), watchdog.watching(stacks(workdir), agreement.peers):
+        NOW.grace = config.run.grace_seconds
+        try:
+            with lease.hold(workdir, on=distributed.is_main()):
+                _run(config, epath.Path(workdir), sampler)
+        except BaseException as error:
+            agreement.tell_end(error)
+            raise
+
+
+def stacks(workdir: epath.PathLike) -> Path:
+    """Where the watchdog of this host writes what every thread was doing."""
+    folder = tempfile.gettempdir() if paths.remote(workdir) else workdir
+    return Path(folder) / f"stacks-host{distributed.host()}.txt"
 
 
 def _run(config: ConfigDict, workdir: epath.Path, sampler: Callable[[session.Session], loop.Sample | None]) -> None:
@@ -25,9 +42,11 @@ def _run(config: ConfigDict, workdir: epath.Path, sampler: Callable[[session.Ses
     for plan in pending[1:]:  # compiles nothing: a mistake in the last stage should not wait for the first to be trained
         session.build(stages.resolved(plans[: plans.index(plan) + 1])[0])
     for plan in pending:
-        built = session.build(plan)
-        stages.record_identity(plan)
-        loop.train(built, sample=sampler(built))
+        with activity.phase(f"{plan.name}: build", f"nothing is lost: {loop.AGAIN}"):
+            built = session.build(plan)
+            stages.record_identity(plan)
+            sample = sampler(built)
+        loop.train(built, sample=sample)
         plots.draw(config, workdir)
     if not pending:
         print(f"{plans[-1].name} is finished: {plans[-1].export}")
@@ -38,4 +57,4 @@ def replay(config: ConfigDict, workdir: str) -> None:
     for plan in stages.chain(config, epath.Path(workdir)):
         stages.check_identity(plan)
         if (plan.directory / "first_losses.json").exists():
-            print(loop.replay(session.build(plan)))
+            print(replay_stage(session.build(plan)))

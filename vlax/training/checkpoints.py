@@ -3,14 +3,19 @@
     workdir/stageN/checkpoints/STEP   trainable parameters, optimizer state, step (orbax, asynchronous); data position (JSON)
     workdir/stageN/seals/STEP.json    what its files hold (`storage/seal.py`), written once the save has ended
 
+    workdir/stageN/validation.json    {STEP: validation loss of that checkpoint, null without one}, written after it
+
     workdir/stageN/damaged/STEP       what is not what was written: said, set aside before orbax reads it, never gone on from
 
-A checkpoint that a kill left without its seal is taken as orbax committed it.
+A checkpoint that a kill left without its seal is taken as orbax committed it; one that is not in validation.json has its
+validation still before it.
 """
 
 import concurrent.futures
+import dataclasses
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -20,12 +25,20 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
 from vlax.errors import VlaxError
 from vlax.params import distributed
-from vlax.storage import paths, seal
+from vlax.storage import paths, seal, state
 
 
-def _score(metrics: Mapping[str, float] | None) -> float:
-    """Orbax keeps the highest; validation loss is better when lower."""
-    return -metrics["loss"] if metrics and "loss" in metrics else float("-inf")
+@dataclasses.dataclass
+class Best:
+    """Orbax policy: the `count` checkpoints of lowest validation loss are kept."""
+
+    losses: Mapping[int, float | None]
+    count: int
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: object) -> Sequence[bool]:
+        known = {info.step: loss for info in checkpoints if (loss := self.losses.get(info.step)) is not None}
+        best = sorted(known, key=lambda step: (known[step], step))[: self.count]
+        return [info.step in best for info in checkpoints]
 
 
 class Checkpoints:
@@ -34,35 +47,65 @@ class Checkpoints:
 
     def __init__(self, directory: str | epath.Path, *, last: int = 2, best: int = 1, hours: float = 0):
         self.directory = epath.Path(directory)
-        keep: list[Any] = [policies.LatestN(last)]
-        keep += [policies.BestN(get_metric_fn=_score, n=best, keep_checkpoints_without_metrics=False)] if best else []
-        keep += [policies.EveryNSeconds(int(hours * 3600))] if hours else []
         self._damaged = self._set_aside()
         distributed.any_host(False)  # no host opens the folder before the first one has set aside what is damaged
-        options = ocp.CheckpointManagerOptions(preservation_policy=policies.AnyPreservationPolicy(keep), best_fn=_score)
+        self._losses: dict[int, float | None] = {}
+        keep: list[Any] = [policies.LatestN(last), Best(self._losses, best)]
+        keep += [policies.EveryNSeconds(int(hours * 3600))] if hours else []
+        options = ocp.CheckpointManagerOptions(preservation_policy=policies.AnyPreservationPolicy(keep))
         self._manager = ocp.CheckpointManager(paths.absolute(self.directory), options=options)
+        self._losses.update(self._read_losses())
         self._sealing = concurrent.futures.ThreadPoolExecutor(1)
-        self._unsealed: set[int] = set()
+        self._unsealed: dict[int, float] = {}  # step: when its save began
+        self.seconds = 0.0  # that the last save took, until it was looked for
 
-    def save(
-        self, step: int, state: Mapping[str, Any], data: Mapping[str, Any], metrics: Mapping[str, float] | None = None
-    ) -> None:
-        """Starts an asynchronous save. `metrics` {"loss": ...} enters it into the choice of the best."""
+    def save(self, step: int, values: Mapping[str, Any], data: Mapping[str, Any]) -> None:
+        """Starts an asynchronous save, unless there is one of this step."""
         if step in self._manager.all_steps():
             return
         self._seal_path(step).unlink(missing_ok=True)  # of a checkpoint that was passed over
-        items = ocp.args.Composite(state=ocp.args.StandardSave(dict(state)), data=ocp.args.JsonSave(dict(data)))
-        self._manager.save(step, args=items, metrics=dict(metrics) if metrics else None)
-        self._unsealed.add(step)
+        self._unsealed[step] = time.monotonic()
+        items = ocp.args.Composite(state=ocp.args.StandardSave(dict(values)), data=ocp.args.JsonSave(dict(data)))
+        self._manager.save(step, args=items)
+
+    def committed(self, step: int) -> bool:
+        """Whether a save has ended; any thread may ask."""
+        path = self.directory / str(step)
+        return bool(path.exists() and ocp.utils.is_checkpoint_finalized(path))
+
+    def validated(self, step: int) -> bool:
+        return step in self._losses
+
+    def record(self, step: int, loss: float | None) -> None:
+        """The validation loss of a step that was saved (None: the stage has no held-out rows) enters the choice of the best."""
+        self._losses[step] = loss
+        if distributed.is_main():
+            there = {str(step): self._losses[step] for step in self._manager.all_steps() if step in self._losses}
+            state.write_json(self.directory.parent / "validation.json", there)
+
+    def delete(self, step: int) -> None:
+        """Removes a checkpoint that nobody should go on from."""
+        self.wait()
+        self._manager.delete(step)
+
+    def _read_losses(self) -> dict[int, float | None]:
+        """Of the steps that are there; those of earlier versions of vlax lie in orbax's own metrics."""
+        again = "delete it: the best is then chosen among the states that follow"
+        path, steps = self.directory.parent / "validation.json", self._manager.all_steps()
+        found = state.read(path, again) if path.exists() else {}
+        for step in steps:
+            old = self.directory / str(step) / "metrics" / "metrics"
+            if str(step) not in found and old.exists():
+                found[str(step)] = state.read(old, again).get("loss")
+        return {int(step): loss for step, loss in found.items() if int(step) in steps}
 
     def seal(self) -> None:
         """Seals the saves that have ended, in another thread; costs a look at the disk while one has not."""
         if not distributed.is_main():
             return
         for step in sorted(self._unsealed):
-            path = self.directory / str(step)
-            if path.exists() and ocp.utils.is_checkpoint_finalized(path):
-                self._unsealed.discard(step)
+            if self.committed(step):
+                self.seconds = time.monotonic() - self._unsealed.pop(step)
                 self._sealing.submit(self._write_seal, step)
 
     def _write_seal(self, step: int) -> None:
@@ -107,7 +150,8 @@ class Checkpoints:
 
     def best(self) -> tuple[int, float] | None:
         """(step, validation loss) of the best checkpoint that was validated."""
-        scored = [(self._manager.metrics(s)["loss"], s) for s in self._manager.all_steps() if self._manager.metrics(s)]
+        steps = self._manager.all_steps()
+        scored = [(loss, step) for step in steps if (loss := self._losses.get(step)) is not None]
         return (min(scored)[1], min(scored)[0]) if scored else None
 
     def data(self, step: int) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -10,39 +11,51 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from vlax.data.batches.pipeline import iterate
 from vlax.errors import VlaxError
 from vlax.params import distributed, groups
+from vlax.process import activity, stop
+from vlax.process.activity import NOW, Interrupted
 from vlax.storage import state as files
-from vlax.training import console, handover, metrics, start
+from vlax.training import agreement, console, handover, metrics, start
 from vlax.training.checkpoints import Checkpoints
+from vlax.training.feed import Feed
+from vlax.training.held_out import held_out
 from vlax.training.session import Session
 from vlax.training.steps import State
-from vlax.training.stop import Interrupted, Stop
 
 FIRST_LOSSES = 10  # micro-steps whose losses are recorded for --replay
 IN_FLIGHT = 2  # steps dispatched ahead of the one whose metrics are looked at
+AGAIN = "the same command goes on"
 Sample = Callable[[State, groups.Params], dict[str, float]]  # (state, frozen) -> scores
 
 
-class Loop:
-    """State of a running stage; `train` below is its story."""
+class Unsound(VlaxError):
+    """What the parameters have become is not worth saving."""
 
+
+class Loop:
+    """State of a running stage; `train` below is its story. `state` has learned from the first `done` of its micro-steps."""
+
+    state: State
+    frozen: groups.Params
+    writer: metrics.Writer
     bar: tqdm  # drawn from when the header is printed
 
-    def __init__(self, session: Session):
+    def __init__(self, session: Session, sample: Sample | None = None):
         self.session, self.plan, self.stage, self.run = session, session.plan, session.plan.stage, session.plan.run
         self.checkpoints = Checkpoints(self.plan.directory / "checkpoints", **self.run.keep)
         self.window = metrics.Window()
         self.pending: collections.deque[tuple[int, dict[str, jax.Array], np.ndarray, int]] = collections.deque()
         self.first_losses: list[float] = []
+        self.mixture, self.left_out = session.batches.collate.mixture, session.batches.collate.left_out
+        self.sample, self.begin, self.done, self.left = sample, 0, 0, False
 
-    def restore(self) -> tuple[int, State, groups.Params]:
-        """(micro-step to begin with, state, frozen)"""
-        state, frozen = start.initial_state(self.session)
+    def restore(self) -> None:
+        """The state of the newest whole checkpoint, or the one that the stage begins with."""
+        self.state, self.frozen = start.initial_state(self.session)
         latest = self.checkpoints.latest()
         if latest is None:
-            return 0, state, frozen
+            return
         data = self.checkpoints.data(latest)
         plan_hash = self.session.batches.plan.hash
         if data["plan"] != plan_hash:
@@ -51,11 +64,13 @@ class Loop:
                 f"{data['plan']}, now {plan_hash}). Restore the files, or start in another --workdir"
             )
         self.first_losses = data["first_losses"]
-        return data["step"], self.checkpoints.restore(latest, state), frozen
+        self.begin = self.done = data["step"]
+        self.state = self.checkpoints.restore(latest, self.state)
 
-    def save(self, micro: int, state: State, validation: Mapping[str, float] | None = None) -> None:
-        data = {"step": micro, "plan": self.session.batches.plan.hash, "first_losses": self.first_losses}
-        self.checkpoints.save(micro, state, data, validation)
+    def save(self) -> None:
+        data = {"step": self.done, "plan": self.session.batches.plan.hash, "first_losses": self.first_losses}
+        with NOW.busy():
+            self.checkpoints.save(self.done, self.state, data)
         if distributed.is_main():
             files.write_json(self.plan.directory / "first_losses.json", self.first_losses)
 
@@ -65,8 +80,8 @@ class Loop:
             micro, device_metrics, rows, images = self.pending.popleft()
             values = {name: float(value) for name, value in jax.device_get(device_metrics).items()}
             if values["tokens"] == 0:
-                raise VlaxError(
-                    f"step {micro}: the batch has no answer token to learn from (rows {self.names(rows)}). "
+                raise Unsound(
+                    f"step {micro}: the batch has no answer token to learn from (rows {self.mixture.names(rows)}). "
                     f"Are the rows longer than --config.stage.text_length={self.stage.text_length}?"
                 )
             if not values.pop("finite"):
@@ -75,144 +90,161 @@ class Loop:
                 self.first_losses.append(values["loss_sum"])
             self.window.add(values, images)
 
-    def names(self, rows: np.ndarray) -> str:
-        mixture = self.session.batches.collate.mixture
-        shown = [mixture.name(int(row)) for row in rows.ravel()[:8]]
-        return ", ".join(shown) + (f" and {rows.size - 8} more" if rows.size > 8 else "")
-
     def fail(self, micro: int, values: Mapping[str, float], rows: np.ndarray) -> None:
         self.checkpoints.wait()
         norms = ", ".join(f"{k.split('/')[1]} {v:g}" for k, v in values.items() if k.startswith("grad_norm/"))
         loss = values["loss_sum"] / values["tokens"]
         latest = self.checkpoints.latest()
         kept = f"the checkpoint at step {latest} is intact" if latest is not None else "there is no checkpoint yet"
-        raise VlaxError(
+        raise Unsound(
             f"stage {self.plan.name} stopped at step {micro}: loss {loss:g}, gradient norms: {norms}; "
-            f"rows: {self.names(rows)}. {kept}. Lower --config.stage.learning_rate, or look at those rows"
+            f"rows: {self.mixture.names(rows)}. {kept}. Lower --config.stage.learning_rate, or look at those rows"
         )
 
-    def validate(self, state: State, frozen: groups.Params) -> dict[str, float]:
-        """{"loss": mean over the held-out sources, "loss/NAME": ...} per answer token."""
-        out = {}
-        for name, batches in self.session.validation.items():
-            sums: collections.Counter[str] = collections.Counter()
-            for batch in iterate(batches, threads=self.run.threads, prefetch=self.run.prefetch):
-                device = self.session.eval_step(state["params"], frozen, self.session.place(batch, validation=True))
-                sums.update({key: float(value) for key, value in jax.device_get(device).items()})
-            out[f"loss/{name}"] = sums["loss_sum"] / max(sums["tokens"], 1)
-        return {"loss": float(np.mean(list(out.values()))), **out} if out else {}
+    def step(self, batch: dict[str, np.ndarray]) -> None:
+        """One micro-step, and what the cadence says about its end."""
+        first = contextlib.nullcontext() if self.done > self.begin else self.phase("compilation", f"nothing is lost: {AGAIN}")
+        with first:
+            self.state, values = self.session.train_step(self.state, self.frozen, self.session.place(batch))
+        self.pending.append((self.done, values, batch["row"], int(batch["has_image"].sum()) * distributed.hosts()))
+        self.settle(IN_FLIGHT)
+        self.done += 1
+        activity.progress(self.done, self.session.micro_steps)
+        self.checkpoints.seal()
+        if self.done % self.session.per_update:
+            return
+        update, last = self.done // self.session.per_update, self.done == self.session.micro_steps
+        self.bar.update(1)
+        if update % self.run.log_every == 0 or last:
+            self.log(update)
+        if self.due():
+            self.settle(0)
+            self.save()  # before, so that the validation may be left at any moment
+            self.validate()
+
+    def due(self) -> bool:
+        """Whether the steps done are to be validated."""
+        update, inside = divmod(self.done, self.session.per_update)
+        cadence = self.stage.eval_every and update % self.stage.eval_every == 0
+        return self.done > 0 and not inside and (self.done == self.session.micro_steps or bool(cadence))
+
+    def phase(self, what: str, leave: str = "", step: int | None = None) -> contextlib.AbstractContextManager[None]:
+        """A phase of the stage. step: its checkpoint must be on disk before the phase is left."""
+        ready = (lambda: True) if step is None else lambda: self.checkpoints.committed(step)
+        return activity.phase(f"{self.plan.name}: {what}", leave, ready)
+
+    def log(self, update: int) -> None:
+        self.settle(0)
+        summary = {**self.window.summary(), **self.left_out.summary()}
+        self.writer.write(update, "train", summary)
+        console.show_progress(self.bar, update, self.session.updates, summary)
+        self.window.reset()
+
+    def validate(self) -> None:
+        """Held-out losses and the small generative evaluation of the state that was just saved."""
+        update = self.done // self.session.per_update
+        with NOW.anew(), self.phase("validation", f"step {self.done} is saved; {AGAIN}", self.done):
+            values = held_out(self.session, self.state, self.frozen)
+            if values and not math.isfinite(values["loss"]):
+                self.checkpoints.delete(self.done)
+                raise Unsound(
+                    f"stage {self.plan.name}: validation loss is {values['loss']} after update {update}; nothing was saved over"
+                )
+            with NOW.anew():
+                scores = self.sample(self.state, self.frozen) if self.sample else {}
+            self.writer.write(update, "validation", {**values, **scores})
+            self.checkpoints.record(self.done, values["loss"] if values else None)
+        if values:
+            tqdm.write(console.validation_line(self.plan.name, update, values, scores))
+        self.window.reset()  # the rates are those of training alone
+
+    def leave(self, why: Exception | Interrupted) -> None:
+        """Saves what was learned, on all hosts alike, and raises `why`."""
+        self.left, saved = True, f"step {self.done} is"
+        if self.checkpoints.seconds > NOW.left:  # what can't be ended is not begun
+            took = f"{self.checkpoints.seconds:.0f} s, and {max(NOW.left, 0):.0f} s are left"
+            saved = f"step {self.done} was not saved (the last save took {took}); older ones are"
+        elif self.done > self.begin:
+            with NOW.busy():
+                self.settle(0)
+                self.save()
+                self.checkpoints.close()
+            saved = f"saved step {self.done}"
+        reason = f"{NOW.requested}: " if isinstance(why, Interrupted) else ""
+        if reason or self.done > self.begin:
+            tqdm.write(f"{reason}{saved} in {self.plan.directory / 'checkpoints'}; {AGAIN}")
+        raise why
+
+    def rescue(self, error: Exception) -> None:
+        """After an error between two steps: what was learned until then is saved before it ends the run."""
+        if self.left or isinstance(error, (Unsound, activity.Lost)) or any(x.is_deleted() for x in jax.tree.leaves(self.state)):
+            return
+        try:
+            agreement.meet(self.left_out, error)
+            self.leave(error)
+        except Exception as second:  # the one that is raised is the first
+            if second is not error:
+                logging.warning("step %d was not saved: %s", self.done, second)
+
+    def finish(self) -> None:
+        """Exports the selected state (and the other one beside it), and says where everything is."""
+        session, directory, stage = self.session, self.plan.directory, self.stage
+        self.checkpoints.wait()
+        with self.phase("export", f"step {self.done} is saved; {AGAIN}", self.done):
+            best = self.checkpoints.best()
+            if best and best[0] != session.micro_steps:
+                restored, last = self.checkpoints.restore(best[0], self.state)["params"], self.state["params"]
+                chosen, other, name = (restored, last, "last") if stage.select == "best" else (last, restored, "best")
+                handover.export(session, other, directory / f"export-{name}", best if name == "best" else None)
+                handover.export(session, chosen, self.plan.export, best if stage.select == "best" else None)
+            else:
+                handover.export(session, self.state["params"], self.plan.export, best)
+        self.checkpoints.close()
+        if distributed.is_main():
+            console.print_footer(session)
 
 
 def train(session: Session, *, sample: Sample | None = None) -> None:
     """Runs a stage from where it stands to its export. `sample(state, frozen) -> dict` is the small generative evaluation.
 
-    Raises Interrupted after SIGTERM or Ctrl-C, VlaxError when the loss is not finite.
+    Raises Interrupted after SIGTERM, SIGINT or SIGHUP, VlaxError when the loss is not finite. Whatever ends it, what was
+    learned is saved where it is worth that.
     """
-    loop, plan = Loop(session), session.plan
-    main = distributed.is_main()
-    with jax.set_mesh(session.mesh), Stop() as stop, contextlib.ExitStack() as stack:
-        begin, state, frozen = loop.restore()
-        if main:
-            console.print_header(session, begin)
-        writer = metrics.Writer(plan.directory, begin // session.per_update, tensorboard=plan.run.tensorboard, enabled=main)
-        loop.bar = console.progress_bar(session, begin, main)
+    loop, plan, main = Loop(session, sample), session.plan, distributed.is_main()
+    with jax.set_mesh(session.mesh), stop.listening(), contextlib.ExitStack() as stack:
+        with loop.phase("restore", f"nothing is lost: {AGAIN}"):
+            loop.restore()
+            if main:
+                console.print_header(session, loop.begin)
+            resumed, validated = loop.begin // session.per_update, loop.checkpoints.validated(loop.begin)
+            loop.writer = metrics.Writer(plan.directory, resumed, validated, tensorboard=plan.run.tensorboard, enabled=main)
+        loop.bar = console.progress_bar(session, loop.begin, main)
         stack.callback(loop.bar.close)  # an error's text starts on a line of its own
-        data = iterate(session.batches, begin, plan.run.threads, plan.run.prefetch)
+        feed = Feed(session.batches, loop.begin, plan.run)
         loop.window.reset()
-        for micro in range(begin, session.micro_steps):
-            asked = time.monotonic()
+        with loop.phase("training"):
+            stack.enter_context(NOW.watched(plan.run.watchdog_minutes * 60))
             try:
-                batch = next(data)
-            except VlaxError:  # over the drop budget: what was learned stays, and goes on with a quarantine list
-                if distributed.hosts() == 1 and micro > begin:
-                    loop.settle(0)
-                    loop.save(micro, state)
-                    loop.checkpoints.close()
+                _run(loop, feed)
+            except Exception as error:
+                loop.rescue(error)
                 raise
-            loop.window.waited += time.monotonic() - asked
-            state, values = session.train_step(state, frozen, session.place(batch))
-            loop.pending.append((micro, values, batch["row"], int(batch["has_image"].sum()) * distributed.hosts()))
-            loop.settle(IN_FLIGHT)
-            done = micro + 1
-            loop.checkpoints.seal()
-            if done % session.per_update == 0:
-                _after_update(loop, done, state, frozen, writer, sample)
-            if distributed.any_host(bool(stop.requested)):  # all leave the loop at the same step
-                loop.settle(0)
-                loop.save(done, state)
-                loop.checkpoints.close()
-                tqdm.write(f"{stop.requested}: saved step {done} in {plan.directory / 'checkpoints'}; the same command goes on")
-                raise Interrupted(130 if stop.requested == "SIGINT" else 143)
-        loop.settle(0)
         loop.bar.close()
-        _finish(loop, state)
-    writer.close()
+        loop.finish()
+    loop.writer.close()
 
 
-def _after_update(
-    loop: Loop, done: int, state: State, frozen: groups.Params, writer: metrics.Writer, sample: Sample | None
-) -> None:
-    """Log and validate where the cadence says so."""
-    session, stage = loop.session, loop.stage
-    update = done // session.per_update
-    last = done == session.micro_steps
-    loop.bar.update(1)
-    if update % loop.run.log_every == 0 or last:
-        loop.settle(0)
-        summary = {**loop.window.summary(), **session.batches.collate.left_out.summary()}
-        writer.write(update, "train", summary)
-        console.show_progress(loop.bar, update, session.updates, summary)
-        loop.window.reset()
-    if last or (stage.eval_every and update % stage.eval_every == 0):
-        loop.settle(0)
-        values = loop.validate(state, frozen)
-        if values and not math.isfinite(values["loss"]):
-            raise VlaxError(
-                f"stage {session.plan.name}: validation loss is {values['loss']} after update {update}; nothing was saved over"
-            )
-        scores = sample(state, frozen) if sample else {}
-        writer.write(update, "validation", {**values, **scores})
-        if values:
-            tqdm.write(console.validation_line(session.plan.name, update, values, scores))
-        loop.save(done, state, {"loss": values["loss"]} if values else None)
-        loop.window.reset()  # the rates are those of training alone
-
-
-def _finish(loop: Loop, state: State) -> None:
-    """Exports the selected state (and the other one beside it), and says where everything is."""
+def _run(loop: Loop, feed: Feed) -> None:
     session = loop.session
-    loop.checkpoints.wait()
-    best = loop.checkpoints.best()
-    if best and best[0] != session.micro_steps:
-        restored = loop.checkpoints.restore(best[0], state)["params"]
-        last = state["params"]
-        chosen, other, name = (restored, last, "last") if loop.stage.select == "best" else (last, restored, "best")
-        handover.export(session, other, session.plan.directory / f"export-{name}", best if name == "best" else None)
-        handover.export(session, chosen, session.plan.export, best if loop.stage.select == "best" else None)
-    else:
-        handover.export(session, state["params"], session.plan.export, best)
-    loop.checkpoints.close()
-    if distributed.is_main():
-        console.print_footer(session)
-
-
-def replay(session: Session) -> str:
-    """Runs the first steps of a finished or started stage again and compares their losses with the record.
-
-    Returns a sentence; raises VlaxError when a loss differs.
-    """
-    path = session.plan.directory / "first_losses.json"
-    if not path.exists():
-        raise VlaxError(f"{session.plan.directory} has no record to replay: train the stage first")
-    record = files.read(path, "train the stage again in another --workdir", list)
-    with jax.set_mesh(session.mesh):
-        state, frozen = start.initial_state(session)
-        for micro, expected in enumerate(record):
-            state, values = session.train_step(state, frozen, session.place(session.batches[micro]))
-            got = float(values["loss_sum"])
-            if got != expected:
-                raise VlaxError(
-                    f"replay of {session.plan.name} differs at step {micro}: loss sum {got!r}, recorded {expected!r} (relative "
-                    f"{abs(got - expected) / abs(expected):.1e}). Other hardware or versions than those in manifest.json?"
-                )
-    return f"{session.plan.name}: the first {len(record)} losses are bit-equal to the record"
+    if loop.due() and not loop.checkpoints.validated(loop.done):
+        loop.validate()
+    while loop.done < session.micro_steps:
+        asked = time.monotonic()
+        batch = feed.next()  # None where a stop was asked for; an exception, which the other hosts must hear of
+        why = agreement.meet(loop.left_out, batch if isinstance(batch, Exception) else None)
+        if why is not None:
+            loop.leave(why)
+        loop.window.waited += time.monotonic() - asked
+        assert isinstance(batch, dict), "or there was a reason to leave"
+        loop.step(batch)
+    loop.settle(0)

@@ -50,16 +50,20 @@ class Window:
 class Writer:
     """metrics.jsonl (one object a line) and TensorBoard event files of a stage. Only process 0 writes.
 
-    After a resume, lines of steps that will run again are removed first, and what a kill left unreadable.
+    After a resume at an update, lines of what will run again are removed first (the update's own validation unless it was
+    `validated`), and what a kill left unreadable.
     """
 
-    def __init__(self, directory: epath.Path, resumed_at: int, *, tensorboard: bool, enabled: bool = True):
+    def __init__(
+        self, directory: epath.Path, resumed_at: int, validated: bool = True, *, tensorboard: bool, enabled: bool = True
+    ):
         self.path, self.enabled = directory / "metrics.jsonl", enabled
         self.tensorboard = None
         if not enabled:
             return
         directory.mkdir(parents=True, exist_ok=True)
-        jsonl.prune(self.path, lambda entry: _is_record(entry) and entry["step"] <= resumed_at)
+        end = (resumed_at, validated)  # an update's validation comes after its training
+        jsonl.prune(self.path, lambda x: _is_record(x) and (x["step"], x["kind"] == "validation") <= end)
         if tensorboard and not remote(directory):
             self.tensorboard = SummaryWriter(str(directory / "tensorboard"), purge_step=resumed_at + 1)
 

@@ -33,11 +33,11 @@ def planned_rows(mixture: Mixture, positions: int) -> int:
 
 
 class DropBudget:
-    """Counts what one host leaves out of training, by distinct row, and stops the run when too many rows are bad.
+    """Counts what is left out of training, by distinct row, and stops the run when too many rows are bad.
 
     share    stage.drop_budget: of the rows that the run will meet, how many may be bad; 0: none. A positive share allows one
-    rows     the distinct rows that the run will meet (`planned_rows`). Nothing is communicated: a host counts the rows that it
-             meets itself, and so none stops earlier than a single one would
+    rows     the distinct rows that the run will meet (`planned_rows`), over all hosts: what one host finds with `news`, the
+             others learn with `heard`, so that all of them stop where a single one would
     refused  bad rows that are known already: what a reader refused (`Faults.found`)
 
     Thread-safe. counts: {one of KINDS: rows}; named: the first of each kind, with reasons. VlaxError for a share that is none,
@@ -53,19 +53,33 @@ class DropBudget:
         self.quarantined_by_source: collections.Counter[str] = collections.Counter()
         self.named: dict[str, list[str]] = {kind: [] for kind in KINDS}
         self._seen: set[Hashable] = set()
+        self._news: list[int] = []
         self._lock = threading.Lock()
         for fault in refused:
             self._add("bad", (fault.source, fault.row), functools.partial(_shown, f"{fault.source}:{fault.row}", fault.text))
         self._stop()
 
-    def bad(self, row: Hashable, reason: str, name: str) -> None:
+    def bad(self, row: int, reason: str, name: str) -> None:
         """A row whose text or picture is bad, and not quarantined; VlaxError when it is one too many.
 
-        row: what makes it distinct (the global row id; what a reader refused has none: its (source, place)). The same row in
-        a later epoch counts once.
+        row: its global id. The same row in a later epoch counts once; what a reader refused goes by (source, place).
         """
         with self._lock:
-            self._add("bad", row, lambda: _shown(name, reason))
+            if self._add("bad", row, lambda: _shown(name, reason)):
+                self._news.append(row)
+            self._stop()
+
+    def news(self) -> list[int]:
+        """The bad rows that were met here since the last call, for the other hosts."""
+        with self._lock:
+            found, self._news = self._news, []
+            return found
+
+    def heard(self, rows: Sequence[int]) -> None:
+        """Bad rows that other hosts met; VlaxError when there are too many."""
+        with self._lock:
+            for row in rows:
+                self._add("bad", row, lambda: "a row that another host names")
             self._stop()
 
     def quarantined(self, row: Hashable, source: str) -> None:

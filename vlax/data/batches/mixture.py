@@ -139,6 +139,11 @@ class Mixture:
         source, index = self.locate(row_id)
         return source[index]
 
+    def names(self, row_ids: np.ndarray) -> str:
+        """The first eight of them, for an error."""
+        shown = [self.name(int(row)) for row in row_ids.ravel()[:8]]
+        return ", ".join(shown) + (f" and {row_ids.size - 8} more" if row_ids.size > 8 else "")
+
     def name(self, row_id: int) -> str:
         """What an error calls a global row id: "coco:1234#2" """
         return "filler" if row_id < 0 else f"{self.locate(row_id)[0].name}:{self.row(row_id).id}"

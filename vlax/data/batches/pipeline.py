@@ -81,6 +81,7 @@ class Collator:
     augment: tuple[str, ...] = ()  # see augment.py
     left_out: DropBudget = dataclasses.field(default_factory=lambda: DropBudget(0, 0))  # by default a bad row is an error
     quarantine: Quarantine = dataclasses.field(default_factory=Quarantine)
+    at_work: dict[int, int] = dataclasses.field(default_factory=dict)  # by thread: the row that it reads
 
     def __post_init__(self) -> None:
         if self.overlong not in ("drop", "cut"):
@@ -98,8 +99,16 @@ class Collator:
         for i, examples in enumerate(ids):
             at = 0
             for n in np.flatnonzero(examples >= 0):
-                at = self._fill(batch, (i, int(n)), at, int(examples[n]), None if draws is None else draws[i, n])
+                self.at_work[threading.get_ident()] = row_id = int(examples[n])
+                at = self._fill(batch, (i, int(n)), at, row_id, None if draws is None else draws[i, n])
+        self.at_work.pop(threading.get_ident(), None)
         return batch
+
+    def reading(self) -> list[str]:
+        """The rows that some thread is reading, by place: their ids would have to be read. Where nothing comes any more, they
+        say why."""
+        found = [self.mixture.locate(row_id) for row_id in self.at_work.values()]
+        return sorted(f"{source.name}:{place(index)}" for source, index in found)
 
     def _fill(self, batch: Mapping, slot: tuple[int, int], at: int, row_id: int, draw: np.ndarray | None) -> int:
         """Writes a row into an example's slot, its text from `at` on; returns where the text ends."""

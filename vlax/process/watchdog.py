@@ -1,0 +1,42 @@
+"""Ends a process in which nothing moves any more: a step that waits for a host that is gone, a device that hangs."""
+
+import contextlib
+import faulthandler
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from vlax.process import activity, stop
+from vlax.process.activity import NOW
+
+EVERY = 2.0  # seconds between two looks; a launcher takes a process for frozen that hasn't touched its file for long
+LATER = 20.0  # seconds after those who can still save, or know what hangs, have said so
+
+
+@contextlib.contextmanager
+def watching(stacks: Path, peers: Callable[[], str] = lambda: "") -> Iterator[None]:
+    """Within, the process ends with code 75 where nothing moves for longer than `NOW.patience`.
+
+    stacks  the file that the stacks of all threads are written to
+    peers   asked every few seconds; its text, if any, is why this process must end: what happened on another host
+    """
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(EVERY):
+            activity.publish()
+            why = peers()
+            if not why and not NOW.saving and NOW.idle > NOW.patience + LATER:
+                why = f"nothing has moved for {NOW.idle:.0f} s (--config.run.watchdog_minutes)"
+            if why and not done.is_set():
+                with contextlib.suppress(OSError), stacks.open("w") as file:
+                    faulthandler.dump_traceback(file, all_threads=True)
+                what = f"{NOW.phase.name}, after step {NOW.step} of {NOW.of}"
+                kept = "the last checkpoint is whole, and the same command goes on from it"
+                stop.now(activity.Lost.code, f"vlax: error: {what}: {why}; {kept}. All stacks are in {stacks}")
+
+    threading.Thread(target=watch, name="watchdog", daemon=True).start()
+    try:
+        yield
+    finally:
+        done.set()

@@ -1,0 +1,47 @@
+"""The batches of a run: built by other threads, waited for with open ears."""
+
+import queue
+import threading
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from vlax.data.batches.pipeline import HostBatches, iterate
+from vlax.process.activity import NOW, Lost
+
+EARS = 0.2  # seconds between two looks at whether a stop is asked for
+
+
+class Feed:
+    """`next()` waits neither through a request to stop nor for ever: what a reader hangs in (a FIFO, a dead mount) hangs one of
+    the threads that build batches, never the main one."""
+
+    def __init__(self, batches: HostBatches, start: int, run: ConfigDict):
+        self._batches, self._queue = batches, queue.Queue[Any](1)
+        threading.Thread(target=self._fill, args=(iterate(batches, start, run.threads, run.prefetch),), daemon=True).start()
+
+    def _fill(self, iterator: Any) -> None:
+        try:
+            for batch in iterator:
+                self._queue.put(batch)
+        except Exception as error:
+            self._queue.put(error)
+
+    def next(self) -> dict[str, np.ndarray] | Exception | None:
+        """The next batch; None where a stop was asked for; what building it raised, which is Lost where it never comes."""
+        while True:
+            try:
+                found = self._queue.get(timeout=EARS)
+            except queue.Empty:
+                if NOW.requested:
+                    return None
+                if NOW.idle > NOW.patience:
+                    reading = ", ".join(self._batches.collate.reading()) or "no row"
+                    return Lost(
+                        f"no batch for {NOW.idle:.0f} s; the threads that build batches are at {reading}. Mend what hangs "
+                        "there, or raise --config.run.watchdog_minutes"
+                    )
+                continue
+            batch: dict[str, np.ndarray] | Exception = found
+            return batch
