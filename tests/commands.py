@@ -46,10 +46,11 @@ json.dump(results, open(sys.argv[2], "w"))
 """
 
 
-def run(commands: list[list[str]], cwd: Path, notes: Path) -> list[tuple[int, str, str]]:
-    """[(exit code, stdout, stderr)] of `python ARGS` in the folder cwd, one after the other; notes: a folder for our files."""
+def run(commands: list[list[str]], cwd: Path, notes: Path, path: str = "") -> list[tuple[int, str, str]]:
+    """[(exit code, stdout, stderr)] of `python ARGS` in the folder cwd, one after the other; notes: a folder for our files;
+    path: PYTHONPATH."""
     (notes / "commands").write_text(json.dumps(commands))
     command = [sys.executable, "-c", DRIVER, str(notes / "commands"), str(notes / "results")]
-    environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(REPO / ".cache" / "xla"), "PYTHONPATH": ""}
+    environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(REPO / ".cache" / "xla"), "PYTHONPATH": str(path)}
     subprocess.run(command, cwd=cwd, check=True, env=environment)
     return [tuple(result) for result in json.loads((notes / "results").read_text())]

@@ -126,9 +126,12 @@ def phase(name: str, leave: str = "", ready: Callable[[], bool] = lambda: True) 
     try:
         enter(Phase(name, leave, ready))
         yield
+        while NOW.requested and NOW.phase.leave and NOW.left > 0 and not NOW.may_leave:
+            time.sleep(0.05)
+        honour()
     finally:
         NOW.phase = outer
-    enter(outer)
+    publish()
 
 
 def enter(new: Phase) -> None:

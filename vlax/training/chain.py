@@ -42,12 +42,13 @@ def _run(config: ConfigDict, workdir: epath.Path, sampler: Callable[[session.Ses
     for plan in pending[1:]:  # compiles nothing: a mistake in the last stage should not wait for the first to be trained
         session.build(stages.resolved(plans[: plans.index(plan) + 1])[0])
     for plan in pending:
-        with activity.phase(f"{plan.name}: build", f"nothing is lost: {loop.AGAIN}"):
+        with activity.phase(f"{plan.name}: build", f"nothing is lost; {loop.AGAIN}"):
             built = session.build(plan)
             stages.record_identity(plan)
             sample = sampler(built)
         loop.train(built, sample=sample)
-        plots.draw(config, workdir)
+        with activity.phase("train: between stages", f"nothing is lost; {loop.AGAIN}"):
+            plots.draw(config, workdir)
     if not pending:
         print(f"{plans[-1].name} is finished: {plans[-1].export}")
 

@@ -103,7 +103,7 @@ class Loop:
 
     def step(self, batch: dict[str, np.ndarray]) -> None:
         """One micro-step, and what the cadence says about its end."""
-        first = contextlib.nullcontext() if self.done > self.begin else self.phase("compilation", f"nothing is lost: {AGAIN}")
+        first = contextlib.nullcontext() if self.done > self.begin else self.phase("compilation", f"nothing is lost; {AGAIN}")
         with first:
             self.state, values = self.session.train_step(self.state, self.frozen, self.session.place(batch))
         self.pending.append((self.done, values, batch["row"], int(batch["has_image"].sum()) * distributed.hosts()))
@@ -165,11 +165,11 @@ class Loop:
             took = f"{self.checkpoints.seconds:.0f} s, and {max(NOW.left, 0):.0f} s are left"
             saved = f"step {self.done} was not saved (the last save took {took}); older ones are"
         elif self.done > self.begin:
-            with NOW.busy():
-                self.settle(0)
-                self.save()
-                self.checkpoints.close()
+            self.settle(0)
+            self.save()
             saved = f"saved step {self.done}"
+        with NOW.busy():
+            self.checkpoints.close()
         reason = f"{NOW.requested}: " if isinstance(why, Interrupted) else ""
         if reason or self.done > self.begin:
             tqdm.write(f"{reason}{saved} in {self.plan.directory / 'checkpoints'}; {AGAIN}")
@@ -177,7 +177,8 @@ class Loop:
 
     def rescue(self, error: Exception) -> None:
         """After an error between two steps: what was learned until then is saved before it ends the run."""
-        if self.left or isinstance(error, (Unsound, activity.Lost)) or any(x.is_deleted() for x in jax.tree.leaves(self.state)):
+        gone = any(array.is_deleted() for array in jax.tree.leaves(self.state))  # donated to the step that failed
+        if gone or self.left or isinstance(error, (Unsound, activity.Lost)):
             return
         try:
             agreement.meet(self.left_out, error)
@@ -189,7 +190,6 @@ class Loop:
     def finish(self) -> None:
         """Exports the selected state (and the other one beside it), and says where everything is."""
         session, directory, stage = self.session, self.plan.directory, self.stage
-        self.checkpoints.wait()
         with self.phase("export", f"step {self.done} is saved; {AGAIN}", self.done):
             best = self.checkpoints.best()
             if best and best[0] != session.micro_steps:
@@ -212,7 +212,7 @@ def train(session: Session, *, sample: Sample | None = None) -> None:
     """
     loop, plan, main = Loop(session, sample), session.plan, distributed.is_main()
     with jax.set_mesh(session.mesh), stop.listening(), contextlib.ExitStack() as stack:
-        with loop.phase("restore", f"nothing is lost: {AGAIN}"):
+        with loop.phase("restore", f"nothing is lost; {AGAIN}"):
             loop.restore()
             if main:
                 console.print_header(session, loop.begin)
@@ -226,6 +226,7 @@ def train(session: Session, *, sample: Sample | None = None) -> None:
             stack.enter_context(NOW.watched(plan.run.watchdog_minutes * 60))
             try:
                 _run(loop, feed)
+                loop.checkpoints.wait()
             except Exception as error:
                 loop.rescue(error)
                 raise
