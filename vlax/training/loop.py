@@ -1,11 +1,11 @@
-"""The training loop of one stage, top to bottom: restore, step, log, validate, save, export."""
+"""The training loop of one stage: restore, step, log, save, validate, export."""
 
 import collections
 import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -16,21 +16,18 @@ from vlax.params import distributed, groups
 from vlax.process import activity, stop
 from vlax.process.activity import NOW, Interrupted
 from vlax.storage import state as files
-from vlax.training import agreement, console, handover, metrics, start
+from vlax.training import agreement, console, handover, metrics, start, unsound
 from vlax.training.checkpoints import Checkpoints
 from vlax.training.feed import Feed
 from vlax.training.held_out import held_out
 from vlax.training.session import Session
 from vlax.training.steps import State
+from vlax.training.unsound import Unsound
 
 FIRST_LOSSES = 10  # micro-steps whose losses are recorded for --replay
 IN_FLIGHT = 2  # steps dispatched ahead of the one whose metrics are looked at
 AGAIN = "the same command goes on"
 Sample = Callable[[State, groups.Params], dict[str, float]]  # (state, frozen) -> scores
-
-
-class Unsound(VlaxError):
-    """What the parameters have become is not worth saving."""
 
 
 class Loop:
@@ -85,26 +82,16 @@ class Loop:
                     f"Are the rows longer than --config.stage.text_length={self.stage.text_length}?"
                 )
             if not values.pop("finite"):
-                self.fail(micro, values, rows)
+                self.checkpoints.wait()
+                raise unsound.loss(self.plan.name, micro, values, self.mixture.names(rows), self.checkpoints.latest())
             if micro < FIRST_LOSSES:
                 self.first_losses.append(values["loss_sum"])
             self.window.add(values, images)
 
-    def fail(self, micro: int, values: Mapping[str, float], rows: np.ndarray) -> None:
-        self.checkpoints.wait()
-        norms = ", ".join(f"{k.split('/')[1]} {v:g}" for k, v in values.items() if k.startswith("grad_norm/"))
-        loss = values["loss_sum"] / values["tokens"]
-        latest = self.checkpoints.latest()
-        kept = f"the checkpoint at step {latest} is intact" if latest is not None else "there is no checkpoint yet"
-        raise Unsound(
-            f"stage {self.plan.name} stopped at step {micro}: loss {loss:g}, gradient norms: {norms}; "
-            f"rows: {self.mixture.names(rows)}. {kept}. Lower --config.stage.learning_rate, or look at those rows"
-        )
-
     def step(self, batch: dict[str, np.ndarray]) -> None:
         """One micro-step, and what the cadence says about its end."""
-        first = contextlib.nullcontext() if self.done > self.begin else self.phase("compilation", f"nothing is lost; {AGAIN}")
-        with first:
+        compiles = self.phase("compilation", f"nothing is lost; {AGAIN}")
+        with compiles if self.done == self.begin else contextlib.nullcontext():
             self.state, values = self.session.train_step(self.state, self.frozen, self.session.place(batch))
         self.pending.append((self.done, values, batch["row"], int(batch["has_image"].sum()) * distributed.hosts()))
         self.settle(IN_FLIGHT)
@@ -170,9 +157,9 @@ class Loop:
             saved = f"saved step {self.done}"
         with NOW.busy():
             self.checkpoints.close()
-        reason = f"{NOW.requested}: " if isinstance(why, Interrupted) else ""
-        if reason or self.done > self.begin:
-            tqdm.write(f"{reason}{saved} in {self.plan.directory / 'checkpoints'}; {AGAIN}")
+        stopped = f"{NOW.requested}: " * isinstance(why, Interrupted)
+        if stopped or self.done > self.begin:
+            tqdm.write(f"{stopped}{saved} in {self.plan.directory / 'checkpoints'}; {AGAIN}")
         raise why
 
     def rescue(self, error: Exception) -> None:
