@@ -33,7 +33,9 @@ def run(variant: str = "embedded") -> ConfigDict:
     r.layers = "unroll"  # unroll, or scan: one compiled layer body, for TPU compile times
     r.remat = False  # recompute activations in the backward pass instead of keeping them
     r.mesh = ConfigDict({"data": -1, "fsdp": 1, "tp": 1})  # devices by axis; -1: what the others leave
-    r.distributed = False  # several processes: jax.distributed.initialize() from the environment (TPU pods, SLURM)
+    r.distributed = False  # several processes, found from the environment: TPU pods, SLURM, Open MPI, vlax launch, torchrun
+    # or given: HOST:PORT of the first one, how many, which one this is; seconds that they are waited for
+    r.hosts = ConfigDict({"coordinator": "", "count": 0, "index": -1, "timeout": 300.0})
     r.threads = 2  # threads that build batches
     r.prefetch = 8  # batches that they may build ahead
     r.image_cache_mb = 256  # host memory for resized pictures; beyond it they are decoded again

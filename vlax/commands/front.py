@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from vlax.commands.flags import Parser
 from vlax.errors import VlaxError, guard
-from vlax.process import activity, stop
+from vlax.process import activity, initialise, stop, supervise
 from vlax.process.activity import NOW, Interrupted, Lost
 
 # Modules of this folder, each with a docstring (its help), add_arguments(parser) and main(args) -> exit code, None for 0.
@@ -16,6 +16,7 @@ COMMANDS = {
     "eval": "scores a trained stage; compares two of them",
     "ask": "captions a picture, or answers a question about it",
     "export": "writes a trained model in Hugging Face layout",
+    "launch": "trains or evaluates in several processes on this machine",
     "data preview": "what a file or folder is, and five rows as the model will see them",
     "data doctor": "broken pictures, faulty rows, duplicates, leaks; writes a quarantine list",
     "data prepare": "pictures resized once and rows sharded, for fast training",
@@ -60,5 +61,8 @@ def run(argv: list[str], prog: str = "") -> int | None:
     parser = Parser(prog or f"{front} {name}", command.__doc__ or "")
     command.add_arguments(parser)
     args = parser.parse_args(rest[1:])
+    config = getattr(args, "config", None)
+    if config is not None and initialise.wanted(config.run) and supervise.LAUNCHED not in os.environ:
+        return supervise.run([sys.executable, *sys.orig_argv[1:]], [os.environ])
     with activity.phase(name, KEPT.get(name, "what it was writing is unfinished; the same command begins again")):
         return command.main(args)

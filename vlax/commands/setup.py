@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from vlax.data.readers import pictures
 from vlax.errors import VlaxError
+from vlax.process import initialise
 from vlax.storage import seal
 
 _HOUSE = str(Path(__file__).parents[1])
@@ -24,8 +25,8 @@ def prepare(config: ConfigDict | None) -> ConfigDict:
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler], force=True)
     seal.verify(config.run.verify)
     pictures.allow_outside(config.run.allow_outside)
-    if config.run.distributed:
-        jax.distributed.initialize()
+    if initialise.wanted(config.run):
+        initialise.join(config.run.hosts)
     if config.run.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", os.path.expanduser(config.run.compilation_cache))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
