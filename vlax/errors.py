@@ -1,14 +1,25 @@
 """The one exception for a user's mistake, and the one place that shows its text: a line, without a stack trace."""
 
+import contextlib
+import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 
 class VlaxError(Exception):
     """Something that its user can mend. The message names the thing and the way out. `code` is the program's exit code."""
 
     code = 2
+
+
+@contextlib.contextmanager
+def spared(what: str) -> Iterator[None]:
+    """What fails within is a warning: no picture is worth a run, and what it was drawn from is on disk."""
+    try:
+        yield
+    except Exception as error:  # matplotlib, fonts and full disks raise all kinds
+        logging.warning("WARNING: %s was not made (%s: %s); all else goes on", what, type(error).__name__, error)
 
 
 def guard(main: Callable[[], int | None]) -> int:

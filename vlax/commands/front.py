@@ -9,6 +9,7 @@ from vlax.commands.flags import Parser
 from vlax.errors import VlaxError, guard
 from vlax.process import activity, initialise, stop, supervise
 from vlax.process.activity import NOW, Interrupted, Lost
+from vlax.storage import disk
 
 # Modules of this folder, each with a docstring (its help), add_arguments(parser) and main(args) -> exit code, None for 0.
 COMMANDS = {
@@ -33,7 +34,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "") -> int:
     """Runs `argv`, e.g. ["data", "preview", "captions.json"]; returns the exit code. `prog`: a program that is one command."""
     with stop.listening():
         try:
-            code = guard(lambda: run(list(sys.argv[1:] if argv is None else argv), prog))
+            code = guard(disk.explained()(lambda: run(list(sys.argv[1:] if argv is None else argv), prog)))
         except Interrupted as stopped:
             code = int(stopped.code or 0)
         if NOW.requested or code == Lost.code:

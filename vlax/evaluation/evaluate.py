@@ -7,7 +7,7 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
-from vlax.errors import VlaxError
+from vlax.errors import VlaxError, spared
 from vlax.evaluation import compare, predictions, runner, samples, scoring
 from vlax.evaluation.options import Options, chosen, export_directory
 from vlax.evaluation.runner import Evaluation, TestSet
@@ -137,9 +137,11 @@ def _write(
         kept = compare.Kept(mine.title, mine.directory, mine.scores, mine.lines)
         pairs = compare.paired(kept, other, options.different_protocols)
         print(f"\n{compare.text(kept, other, pairs)}")
-    samples.sheet(mine, twin, scored)
+    with spared("samples.png"):
+        samples.sheet(mine, twin, scored)
     if options.report_samples:
-        samples.report(mine, twin, scored, options.report_samples, other, pairs)
+        with spared("report.html"):
+            samples.report(mine, twin, scored, options.report_samples, other, pairs)
     made = "predictions.jsonl, scores.json, samples.png" + (" and report.html" if options.report_samples else "")
     print(f"{made} are in {mine.directory}", flush=True)
     return mine.scores

@@ -7,10 +7,11 @@ from pathlib import Path
 from etils import epath
 from ml_collections import ConfigDict
 
+from vlax.errors import spared
 from vlax.params import distributed
 from vlax.process import activity, lease, stop, watchdog
 from vlax.process.activity import NOW
-from vlax.storage import paths
+from vlax.storage import disk, paths
 from vlax.training import agreement, loop, plots, session, stages
 from vlax.training.replay import replay_stage
 
@@ -23,7 +24,7 @@ def run(config: ConfigDict, workdir: str, sampler: Callable[[session.Session], l
     with stop.listening(), watchdog.watching(stacks(workdir), agreement.peers):
         NOW.grace = config.run.grace_seconds
         try:
-            with lease.hold(workdir, on=distributed.is_main()):
+            with disk.explained(), lease.hold(workdir, on=distributed.is_main()):
                 _run(config, epath.Path(workdir), sampler)
         except BaseException as error:
             agreement.tell_end(error)
@@ -48,7 +49,9 @@ def _run(config: ConfigDict, workdir: epath.Path, sampler: Callable[[session.Ses
             sample = sampler(built)
         loop.train(built, sample=sample)
         with activity.phase("train: between stages", f"nothing is lost; {loop.AGAIN}"):
-            plots.draw(config, workdir)
+            if distributed.is_main():
+                with spared("curves.png"):
+                    plots.draw(config, workdir)
     if not pending:
         print(f"{plans[-1].name} is finished: {plans[-1].export}")
 

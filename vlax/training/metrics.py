@@ -1,14 +1,18 @@
 """Sums and counts on their way to the terminal, to metrics.jsonl and to TensorBoard."""
 
+import contextlib
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeGuard
 
 from etils import epath
-from tensorboardX import SummaryWriter
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 
+from vlax.errors import spared
 from vlax.storage import jsonl
 from vlax.storage.paths import remote
 
@@ -47,6 +51,49 @@ class Window:
         return {**out, **norms}
 
 
+class Board:
+    """TensorBoard's event file. It never stops a run: what cannot be written is a warning, once.
+
+    tensorboardX's own writer has a thread, and waits for ever for one that met a full disk.
+    """
+
+    def __init__(self, directory: epath.Path, begin: int):
+        """begin: the first step; TensorBoard forgets what the file has from there on."""
+        self._file: EventsWriter | None = None
+        with self._spared():
+            directory.mkdir(parents=True, exist_ok=True)
+            self._file = EventsWriter(str(directory / "events"))
+            self._add(Event(step=begin, session_log=SessionLog(status=SessionLog.START)))
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Scalars by name; what is no number is left out."""
+        with self._spared():
+            for name, value in values.items():
+                if isinstance(value, (int, float)):
+                    self._add(Event(step=step, summary=summary.scalar(name, value)))
+            if self._file is not None:
+                self._file.flush()
+
+    def _add(self, event: Event) -> None:
+        event.wall_time = time.time()
+        if self._file is not None:
+            self._file.write_event(event)
+
+    def close(self) -> None:
+        with self._spared():
+            if self._file is not None:
+                self._file.close()
+
+    @contextlib.contextmanager
+    def _spared(self) -> Iterator[None]:
+        with spared("TensorBoard's event file"):
+            try:
+                yield
+            except Exception:
+                self._file = None
+                raise
+
+
 class Writer:
     """metrics.jsonl (one object a line) and TensorBoard event files of a stage. Only process 0 writes.
 
@@ -58,14 +105,14 @@ class Writer:
         self, directory: epath.Path, resumed_at: int, validated: bool = True, *, tensorboard: bool, enabled: bool = True
     ):
         self.path, self.enabled = directory / "metrics.jsonl", enabled
-        self.tensorboard = None
+        self.tensorboard: Board | None = None
         if not enabled:
             return
         directory.mkdir(parents=True, exist_ok=True)
         end = (resumed_at, validated)  # an update's validation comes after its training
         jsonl.prune(self.path, lambda x: _is_record(x) and (x["step"], x["kind"] == "validation") <= end)
         if tensorboard and not remote(directory):
-            self.tensorboard = SummaryWriter(str(directory / "tensorboard"), purge_step=resumed_at + 1)
+            self.tensorboard = Board(directory / "tensorboard", resumed_at + 1)
 
     def write(self, step: int, kind: str, values: Mapping[str, float]) -> None:
         """One record: {"step": update number, "kind": "train" | "validation" | ..., name: value, ...}"""
@@ -73,9 +120,7 @@ class Writer:
             return
         jsonl.append(self.path, [{"step": step, "kind": kind, **values}])
         if self.tensorboard is not None:
-            for name, value in values.items():
-                if isinstance(value, (int, float)):
-                    self.tensorboard.add_scalar(f"{kind}/{name}", value, step)
+            self.tensorboard.write(step, {f"{kind}/{name}": value for name, value in values.items()})
 
     def close(self) -> None:
         if self.tensorboard is not None:
