@@ -22,9 +22,9 @@ from PIL import Image
 
 from vlax.commands.data import prepare
 from vlax.commands.data.picture_shards import Encoding
-from vlax.data.readers import parquet, shards
+from vlax.data.readers import shards, table_file
 from vlax.data.readers.faults import Faults
-from vlax.data.readers.parquet import RowGroups
+from vlax.data.readers.table_file import RowGroups
 from vlax.errors import VlaxError
 from vlax.images import Preprocess
 
@@ -117,18 +117,20 @@ def test_questions_about_one_picture_share_its_id_on_evaluation(tmp_path, form):
 
 
 def test_text_is_read_without_pictures(pathvqa, monkeypatch):
-    read, whole = [], pq.ParquetFile.read
-    monkeypatch.setattr(pq.ParquetFile, "read", lambda self, columns: read.append(columns) or whole(self, columns=columns))
+    read, whole = [], pq.ParquetFile.iter_batches
+    monkeypatch.setattr(
+        pq.ParquetFile, "iter_batches", lambda self, n, columns: read.append(columns) or whole(self, n, None, columns)
+    )
     file = str(pathvqa / "data" / "validation-00000-of-00001.parquet")
-    (batch,) = parquet.TableFile(file).texts(["question"], "image", True)
+    (batch,) = table_file.TableFile(file).texts(["question"], "image", True)
     assert batch.to_pylist() == [{"question": "is it 9?", "image": "a4.jpg"}]
     assert read == [["question", "image.path"]]
 
 
 def test_a_row_group_is_read_once_for_all_threads(pathvqa, monkeypatch):
-    source, reads, whole = hf(str(pathvqa), split="train"), [], parquet._open
-    monkeypatch.setattr(parquet, "_GROUPS", RowGroups(1 << 20))
-    monkeypatch.setattr(parquet, "_open", lambda file, metadata=None: reads.append(file) or whole(file, metadata))
+    source, reads, whole = hf(str(pathvqa), split="train"), [], table_file._open
+    monkeypatch.setattr(table_file, "_GROUPS", RowGroups(1 << 20))
+    monkeypatch.setattr(table_file, "_open", lambda file, metadata=None: reads.append(file) or whole(file, metadata))
     with ThreadPoolExecutor(4) as pool:
         assert [int(n) for n in pool.map(red, rows(source) * 3)] == list(range(8)) * 3
     assert len(reads) == 5  # groups of 2 + 2 + 1 and 2 + 1 rows

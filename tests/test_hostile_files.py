@@ -10,17 +10,22 @@ import struct
 import tarfile
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from format_cases import encoded, prepared, reader
 
-from vlax.data.readers import webdataset
+from vlax.data.readers import table_file, webdataset
 from vlax.errors import VlaxError
+from vlax.images import Preprocess
 from vlax.model import exports
 from vlax.pretrained.reading import loader, tensors
+from vlax.pretrained.reading.image_settings import load_preprocess
 from vlax.rows import Row, RowFault, Turn
 from vlax.text import sandbox
 from vlax.text.bpe import train_bpe
 from vlax.text.prompts import CHARACTERS, Encoder
+from vlax.text.tokenizer import load_tokenizer, no_panic
 
 # --- tar
 
@@ -92,6 +97,37 @@ def test_a_sound_tar_is_read(tmp_path):
     (tmp_path / "a.tar").write_bytes(GOOD + bytes(1024))
     assert reader("webdataset")("a.tar", base=str(tmp_path))[0].picture.open().size == (32, 24)
     assert webdataset.LINE_BYTES == 64 << 20
+
+
+# --- tables
+
+
+def test_an_arrow_file_with_an_offset_that_leads_nowhere_is_refused(tmp_path):
+    """To read it would end the process."""
+    table = pa.table({"image": ["a.png", "b.png"], "text": ["a dog runs", "a cat sits"]})
+    with pa.ipc.new_file(str(tmp_path / "a.arrow"), table.schema) as writer:
+        writer.write_table(table)
+    content, offsets = (tmp_path / "a.arrow").read_bytes(), struct.pack("<3i", 0, 10, 20)
+    assert len(reader("hf")("a.arrow", base=str(tmp_path))) == 2
+    (tmp_path / "a.arrow").write_bytes(content.replace(offsets, struct.pack("<3i", 0, 2_000_000_000, 20)))
+    with pytest.raises(VlaxError, match=r"a\.arrow is not arrow .*; fetch or export it again"):
+        reader("hf")("a.arrow", base=str(tmp_path))
+
+
+def test_what_a_parquet_file_unpacks_to_is_counted(tmp_path, monkeypatch):
+    """A few kilobytes: one picture of 100 kB in its dictionary, and a thousand rows that have it; a text likewise."""
+    table = pa.table({"image": pa.array([{"bytes": bytes(100_000)}] * 1_000), "text": ["a dog" * 1_000] * 1_000})
+    pq.write_table(table, tmp_path / "a.parquet", compression="zstd")
+    assert (tmp_path / "a.parquet").stat().st_size < 50_000
+    before = pa.total_allocated_bytes()
+    monkeypatch.setattr(table_file, "GROUP_BYTES", 1_000_000)
+    source = reader("hf")("a.parquet", base=str(tmp_path))
+    with pytest.raises(VlaxError, match="row group 0 has over 1,000,000 bytes of pictures"):
+        source[0].picture.open()
+    assert pa.total_allocated_bytes() - before < 10_000_000
+    monkeypatch.setattr(table_file, "FILE_BYTES", 1_000_000)
+    with pytest.raises(VlaxError, match="unpacks to more than 1,000,000 bytes of text"):
+        reader("hf")("a.parquet", base=str(tmp_path))
 
 
 # --- weights
@@ -246,3 +282,34 @@ def test_an_index_that_says_more_than_it_has_is_named(tmp_path):
         (tmp_path / "out" / "seal.json").unlink(missing_ok=True)
         with pytest.raises(VlaxError, match="does not hold what it should"):
             reader("prepared")(folder)
+    for places in ([[7, 0]] * 6, [[0, -2]] * 6, [0, 0], [[0, 0, 0]] * 6, [[0.0, 0.0]] * 6):
+        dtype = np.int32 if isinstance(np.array(places).flat[0], np.integer) else np.float32
+        np.save(tmp_path / "out" / "index.npy", np.array(places, dtype))
+        with pytest.raises(VlaxError, match=r"index\.npy names no places in 1 shards"):
+            reader("prepared")(folder)
+
+
+# --- tokenizers and image processors
+
+
+def test_a_panic_of_tokenizers_is_an_error_like_others(tmp_path):
+    """In Rust a merge of a prefix that is longer than its token leads out of a slice; to Python that is no Exception."""
+    train_bpe(["is it red? no"] * 3, 280).save_pretrained(str(tmp_path))
+    values = json.loads((tmp_path / "tokenizer.json").read_text())
+    values["model"]["continuing_subword_prefix"] = "longer than any token"
+    (tmp_path / "tokenizer.json").write_text(json.dumps(values))
+    with pytest.raises(VlaxError, match=r"cannot read the tokenizer of .* \(tokenizers gave up: .*download its files again"):
+        load_tokenizer(tmp_path, 1_000)
+    with pytest.raises(SystemExit), no_panic():
+        raise SystemExit
+
+
+PROCESSORS = ({"resample": "twice"}, {"resample": 9}, {"size": {"height": -3, "width": -3}}, {"image_mean": [0.5]},
+              {"image_std": ["a", "b", "c"]}, {"size": {"height": 10**9, "width": 10**9}})  # fmt: skip
+
+
+@pytest.mark.parametrize("fields", PROCESSORS)
+def test_an_image_processor_of_nonsense_is_refused(tmp_path, fields):
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"size": {"height": 32, "width": 32}, **fields}))
+    with pytest.raises(VlaxError, match="is no way to resize pictures"):
+        load_preprocess(tmp_path, Preprocess(32))

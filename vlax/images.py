@@ -5,8 +5,11 @@ import dataclasses
 import numpy as np
 from PIL import Image
 
+from vlax.errors import VlaxError
+
 NARROW = 64  # sides of 64 : 1
 LONGEST = 16_384  # pixels a side
+MOST = 1 << 16  # pixels a side of what a tower sees
 BAND = 256  # rows
 SHOWN = 4096  # pixels a side of a padded picture for people
 
@@ -29,6 +32,14 @@ class Preprocess:
     resample: int = Image.Resampling.BICUBIC
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+
+    def __post_init__(self) -> None:
+        sizes = type(self.size) is int and type(self.edge) is int and 0 < self.size <= MOST and 0 <= self.edge <= MOST
+        three = all(len(x) == 3 and all(isinstance(n, int | float) for n in x) for x in (self.mean, self.std))
+        known = self.mode in ("squash", "crop", "pad") and self.resample in list(Image.Resampling)
+        if not sizes or not three or not known or (self.mode != "squash" and self.edge < self.size):
+            raise VlaxError(f"{self} is no way to resize pictures: a size up to {MOST:,}, an edge at least as large (but to "
+                            "squash), squash, crop or pad, one of Pillow's filters, mean and std of three colours")  # fmt: skip
 
     def at(self, size: int) -> "Preprocess":
         """The same for another image size; the margin that a crop cuts away keeps its share."""

@@ -25,7 +25,11 @@ class Kept:
 
 def load(directory: str | epath.Path) -> Kept:
     """The evaluation in a directory that eval.py wrote; VlaxError where there is none."""
-    directory = epath.Path(directory)
+    with state.understood(directory, "run eval.py again"):
+        return _load(epath.Path(directory))
+
+
+def _load(directory: epath.Path) -> Kept:
     path = directory / "scores.json"
     if not path.exists():
         raise VlaxError(f"{directory} holds no evaluation: there is no scores.json. Give a directory that eval.py wrote, e.g. "

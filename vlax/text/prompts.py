@@ -21,7 +21,7 @@ from vlax.errors import VlaxError
 from vlax.masks import ANSWER, PROMPT
 from vlax.rows import TASKS, Row, RowFault
 from vlax.text import chat
-from vlax.text.tokenizer import Tokenizer
+from vlax.text.tokenizer import Tokenizer, no_panic
 
 CHARACTERS = 1 << 20  # of one exchange: no text_length has room for more, and tokenizers take minutes for 20 MB
 RECURRING = 80  # characters of a span that is worth remembering
@@ -114,7 +114,8 @@ class Encoder:
         return functools.lru_cache(maxsize=1 << 16)(self._tokenize)
 
     def _tokenize(self, text: str) -> tuple[int, ...]:
-        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        with no_panic():
+            return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def ids(self, text: str) -> list[int]:
         """Token ids of a span. The last 65,536 distinct short spans are remembered: prompts and short answers recur, long ones

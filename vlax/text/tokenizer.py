@@ -9,7 +9,8 @@ stop (lmms-finetune#47). vlax masks by segment, so its loss is safe either way, 
     the table is full (GPT-2, Llama 2)                    refused, unless the table is made larger: `vocab_size`
 """
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -90,6 +91,17 @@ def check_vocabulary(config: DecoderConfig, tokenizer: Tokenizer) -> None:
     check_size(tokenizer, config.vocab_size, tokenizer.name_or_path or "this run")
 
 
+@contextlib.contextmanager
+def no_panic() -> Iterator[None]:
+    """Around calls of `tokenizers`, which is written in Rust: its panics are no Exceptions to Python, and here ValueErrors."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise ValueError(f"tokenizers gave up: {error}") from None
+
+
 def open_tokenizer(directory: str | Path, kind: Any = None) -> Tokenizer:
     """The tokenizer of a local folder, by transformers' class `kind` (AutoTokenizer): the one place that opens one.
 
@@ -105,7 +117,8 @@ def open_tokenizer(directory: str | Path, kind: Any = None) -> Tokenizer:
     # What tokenizer.json says can be read without that code.
     kind = PreTrainedTokenizerFast if foreign else kind or AutoTokenizer
     try:
-        opened: Tokenizer = kind.from_pretrained(str(directory), local_files_only=True, trust_remote_code=False)
+        with no_panic():
+            opened: Tokenizer = kind.from_pretrained(str(directory), local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers and tokenizers raise many kinds, with the reason in the text
         reason = " ".join(str(error).split())[:200]
         raise VlaxError(f"cannot read the tokenizer of {directory} ({reason}); download its files again") from None

@@ -16,6 +16,7 @@ from collections.abc import Callable, Hashable, Sequence
 from vlax.data.batches.mixture import Mixture
 from vlax.data.readers.faults import Fault
 from vlax.errors import VlaxError
+from vlax.printing import printable
 
 NAMED, SHOWN = 10, 160  # rows that are named of each kind, and characters of the reason of a bad one
 KINDS = ("bad", "quarantined", "dropped", "cut")
@@ -133,4 +134,4 @@ class DropBudget:
 
 
 def _shown(name: str, reason: str) -> str:
-    return f"{name}: {reason if len(reason) <= SHOWN else reason[:SHOWN] + '...'}"
+    return printable(f"{name}: {reason if len(reason) <= SHOWN else reason[:SHOWN] + '...'}")

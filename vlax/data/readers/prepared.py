@@ -84,6 +84,9 @@ class PreparedSource:
         self._shards = kinds["images"]
         # Mapped: its header can't make more of it than the file has.
         self._index = np.array(np.load(local_file(folder / "index.npy"), mmap_mode="r", allow_pickle=False))
+        inside = self._index.ndim == 2 and (self._index >= -1).all() and (self._index[:, 0] < len(self._shards)).all()
+        if not inside or self._index.dtype != np.int32 or self._index.shape[1] != 2:
+            raise VlaxError(f"{folder}/index.npy names no places in {len(self._shards)} shards; {AGAIN}")
         drop = frozenset(str(i) for i in reading.drop_image_ids)
         files = (shards.Reader(local_file(folder / name)) for name in kinds["rows"])
         found = [_row(line, task) for file in files for line in file.records()]

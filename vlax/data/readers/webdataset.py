@@ -135,9 +135,7 @@ class Member(tarfile.TarInfo):
         made = super().frombuf(buf, encoding, errors)
         most = PICTURE_BYTES if made.type in tarfile.REGULAR_TYPES else HEADER_BYTES if made.type in EXTENDED else -1
         if made.size < 0 or 0 <= most < made.size:
-            raise VlaxError(
-                f"a tar whose member {made.name!r} has {made.size:,} bytes, limit {most:,}; leave it out of the tar"
-            )
+            raise tarfile.ReadError(f"its member {made.name[:80]!r} has {made.size:,} bytes, limit {most:,}")
         return made
 
 

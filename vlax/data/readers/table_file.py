@@ -1,0 +1,178 @@
+"""One parquet or arrow file: its columns of text by batches, and single cells of its image column.
+
+What such a file says of its lengths is a stranger's word: arrow's offsets are compared with its buffers, of which nothing else
+would keep a reader, and what a parquet file unpacks to is counted while it is unpacked.
+"""
+
+import bisect
+import collections
+import dataclasses
+import functools
+import hashlib
+import itertools
+import threading
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+from etils import epath
+
+from vlax.errors import VlaxError
+from vlax.storage.paths import FILE_BYTES, local_file, remote
+
+GROUPS_MB = 256  # of row groups kept in memory, all threads together
+GROUP_BYTES = 4 << 30  # of pictures that one row group may unpack to
+
+
+class RowGroups:
+    """The image columns of the row groups met last. A group that several threads want is read once; others wait for it."""
+
+    def __init__(self, capacity: int):
+        self.capacity, self.size = capacity, 0
+        self._kept: collections.OrderedDict = collections.OrderedDict()
+        self._reading: dict = {}
+        self._lock = threading.Lock()
+
+    def get(self, key: tuple["TableFile", int, str]):
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+            reading = self._reading.setdefault(key, threading.Lock())
+        with reading:
+            if key not in self._kept:
+                column = _unpacked(key[0], key[1], key[2])
+                with self._lock:
+                    self._kept[key] = column
+                    self.size += column.nbytes
+                    while self.size > self.capacity and len(self._kept) > 1:
+                        self.size -= self._kept.popitem(last=False)[1].nbytes
+                    self._reading.pop(key, None)
+                return column
+        return self.get(key)
+
+
+_GROUPS = RowGroups(GROUPS_MB << 20)
+
+
+def _unpacked(file: "TableFile", group: int, column: str):
+    """A column of a row group, a few rows at a time: a file of 4 kB may hold a dictionary of one picture and a million rows."""
+    import pyarrow
+
+    parts, size = [], 0
+    for batch in _open(file.path, file.metadata).iter_batches(8, row_groups=[group], columns=[column]):
+        parts.append(batch.column(0))
+        size += parts[-1].nbytes
+        if size > GROUP_BYTES:
+            raise VlaxError(f"{file.path}: row group {group} has over {GROUP_BYTES:,} bytes of pictures; write smaller ones")
+    return pyarrow.chunked_array(parts)
+
+
+def _open(file: str, metadata=None):
+    """A parquet file opened for one reading: pyarrow's are not to be shared by threads."""
+    import pyarrow.parquet  # here, because most runs read no table
+
+    try:
+        return pyarrow.parquet.ParquetFile(epath.Path(file).open("rb") if remote(file) else file, metadata=metadata)
+    except (OSError, ValueError) as error:
+        raise VlaxError(f"{file} is not parquet ({str(error).splitlines()[0]}); fetch or export it again") from None
+
+
+@dataclasses.dataclass(frozen=True)
+class TableFile:
+    """A parquet or arrow file with what is known of it; `token` tells it from another file of that name and time."""
+
+    path: str
+    token: str = dataclasses.field(default_factory=lambda: uuid.uuid4().hex)
+
+    def __getstate__(self) -> dict:
+        return {name: value for name, value in vars(self).items() if name != "table"}  # mapped, and all of the file
+
+    @functools.cached_property
+    def is_parquet(self) -> bool:
+        with epath.Path(self.path).open("rb") as opened:
+            return opened.read(4) == b"PAR1"
+
+    @functools.cached_property
+    def metadata(self):
+        return _open(self.path).metadata
+
+    @functools.cached_property
+    def starts(self) -> list[int]:
+        """The first row of each row group."""
+        counts = [self.metadata.row_group(at).num_rows for at in range(self.metadata.num_row_groups)]
+        return [0, *itertools.accumulate(counts)][:-1]
+
+    @functools.cached_property
+    def table(self):
+        """An arrow file, mapped: the streaming format of `datasets`, or the file format."""
+        import pyarrow
+
+        try:
+            with pyarrow.memory_map(local_file(epath.Path(self.path))) as source:  # closed, what is mapped stays so
+                is_file = source.read(6) == b"ARROW1"
+                source.seek(0)
+                table = (pyarrow.ipc.open_file(source) if is_file else pyarrow.ipc.open_stream(source)).read_all()
+            table.validate(full=True)  # an offset beyond its buffer would end the process
+            return table
+        except (OSError, ValueError) as error:
+            raise VlaxError(f"{self.path} is not arrow ({str(error).splitlines()[0]}); fetch or export it again") from None
+
+    @functools.cached_property
+    def schema(self):
+        return self.metadata.schema.to_arrow_schema() if self.is_parquet else self.table.schema
+
+    def embeds(self, column: str) -> bool:
+        """Whether the image column holds pictures (a struct of bytes and path, or bytes), and not the paths of files."""
+        import pyarrow.types as types
+
+        kind = self.schema.field(column).type
+        is_struct = types.is_struct(kind) and kind.get_field_index("bytes") >= 0
+        if is_struct or types.is_binary(kind) or types.is_large_binary(kind):
+            return True
+        if types.is_string(kind) or types.is_large_string(kind):
+            return False
+        wanted = "struct<bytes, path>, binary or a path"
+        raise VlaxError(f"{self.path}: the image column {column!r} is {kind}; it should be {wanted}")
+
+    def cell(self, column: str, row: int):
+        if not self.is_parquet:
+            return self.table.column(column)[row].as_py()
+        group = bisect.bisect_right(self.starts, row) - 1
+        return _GROUPS.get((self, group, column))[row - self.starts[group]].as_py()
+
+    def digests(self, column: str) -> Iterator[str]:
+        """Of each row that has no path, what its picture's bytes say; asked for only where there is none."""
+        if self.is_parquet:
+            batches = (batch.column(column) for batch in _open(self.path).iter_batches(64, columns=[column]))
+        else:
+            batches = self.table.column(column).chunks
+        for batch in batches:
+            for value in batch:
+                value = value.as_py()
+                content, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
+                if not path:
+                    yield hashlib.sha256(content).hexdigest()[:20] if content else ""
+
+    def texts(self, names: list[str], image: str, embedded: bool, rows: int = 4096):
+        """Batches of the text columns and, under the image column's name, the paths of the pictures where there are any."""
+        import pyarrow
+        import pyarrow.compute
+
+        kind: Any = self.schema.field(image).type if image else None
+        has_path = bool(image) and (not embedded or (pyarrow.types.is_struct(kind) and kind.get_field_index("path") >= 0))
+        wanted = [*names, *([f"{image}.path" if embedded and self.is_parquet else image] if has_path else [])]
+        size = 0
+        try:
+            opened = _open(self.path, self.metadata).iter_batches(rows, columns=wanted) if self.is_parquet else None
+            for batch in opened or self.table.select(wanted).to_batches(max_chunksize=rows):
+                size += batch.nbytes if self.is_parquet else 0  # an arrow file is mapped, pictures and all
+                if size > FILE_BYTES:
+                    raise VlaxError(f"{self.path} unpacks to more than {FILE_BYTES:,} bytes of text; split the file")
+                if has_path and embedded:
+                    paths = pyarrow.compute.struct_field(batch.column(image), "path")
+                    batch = batch.set_column(batch.schema.get_field_index(image), image, paths)
+                yield batch
+        except (OSError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise VlaxError(f"{self.path} is damaged ({reason}); fetch or export it again") from None
