@@ -101,6 +101,13 @@ def format_case(name: str, *files: str, named: str = "") -> Parser:
     return Parser(write, rows(name, named), files)
 
 
+def rows_of_tfds(folder: Path):
+    spec = {"kind": "tfds", "path": "tiny_pairs/1.0.0", "split": "train"}
+    source = open_source(spec, str(folder), faults=Faults(collect=True))
+    found = [source[index] for index in range(3)]
+    return [(row.id, row.turns, attempt(lambda row=row: row.picture.pixels(TINY).tobytes())) for row in found]
+
+
 TSV = "image\tquestion\tanswer\tanswers\n" + "".join(f'{n}.png\tis it "{n}"?\tno\t["no", "yes"]\n' for n in range(4))
 
 
@@ -258,6 +265,7 @@ PARSERS = {
     "template": Parser(lambda folder: (folder / "chat_template.jinja").write_text(TEMPLATE), read_template),
     "predictions": Parser(write_predictions, read_predictions),
     "state": Parser(write_state, read_state, ("*.json*", "sealed/*")),
+    **({"tfds": Parser(lambda folder: WRITERS["tfds"](folder), rows_of_tfds, ("*/*/*",))} if LONG else {}),
     "pictures": Parser(write_pictures, read_pictures),
 }
 

@@ -21,7 +21,7 @@ from vlax.errors import VlaxError
 from vlax.evaluation import predictions
 from vlax.model.api import Model
 from vlax.params import distributed
-from vlax.rows import Row, Source
+from vlax.rows import Row, Source, making
 from vlax.storage import jsonl
 from vlax.suites import protocol
 from vlax.suites.protocol import Suite
@@ -77,7 +77,8 @@ def open_sets(suites: Sequence[Suite], data_root: str, limit: int = 0, split: st
                 raise
             needed = "; ".join(" ".join(line.split()) for line in suite.files.strip().splitlines())
             raise VlaxError(f"suite {suite.name}: {error}. It needs, below run.data_root: {needed}") from None
-        rows = [source[i] for i in range(min(limit or len(source), len(source)))]
+        with making(source.name):
+            rows = [source[i] for i in range(min(limit or len(source), len(source)))]
         if not rows:
             raise VlaxError(f"suite {suite.name}: {source.name} has no rows")
         sets.append(TestSet(suite, source, rows))

@@ -25,8 +25,8 @@ def local_directory(name: str | Path, *, flag: str, weights: bool = True) -> Pat
     path = Path(name).expanduser()
     if path.is_dir():
         for file in path.iterdir():
-            if not file.is_dir() and (fault := paths.irregular(file)):
-                raise VlaxError(f"{file} {fault}; remove it, or name another directory")
+            if file.exists() and not file.is_dir():  # links of a half download lead nowhere, perhaps to files not asked for
+                paths.check_regular(file, "remove it, or name another directory")
         files = [file.name for file in path.iterdir() if weights or file.suffix != ".safetensors"]
         seal.check(path, *files, way_out=f"copy the folder again, or delete its {seal.NAME} to read it as it is")
         return path

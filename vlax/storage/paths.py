@@ -47,6 +47,16 @@ def irregular(path: epath.PathLike, limit: int = 0) -> str:
     return f"has {found.st_size:,} bytes, limit {limit:,}" if limit and found.st_size > limit else ""
 
 
+def check_regular(path: epath.PathLike, way_out: str) -> None:
+    """VlaxError for what is not there or `irregular`."""
+    try:
+        fault = irregular(path)
+    except OSError as error:
+        fault = f"cannot be read ({error})"
+    if fault:
+        raise VlaxError(f"{path} {fault}; {way_out}")
+
+
 def read_file(path: epath.Path) -> bytes:
     """The bytes of a file of text. VlaxError where it cannot be read, is no regular file or has more than FILE_BYTES."""
     try:

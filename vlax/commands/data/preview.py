@@ -15,6 +15,7 @@ import shlex
 import sys
 
 from vlax.commands.data.source_argument import add_source_flags
+from vlax.data.batches.quarantine import place
 from vlax.data.readers import pictures
 from vlax.data.readers.faults import Faults
 from vlax.data.readers.kinds import KINDS, PATHS
@@ -23,7 +24,7 @@ from vlax.data.sources import open_source
 from vlax.errors import VlaxError
 from vlax.masks import ANSWER
 from vlax.printing import BOLD, GREEN, OFF, printable
-from vlax.rows import Row, Source
+from vlax.rows import Row, Source, making
 from vlax.storage.paths import absolute, join
 from vlax.text import chat
 from vlax.text.prompts import TEMPLATES, Encoder, exchanges, spans, template
@@ -59,7 +60,8 @@ def main(args: argparse.Namespace) -> int:
     colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     lines = [*map(printable, summary(found, spec, source, faults)), ""]
     for index in evenly(len(source), args.rows):
-        lines += [*rendered(source[index], index, len(source), args.templates, tokenizer, colours), ""]
+        with making(f"{source.name}:{place(index)}"):
+            lines += [*rendered(source[index], index, len(source), args.templates, tokenizer, colours), ""]
     print("\n".join([*lines, *map(printable, closing(args, spec))]))
     return 0
 

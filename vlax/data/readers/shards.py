@@ -16,7 +16,7 @@ from etils import epath
 
 from vlax.errors import VlaxError
 from vlax.storage import state
-from vlax.storage.paths import irregular, join, sha256
+from vlax.storage.paths import check_regular, join, sha256
 
 ARRAY_RECORD = r"\.array_?record(-\d+-of-\d+)?$"
 RANDOM_ACCESS = "readahead_buffer_size:0,max_parallelism:0"
@@ -48,8 +48,7 @@ def listed(base, path: str, kind: str, what: str) -> dict[str, epath.Path]:
     """
     found = _listed(str(join(base, path)), path, kind, what)
     for file in found.values():
-        if fault := irregular(file):
-            raise VlaxError(f"{file} {fault}; remove it, or name the others")
+        check_regular(file, "remove it, or name the others")
     return found
 
 

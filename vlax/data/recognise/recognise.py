@@ -20,7 +20,7 @@ from vlax.data.readers.kinds import KINDS
 from vlax.data.readers.table import cells
 from vlax.data.recognise import containers, json_shapes, picture_folder
 from vlax.errors import VlaxError
-from vlax.storage.paths import irregular, join, read_file
+from vlax.storage.paths import check_regular, join, read_file
 from vlax.storage.state import load_json, load_line, understood
 
 HEAD = 1 << 20  # bytes that tell a format; only a JSON file is read whole, once
@@ -81,8 +81,7 @@ def _relative(path: epath.Path, base: str) -> str:
 
 def _file(path: epath.Path, given: epath.Path | None) -> Recognised | None:
     """None for an unknown file; VlaxError for one that is known and lacks its other half, and for a FIFO or a device."""
-    if fault := irregular(path):
-        raise VlaxError(f"{path} {fault}; name another")
+    check_regular(path, "name another")
     if found := containers.of_files(path, {path.name: path}):
         return Recognised(*found)
     with path.open("rb") as file:
