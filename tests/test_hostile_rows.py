@@ -47,6 +47,7 @@ def folder(tmp_path):
     save(tmp_path / "data" / "images" / "a.png")
     save(tmp_path / "secret.png", "blue")
     os.symlink(tmp_path / "secret.png", tmp_path / "data" / "images" / "link.png")
+    os.symlink(tmp_path, tmp_path / "data" / "images" / "up")
     return tmp_path
 
 
@@ -57,7 +58,10 @@ def table(folder, *names, root="data", **fields):
     return open_source(spec, str(folder / root) if root else "")
 
 
-@pytest.mark.parametrize("name", ("../../secret.png", "{}/secret.png", "link.png", "../images/../../secret.png"))
+OUTSIDE = ("../../secret.png", "{}/secret.png", "link.png", "up/secret.png", "../images/../../secret.png")
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
 def test_a_picture_outside_of_its_folders_is_refused_unless_that_is_allowed(folder, name):
     source = table(folder, name.format(folder), "a.png")
     with pytest.raises(RowFault, match=r"leads outside of .*/data/images.*--config.run.allow_outside=True") as caught:
@@ -236,6 +240,13 @@ def test_a_line_has_a_limit(tmp_path, monkeypatch):
     faults = Faults(collect=True)
     assert len(open_source({"kind": "table", "path": "a.jsonl"}, str(tmp_path), faults=faults)) == 1
     assert [fault.row for fault in faults.found] == ["line 2"] and "bytes of JSON, limit 100" in faults.found[0].text
+
+
+def test_a_long_cell_ends_no_table(tmp_path):
+    long = "a dog " * 100_000
+    (tmp_path / "a.csv").write_text(f"image,text\na.png,{long}\nb.png,a cat\n")
+    source = open_source({"path": "a.csv"}, str(tmp_path))
+    assert [len(source[at].turns[0].answer) for at in (0, 1)] == [len(long.strip()), 5]
 
 
 @pytest.mark.parametrize("mode", ("pad", "crop", "squash"))

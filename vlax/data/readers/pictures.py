@@ -29,7 +29,18 @@ def allow_outside(on: bool) -> None:
 
 def resolved(path: str) -> str:
     """Where a path leads, by its `..` and its symbolic links; on an object store, where there are none, by its text."""
-    return posixpath.normpath(path) if remote(path) else os.path.realpath(path)
+    if remote(path):
+        return posixpath.normpath(path)
+    folder, name = os.path.split(path)
+    if name in ("", ".", "..") or os.path.islink(path):
+        return os.path.realpath(path)
+    return os.path.join(_real_folder(folder), name)
+
+
+@functools.lru_cache(1 << 12)
+def _real_folder(folder: str) -> str:
+    """Folders are few, and on a network disk each part of a path is a question."""
+    return os.path.realpath(folder)
 
 
 def open_picture(path: str, row_id: str, roots: Collection[str] = ()) -> Image.Image:

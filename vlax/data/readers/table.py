@@ -23,9 +23,10 @@ from vlax.data.readers.files import FileSource, Item, Reading
 from vlax.errors import VlaxError
 from vlax.rows import TASKS, Row, RowFault
 from vlax.storage.paths import join
-from vlax.storage.state import load_line
+from vlax.storage.state import LINE_BYTES, load_line
 
 COLUMNS = ("image", "text", "question", "answer", "id", "answers", "answer_type", "task")
+csv.field_size_limit(LINE_BYTES)  # by itself csv ends at a cell of 128 KiB, and with it the file
 SHAPE = (
     'a table has the columns "image" and "text", or "image", "question" and "answer"; '
     'others are named by columns={"text": "THEIR NAME", ...}'
