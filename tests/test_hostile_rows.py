@@ -16,6 +16,7 @@ from PIL import Image
 from varied import encoder
 
 from vlax import images
+from vlax.commands import front
 from vlax.commands.data.checks import Limits
 from vlax.commands.data.picture_checks import look
 from vlax.commands.data.scan import scan
@@ -240,6 +241,23 @@ def test_a_line_has_a_limit(tmp_path, monkeypatch):
     faults = Faults(collect=True)
     assert len(open_source({"kind": "table", "path": "a.jsonl"}, str(tmp_path), faults=faults)) == 1
     assert [fault.row for fault in faults.found] == ["line 2"] and "bytes of JSON, limit 100" in faults.found[0].text
+
+
+def test_a_set_is_prepared_of_what_is_sound(folder, capsys):
+    said = {"a.png": "a dog \ud800", "\ud800.png": "x", "../../secret.png": "y"}
+    rows = [{"image": name, "text": text} for name, text in said.items()]
+    rows.append({"image": "a.png", "text": "a cat", "id": "\udfff"})
+    (folder / "data" / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    flags = [f"--images={folder / 'data' / 'images'}", "--drop-budget=0.5", "--image-size=8", "--workers=1"]
+    assert front.main(["data", "prepare", str(folder / "data" / "rows.jsonl"), str(folder / "out"), *flags]) == 0
+    prepared = open_source({"kind": "prepared", "path": str(folder / "out")})
+    assert [(row.id, row.turns[0].answer) for row in map(prepared.__getitem__, range(2))] == [
+        ("0", "a dog \ud800"),
+        ("\udfff", "a cat"),
+    ]
+    dropped = [json.loads(line)["reason"] for line in (folder / "out" / "dropped.jsonl").read_text().splitlines()]
+    assert "UnicodeEncodeError" in dropped[0] and "leads outside" in dropped[1]
+    assert front.main(["data", "preview", str(folder / "data" / "rows.jsonl"), flags[0]]) == 0
 
 
 def test_a_long_cell_ends_no_table(tmp_path):

@@ -39,8 +39,9 @@ def write(path: Path | epath.Path, content: bytes) -> None:
 
 
 def as_json(values: Any, end: str = "", **layout: Any) -> bytes:
-    """JSON in UTF-8. layout: of `json.dumps` (indent, sort_keys, ...); end: what follows the text."""
-    return (json.dumps(values, **layout) + end).encode()
+    """JSON in UTF-8; half a surrogate pair, which has none, as its escape. layout: of `json.dumps` (indent, sort_keys, ...);
+    end: what follows the text."""
+    return (json.dumps(values, **layout) + end).encode("utf-8", "backslashreplace")
 
 
 def write_json(path: Path | epath.Path, values: Any, end: str = "", **layout: Any) -> None:

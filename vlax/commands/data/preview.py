@@ -24,7 +24,7 @@ from vlax.data.sources import open_source
 from vlax.errors import VlaxError
 from vlax.masks import ANSWER
 from vlax.printing import BOLD, GREEN, OFF, printable
-from vlax.rows import Row, Source, making
+from vlax.rows import Row, RowFault, Source, making
 from vlax.storage.paths import absolute, join
 from vlax.text import chat
 from vlax.text.prompts import TEMPLATES, Encoder, exchanges, spans, template
@@ -60,8 +60,11 @@ def main(args: argparse.Namespace) -> int:
     colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     lines = [*map(printable, summary(found, spec, source, faults)), ""]
     for index in evenly(len(source), args.rows):
-        with making(f"{source.name}:{place(index)}"):
-            lines += [*rendered(source[index], index, len(source), args.templates, tokenizer, colours), ""]
+        try:
+            with making(f"{source.name}:{place(index)}"):
+                lines += [*rendered(source[index], index, len(source), args.templates, tokenizer, colours), ""]
+        except RowFault as fault:  # the others may be sound
+            lines += [printable(f"row {index + 1:,} of {len(source):,} is faulty: {fault}"), ""]
     print("\n".join([*lines, *map(printable, closing(args, spec))]))
     return 0
 

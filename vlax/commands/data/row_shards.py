@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import hashlib
-import json
 import os
 from collections.abc import Mapping, Sequence
 
@@ -16,6 +15,7 @@ from vlax.data.readers import shards
 from vlax.data.readers.prepared import line
 from vlax.errors import VlaxError
 from vlax.rows import Source, making
+from vlax.storage import state
 
 PER_SHARD = 100_000  # rows of the source; what is left out of them leaves no gap
 OPTIONS = "group_size:64,zstd:3"  # rows are read from end to end
@@ -90,5 +90,5 @@ def lost(source: Source, gathered: Gathered, reasons: Mapping[int, str]) -> list
     for index in np.flatnonzero(np.isin(gathered.picture, list(reasons))):
         row, reason = source[int(index)], reasons[int(gathered.picture[index])]
         entry = {"source": source.name, "row": row.id, "image": row.image_name, "reason": reason}
-        found.append(json.dumps(entry, ensure_ascii=False) + "\n")
+        found.append(state.as_json(entry, end="\n", ensure_ascii=False).decode())
     return found

@@ -155,7 +155,7 @@ def line(row: Row, picture: int, name: str) -> bytes:
     turns = [[t.question, t.answer, *([t.task] if t.task else [])] for t in row.turns]
     values = {"id": row.id, "image_id": row.image_id, "task": row.task, "turns": turns, "references": row.references,
               "answer_type": row.answer_type, "name": name, "picture": picture}  # fmt: skip
-    return json.dumps({key: value for key, value in values.items() if value not in ("", (), -1)}, ensure_ascii=False).encode()
+    return state.as_json({key: value for key, value in values.items() if value not in ("", (), -1)}, ensure_ascii=False)
 
 
 def _row(line: bytes, task: str) -> tuple[Row, int, str]:
