@@ -22,6 +22,7 @@ from vlax.storage.paths import FILE_BYTES, local_file, remote
 
 GROUPS_MB = 256  # of row groups kept in memory, all threads together
 GROUP_BYTES = 4 << 30  # of pictures that one row group may unpack to
+AT_ONCE = 8  # pictures that are unpacked together
 
 
 class RowGroups:
@@ -60,7 +61,7 @@ def _unpacked(file: "TableFile", group: int, column: str):
     import pyarrow
 
     parts, size = [], 0
-    for batch in _open(file.path, file.metadata).iter_batches(8, row_groups=[group], columns=[column]):
+    for batch in _open(file.path, file.metadata).iter_batches(AT_ONCE, row_groups=[group], columns=[column]):
         parts.append(batch.column(0))
         size += parts[-1].nbytes
         if size > GROUP_BYTES:
@@ -144,7 +145,7 @@ class TableFile:
     def digests(self, column: str) -> Iterator[str]:
         """Of each row that has no path, what its picture's bytes say; asked for only where there is none."""
         if self.is_parquet:
-            batches = (batch.column(column) for batch in _open(self.path).iter_batches(64, columns=[column]))
+            batches = (batch.column(column) for batch in _open(self.path).iter_batches(AT_ONCE, columns=[column]))
         else:
             batches = self.table.column(column).chunks
         for batch in batches:
