@@ -172,3 +172,19 @@ def test_two_trainings_of_one_workdir_and_two_evaluations_are_refused_and_one_of
         assert evaluate.run(config, workdir, options)
     with lease.hold(workdir / "stage4" / "eval-blind"), pytest.raises(VlaxError, match="eval-blind: another process writes"):
         evaluate.run(tiny("stage4"), workdir, options)
+
+
+def test_two_preparations_of_one_folder_are_refused_and_its_own_lease_is_no_other_file(tmp_path, capsys):
+    import argparse
+
+    from vlax.commands.data import prepare
+
+    parser = argparse.ArgumentParser()
+    prepare.add_arguments(parser)
+    args = parser.parse_args(
+        ['{"kind": "scenes", "split": "val", "style": "ai", "size": 2}', str(tmp_path / "out"), "--image-size=16"]
+    )
+    with lease.hold(tmp_path / "out"), pytest.raises(VlaxError, match="out: another process writes there"):
+        prepare.main(args)
+    prepare.main(args)
+    assert (tmp_path / "out" / "manifest.json").exists() and not (tmp_path / "out" / lease.NAME).exists()

@@ -30,6 +30,7 @@ from vlax.data.readers.faults import Faults
 from vlax.data.sources import open_source
 from vlax.errors import VlaxError
 from vlax.images import Preprocess
+from vlax.process import lease
 from vlax.rows import Source
 from vlax.storage import seal, state
 
@@ -70,10 +71,11 @@ def main(args: argparse.Namespace) -> None:
     source = open_source(spec, args.data_root, train=args.train, faults=Faults(quarantine))
     encoding = Encoding(preprocess_of(args), args.codec, args.quality)
     train = None if spec.get("kind") in ("scenes", "cells") else spec.get("train", args.train)  # these know no such difference
-    manifest = prepare(
-        source, args.out, encoding, spec=spec, train=train, shard_mb=args.shard_mb, workers=args.workers, licence=args.licence,
-        quarantine=quarantine, drop_budget=args.drop_budget,
-    )  # fmt: skip
+    with lease.hold(args.out):
+        manifest = prepare(
+            source, args.out, encoding, spec=spec, train=train, shard_mb=args.shard_mb, workers=args.workers,
+            licence=args.licence, quarantine=quarantine, drop_budget=args.drop_budget,
+        )  # fmt: skip
     print(f"{args.out}: {json.dumps(manifest['counts'])}")
     if args.codec == "jpeg":
         print(f"JPEG 4:4:4 of quality {args.quality}: stored pixels are off by {json.dumps(manifest['difference'])}")
@@ -192,7 +194,7 @@ def _begin(out: epath.Path, plan: dict) -> bool:
             if finished and (out / "progress").exists():  # the end of a run was cut off
                 (out / "progress").rmtree()
             return finished
-    if out.exists() and any(out.iterdir()):
+    if out.exists() and any(path.name != lease.NAME for path in out.iterdir()):
         raise VlaxError(f"{out} holds other files and nothing prepared; name another folder, or empty this one")
     (out / "progress").mkdir(parents=True, exist_ok=True)
     state.write_json(out / "progress" / "plan.json", plan)
