@@ -5,19 +5,23 @@ WORKDIR ?= runs/embedded
 
 .PHONY: train test test-all lint clean
 
-.venv/run: requirements.txt
-	test -d .venv || $(PYTHON) -m venv .venv
-	$(BIN)/pip install -q --disable-pip-version-check -r requirements.txt
-	touch $@
+# Modules are compiled when they are first imported: all of them, at installation, would take a minute more.
+unexport PYTHONDONTWRITEBYTECODE
+define install
+test -d .venv || $(PYTHON) -m venv .venv
+$(BIN)/pip install -q --no-compile --disable-pip-version-check $(^:%=-r %)
+touch $@
+endef
 
-.venv/dev: .venv/run requirements-dev.txt
-	$(BIN)/pip install -q --disable-pip-version-check -r requirements-dev.txt
-	touch $@
+.venv/run: requirements.txt
+	$(install)
+
+.venv/dev: requirements.txt requirements-dev.txt
+	$(install)
 
 # torch, the reference of the parity tests: where CI=true, or by `make .venv/parity`
-.venv/parity: .venv/dev requirements-parity.txt
-	$(BIN)/pip install -q --disable-pip-version-check -r requirements-parity.txt
-	touch $@
+.venv/parity: requirements.txt requirements-dev.txt requirements-parity.txt
+	$(install)
 
 train: .venv/run
 	$(BIN)/python train.py --config=configs/stage3.py --workdir=$(WORKDIR)
@@ -30,10 +34,10 @@ test: $(TEST_DEPS)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q -m "not slow" -n 2 --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -q -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-all: $(TEST_DEPS)
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: .venv/dev
 	$(BIN)/ruff check --fix .

@@ -1,4 +1,5 @@
-"""`score_captions` against pycocoevalcap run by hand on real captions: COCO val2017, one caption of each image held out."""
+"""`score_captions` against pycocoevalcap run by hand on real captions: COCO val2017, one caption of each image held out; and
+BLEU and METEOR from counts by image."""
 
 import json
 import warnings
@@ -6,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from vlax.evaluation import scoring
 from vlax.scores import captions, java
 from vlax.scores.captions import CaptionScorer, java_on_path, score_captions, spice_available, tokenize
+from vlax.scores.statistics import Pooled, bootstrap_interval
+from vlax.suites import protocol
 
 COCO = Path(__file__).parents[2] / "shared" / "data" / "formats" / "coco_captions_val2017" / "captions_val2017.json"
 NAMES = ["Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "METEOR", "ROUGE_L", "CIDEr"]
@@ -75,12 +79,9 @@ def largest_difference(scores, by_image, hand):
     return found
 
 
-@pytest.fixture(scope="module")
-def results():
-    """{"coco" | "written": (references, hypotheses, scores, scores by image)}: all metrics, by one start of METEOR for the fast
-    tests, in a locale with decimal commas."""
-    sets = {"coco": held_out(IMAGES), "written": (REFERENCES, HYPOTHESES)}
-    found = {}
+@pytest.fixture(scope="module", autouse=True)
+def one_meteor():
+    """All tests of this file ask one METEOR, in a locale with decimal commas: each start of its Java takes 15 s of a core."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAVA_TOOL_OPTIONS", "-Duser.language=de -Duser.country=DE")
         with java_on_path():
@@ -88,11 +89,19 @@ def results():
         close = meteor.close
         patch.setattr(meteor, "close", lambda: None)
         patch.setattr(captions, "Meteor", lambda: meteor)
-        for name, (references, hypotheses) in sets.items():
-            with CaptionScorer(references) as scorer, warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                found[name] = (references, hypotheses, *scorer(hypotheses))
+        yield
         close()
+
+
+@pytest.fixture(scope="module")
+def results():
+    """{"coco" | "written": (references, hypotheses, scores, scores by image)}: all metrics."""
+    sets = {"coco": held_out(IMAGES), "written": (REFERENCES, HYPOTHESES)}
+    found = {}
+    for name, (references, hypotheses) in sets.items():
+        with CaptionScorer(references) as scorer, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found[name] = (references, hypotheses, *scorer(hypotheses))
     return found
 
 
@@ -158,3 +167,55 @@ PUBLISHED_SCORES = {"Bleu_1": 0.550000, "Bleu_2": 0.428174, "Bleu_3": 0.284043, 
 
 def test_published_scores_of_a_known_hypothesis_file():
     assert score_captions(PUBLISHED_REFERENCES, PUBLISHED_HYPOTHESES) == pytest.approx(PUBLISHED_SCORES, abs=5e-7)
+
+
+POOLED_REFERENCES = {
+    "a": ["a dog runs on the grass", "the brown dog is running"], "b": ["two cats sleep on a sofa", "cats asleep"],
+    "c": ["a man rides a bicycle"], "d": ["people at a market", "a busy market with many people in it"],
+}  # fmt: skip
+# a paraphrase; one that matches as a whole; an empty one; one that is too long
+POOLED_HYPOTHESES = {"a": "dogs running over grass", "b": "two cats sleep on a sofa", "c": "",
+                     "d": "many people who walk around at a busy market in a town"}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def scored():
+    """What BLEU and METEOR pool, as counts by image: over all images they are pycocoevalcap's scores, and can be resampled."""
+    warned = pytest.warns(UserWarning, match="1 of 4 predicted captions are empty")
+    with warned, CaptionScorer(POOLED_REFERENCES, ("Bleu", "METEOR")) as scorer:
+        scores, _ = scorer(POOLED_HYPOTHESES)
+        return scores, scorer.pooled()
+
+
+@pytest.mark.parametrize("metric", ("Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "METEOR"))
+def test_the_score_of_all_images_is_pycocoevalcaps(scored, metric):
+    scores, pooled = scored
+    assert pooled[metric].score == pytest.approx(scores[metric], abs=1e-12) and scores[metric] > 0.1
+
+
+def test_half_of_the_images_score_as_they_would_alone(scored):
+    """The sum of two images' counts is their corpus score: the very thing that a resample needs."""
+    part = ("a", "d")
+    with CaptionScorer({i: POOLED_REFERENCES[i] for i in part}, ("Bleu", "METEOR")) as scorer:
+        alone, _ = scorer({i: POOLED_HYPOTHESES[i] for i in part})
+    for metric, pooled in scored[1].items():
+        assert Pooled({i: pooled.rows[i] for i in part}, pooled.combine).score == pytest.approx(alone[metric], abs=1e-12)
+
+
+def test_an_interval(scored):
+    interval = bootstrap_interval(scored[1]["METEOR"])
+    assert interval.mean == pytest.approx(scored[0]["METEOR"]) and interval.low < interval.mean < interval.high
+
+
+def test_an_evaluation_sets_meteor_beside_twin_and_prior(scored, capsys):
+    """Every other test leaves METEOR out of its suites."""
+    content = {"task": "caption", "metrics": ["METEOR"], "data": {"test": {"kind": "scenes", "split": "test"}}}
+    lines = [{"id": i, "image_id": i, "references": texts, "prediction": POOLED_HYPOTHESES[i]}
+             for i, texts in POOLED_REFERENCES.items()]  # fmt: skip
+    twin = [{**line, "prediction": "a dog"} for line in lines]
+    with pytest.warns(UserWarning, match="1 of 4 predicted captions are empty"):
+        rows, _ = scoring.score_set(protocol.from_dict("mine", content), lines, twin, lambda line: "a busy market")
+    row = rows["METEOR"]
+    assert row["score"] == scored[0]["METEOR"] > row["prior"] > row["twin"] > 0
+    assert row["interval"] == bootstrap_interval(scored[1]["METEOR"])
+    assert row["over_twin"].mean == pytest.approx(row["score"] - row["twin"]) and row["over_prior"].low < row["over_prior"].high

@@ -198,14 +198,12 @@ def test_no_java_names_the_way_out(monkeypatch):
 
 
 def test_a_hanging_java_is_stopped(tmp_path, monkeypatch):
-    fake_java(tmp_path, monkeypatch, '[ "$1" = -version ] || exec sleep 60')
-    start = time.monotonic()
+    fake_java(tmp_path, monkeypatch, '[ "$1" = -version ] || exec sleep 9999')
     with pytest.raises(VlaxError, match=r"tokenizer was stopped at its time limit.*larger timeout_s"):
         score_captions({1: ["a"], 2: ["b"]}, {1: "a", 2: "b"}, FAST, timeout_s=0.1)
     tokens = {1: ["a"], 2: ["b"]}
     with java_on_path(), pytest.raises(VlaxError, match="METEOR was stopped at its time limit"):
         java.Meteor()(tokens, tokens, time.monotonic() + 0.1)
-    assert time.monotonic() - start < 10
 
 
 def test_a_failing_meteor_says_why_and_does_not_hang(tmp_path, monkeypatch):

@@ -216,22 +216,7 @@ def test_a_prompt_and_post_processing_of_the_suite(model, tests_of_stage4):
 
 
 @pytest.fixture(scope="module")
-def quick_captions():
-    """METEOR takes seconds to start; test_captions.py has it."""
-    with pytest.MonkeyPatch.context() as patch:
-        real = protocol.from_dict
-
-        def without_meteor(name, values):
-            suite = real(name, values)
-            return dataclasses.replace(suite, metrics=tuple(m for m in suite.metrics if m != "METEOR"))
-
-        patch.setattr(protocol, "from_dict", without_meteor)
-        patch.setattr(compare, "from_dict", without_meteor)
-        yield
-
-
-@pytest.fixture(scope="module")
-def evaluated(trained, quick_captions):
+def evaluated(trained):
     """(what evaluate.run returned for the twin and for the model, what it printed)"""
     config, workdir = trained
     out = io.StringIO()
@@ -282,7 +267,7 @@ def test_table_sheet_and_report(evaluated, trained):
     assert page.count("<script") >= 2 and full["protocol"]["hash"] in page and "is there" in page
 
 
-def test_predictions_of_another_system(evaluated, trained, tmp_path, quick_captions, capsys):
+def test_predictions_of_another_system(evaluated, trained, tmp_path, capsys):
     """Our own predictions, brought back as if they were another's, get the same score without a model."""
     _, full, _ = evaluated
     config, workdir = trained
@@ -309,7 +294,7 @@ def test_predictions_of_another_system(evaluated, trained, tmp_path, quick_capti
         evaluate.run(config, str(workdir), dataclasses.replace(options, suites=()))
 
 
-def test_comparisons_refuse_different_protocols(evaluated, trained, quick_captions, capsys):
+def test_comparisons_refuse_different_protocols(evaluated, trained, capsys):
     config, workdir = trained
     mine = compare.load(workdir / "stage4" / "eval" / "limit=8")
     pairs = compare.paired(mine, mine)
@@ -368,7 +353,7 @@ def test_suites_that_decode_alike_share_their_predictions(trained, tmp_path, cap
     }
 
 
-def test_closed_questions(trained, tmp_path, quick_captions):
+def test_closed_questions(trained, tmp_path):
     config, workdir = trained
     options = Options(suites=("embedded_cells",), answers=("yes", "no"), limit=6, twin=False, report_samples=0)
     scores = evaluate.run(config, str(workdir), options)

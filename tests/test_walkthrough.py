@@ -23,12 +23,9 @@ _config = config
 
 
 def config(*args):
-    made = shrink(_config(*args))
-    for stage in (made.stage, *made.parents.values()):
-        for suite in stage.suites.values():
-            suite.metrics = [name for name in suite.metrics if name != "METEOR"]  # each start of Java takes seconds
-    return made
+    return shrink(_config(*args))
 """
+METEOR = '"METEOR", '
 # A config of one's own, as one would write it after `data preview`.
 MINE = """
 from pathlib import Path
@@ -80,6 +77,10 @@ def walk(tmp_path_factory):
             shutil.copy(REPO / name, clone)
     with (clone / "configs" / "base.py").open("a") as file:
         file.write(SHRINK.format(tests=str(REPO / "tests")))
+    for name in ("scores/captions.py", "suites/protocol.py"):  # the metrics where nobody names any; see conftest.py
+        whole = (clone / "vlax" / name).read_text()
+        assert METEOR in whole
+        (clone / "vlax" / name).write_text(whole.replace(METEOR, ""))
     (clone / "configs" / "mine.py").write_text(MINE)
     (clone / "pictures").mkdir()
     for number in range(9):
