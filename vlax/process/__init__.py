@@ -1,1 +1,1 @@
-"""This process among others: signals, what it is doing, what it waits for. Imports errors and storage."""
+"""This process among others: signals, activity, leases, peers, the parent of hosts. Imports errors, printing and storage."""
