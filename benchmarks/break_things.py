@@ -126,7 +126,7 @@ def not_a_number(rng: random.Random) -> None:
         def train_step(state: Any, frozen: Any, batch: Any) -> Any:
             calls.append(1)
             new, values = step(state, frozen, batch)
-            return new, values | {"finite": values["finite"] & (len(calls) != number)}
+            return new, values | {"finite": values["finite"] * (len(calls) != number)}
 
         built.train_step = train_step
         return built
@@ -232,6 +232,8 @@ def obey(said: str, workdir: Path) -> bool:
     if "delete its manifest.json" in said:
         folder = next(p for p in (path, *path.parents) if p.name.startswith(("export", "vision", "decoder")) or p == stage)
         (folder / "manifest.json").unlink(missing_ok=True)
+    elif "or start again" in said:
+        pass  # what is damaged was set aside already
     elif "was made with another config" in said or "delete that directory" in said or "delete the stage" in said:
         shutil.rmtree(stage)
     elif "delete it" in said and path.is_file():

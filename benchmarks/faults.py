@@ -31,7 +31,8 @@ from vlax.process import activity
 TRAIN = ["train", "--config=benchmarks/micro_chain.py", "--workdir"]
 EVAL = ["eval", "--config=benchmarks/micro_chain.py", "--notwin", "--workdir"]
 LIMIT, TRIES = 180.0, 6  # seconds that a command may take; how often a user gives it again
-BAR = re.compile(r"\d+%\||^\s*$")
+# Bars, and what every run that goes on says.
+BAR = re.compile(r"\d+%\||^\s*$|^finished already: |first: running them in this order$|its seal$")
 
 
 @dataclasses.dataclass
@@ -141,7 +142,8 @@ def message(run: Run, known: set[str]) -> list[str]:
 
 
 def _shape(line: str) -> str:
-    return re.sub(r"[\d.]+", "#", line)
+    """Without numbers and the folder of the run."""
+    return re.sub(r"\d[\d.]*", "#", re.sub(r"/\S+?/(w|calm)/", "W/", line))
 
 
 def go_on(workdir: Path, notes: Path, known: set[str]) -> tuple[list[Run], str]:
