@@ -1,6 +1,7 @@
 """Requests to stop, in every phase of a real process: the exit code, one line, nothing lost; and errors that save first."""
 
 import os
+import pathlib
 import re
 import signal
 import threading
@@ -9,6 +10,7 @@ import commands
 import pytest
 from conftest import REPO, tiny, train
 
+from vlax.commands import front
 from vlax.evaluation import sampling
 from vlax.model import exports
 from vlax.process import activity, stop, watchdog
@@ -213,3 +215,14 @@ def test_what_cannot_be_saved_within_the_grace_is_not_begun(vision, monkeypatch,
         r"SIGTERM: step 3 was not saved \(the last save took 9 s, and 5 s are left\); older ones are", capsys.readouterr().out
     )
     assert [path.name for path in (workdir / "stage0_vision/checkpoints").iterdir()] == ["2"]
+
+
+def test_what_nobody_foresaw_is_two_lines_and_a_file(monkeypatch, capsys):
+    def unforeseen(argv, prog):
+        raise ZeroDivisionError("division by zero\nand more")
+
+    monkeypatch.setattr(front, "run", unforeseen)
+    assert front.main(["train"]) == 1
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "vlax: error: ZeroDivisionError: division by zero"
+    assert "in unforeseen" in pathlib.Path(re.search(r"foresaw this. (\S+) says", second)[1]).read_text()

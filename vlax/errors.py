@@ -4,6 +4,8 @@ import contextlib
 import logging
 import os
 import sys
+import tempfile
+import traceback
 from collections.abc import Callable, Iterator
 
 
@@ -23,7 +25,8 @@ def spared(what: str) -> Iterator[None]:
 
 
 def guard(main: Callable[[], int | None]) -> int:
-    """The exit code of a program: the error's and one line for a VlaxError, 0 when the reader of our output has seen enough."""
+    """The exit code of a program: the error's and one line for a VlaxError, 0 when the reader of our output has seen enough, 1
+    and two lines for what nobody foresaw, whose stack trace goes to a file."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it would announce that there is no torch, which is as meant
     try:
         return main() or 0
@@ -34,3 +37,11 @@ def guard(main: Callable[[], int | None]) -> int:
     except BrokenPipeError:  # head, less
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception as error:
+        sys.stdout.flush()
+        with tempfile.NamedTemporaryFile("w", prefix="vlax-error-", suffix=".txt", delete=False) as file:
+            traceback.print_exc(file=file)
+        said = (str(error).strip().splitlines() or [""])[0][:500]
+        print(f"vlax: error: {type(error).__name__}: {said}", file=sys.stderr)
+        print(f"Nobody foresaw this. {file.name} says where it happened: please report it", file=sys.stderr)
+        return 1

@@ -35,10 +35,7 @@ def prepare(config: ConfigDict | None) -> ConfigDict:
 
 def _worth_reading(record: logging.LogRecord) -> bool:
     """vlax's own lines; of other packages warnings and errors only."""
-    # orbax warns of every save without a validation loss, which is what a save on SIGTERM is; and it logs the stacks of its
-    # threads' exceptions, which it raises again where the save is waited for.
-    known = "tracked_metric" in record.getMessage() or (
-        record.exc_info and (record.name == "asyncio" or "orbax" in Path(record.pathname).parts)
-    )
+    # orbax logs the stacks of its threads' exceptions, which it raises again where the save is waited for.
+    known = record.exc_info and (record.name == "asyncio" or "orbax" in Path(record.pathname).parts)
     loud = record.levelno >= logging.WARNING and not known
     return loud or record.pathname.startswith(_HOUSE)
