@@ -1,4 +1,7 @@
-"""A chain of three stages that trains in seconds: the embedded one with everything small. --config=benchmarks/micro_chain.py"""
+"""A chain of three stages that trains in seconds: the embedded one with everything small. --config=benchmarks/micro_chain.py
+
+--config=benchmarks/micro_chain.py:hung and :bad break the reader of the second host (`host_faults.py`).
+"""
 
 from configs import stage1
 
@@ -6,7 +9,11 @@ STEPS, EVAL_EVERY, BATCH = 24, 8, 8
 SIZES = {"train": 48, "val": 8, "test": 8}  # scenes
 
 
-def get_config():
+def get_config(variant: str = "embedded"):
+    if variant != "embedded":
+        from benchmarks import host_faults
+
+        host_faults.break_reader(variant)
     config = stage1.get_config()
     run = config.run
     run.tensorboard, run.log_every, run.bpe_vocab = False, 4, 300

@@ -211,6 +211,7 @@ def train(session: Session, *, sample: Sample | None = None) -> None:
         loop.window.reset()
         with loop.phase("training"):
             stack.enter_context(NOW.watched(plan.run.watchdog_minutes * 60))
+            NOW.step, NOW.of = loop.begin, session.micro_steps
             try:
                 _run(loop, feed)
                 loop.checkpoints.wait()
