@@ -50,9 +50,9 @@ def fill(run: Any, workdir: Path, rng: random.Random) -> str:
 
 def second(run: Any, workdir: Path, rng: random.Random) -> str:
     """The same command beside the first must be refused, and leave it alone."""
-    from benchmarks.faults import TRAIN, start
+    from benchmarks.forks import start
 
-    other = start([*TRAIN, str(workdir)], run.notes.parent / "second")
+    other = start(["train", "--config=benchmarks/micro_chain.py", f"--workdir={workdir}"], run.notes.parent / "second")
     code = other.wait()
     refused = code == 2 and str(run.pid) in other.text
     finished_before = code == 0 and run.poll() is not None

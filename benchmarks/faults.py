@@ -10,101 +10,25 @@ parameters, losses, row plans, predictions and scores are those of the undisturb
 
 import argparse
 import collections
-import contextlib
 import dataclasses
 import json
 import os
 import random
 import re
 import shutil
-import signal
 import sys
 import tempfile
 import time
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import break_things
-from vlax.process import activity
+from benchmarks.forks import Run, start
 
 TRAIN = ["train", "--config=benchmarks/micro_chain.py", "--workdir"]
 EVAL = ["eval", "--config=benchmarks/micro_chain.py", "--notwin", "--workdir"]
-LIMIT, TRIES = 180.0, 6  # seconds that a command may take; how often a user gives it again
+TRIES = 6  # how often a user gives a command again
 # Bars, and what every run that goes on says.
 BAR = re.compile(r"\d+%\||^\s*$|^finished already: |first: running them in this order$|its seal$")
-
-
-@dataclasses.dataclass
-class Run:
-    """A command in a process of its own."""
-
-    pid: int
-    notes: Path  # its output and what it is doing
-    begun: float
-    code: int | None = None
-
-    def poll(self) -> int | None:
-        if self.code is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            self.code = os.waitstatus_to_exitcode(status) if pid else None
-        return self.code
-
-    def wait(self, limit: float = LIMIT) -> int:
-        """Its exit code; -99 where it hung and had to be killed."""
-        end = time.monotonic() + limit
-        while self.poll() is None:
-            if time.monotonic() > end:
-                os.kill(self.pid, signal.SIGKILL)
-                os.waitpid(self.pid, 0)
-                self.code = -99
-            time.sleep(0.02)
-        assert self.code is not None
-        return self.code
-
-    @property
-    def text(self) -> str:
-        return (self.notes / "out").read_text(errors="replace") + (self.notes / "err").read_text(errors="replace")
-
-    @property
-    def doing(self) -> dict:
-        with contextlib.suppress(OSError, ValueError):
-            return json.loads((self.notes / "activity").read_text())
-        return {"phase": "starting", "step": 0}
-
-
-def start(argv: list[str], notes: Path, patch: Callable[[], object] | None = None) -> Run:
-    """Forks: the imports are paid for once."""
-    shutil.rmtree(notes, ignore_errors=True)
-    notes.mkdir(parents=True)
-    sys.stdout.flush()
-    child = os.fork()
-    if child:
-        return Run(child, notes, time.monotonic())
-    try:
-        for name, target in (("out", 1), ("err", 2)):
-            os.dup2(os.open(notes / name, os.O_CREAT | os.O_WRONLY | os.O_TRUNC), target)
-        os.environ["VLAX_ACTIVITY"] = str(notes / "activity")
-        progress = activity.progress
-
-        def progressing(step: int, of: int) -> None:  # every step is told, since faults are drawn by the moment
-            progress(step, of)
-            activity.publish()
-
-        activity.progress = progressing
-        if patch:
-            patch()
-        from vlax.commands import front
-
-        code = front.main(argv)
-    except SystemExit as stopped:
-        code = int(stopped.code or 0)
-    except BaseException:
-        traceback.print_exc()
-        code = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
 
 
 def result(workdir: Path) -> dict:
