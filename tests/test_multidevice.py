@@ -11,7 +11,7 @@ import pytest
 from conftest import FAST_COMPILE, REPO
 
 HEAD = f"""
-import json, sys
+import hashlib, json, sys
 import jax
 sys.path[:0] = [{str(REPO)!r}, {str(REPO / "tests")!r}]
 import conftest
@@ -19,7 +19,7 @@ import numpy as np
 from conftest import tiny
 from vlax.evaluation import sampling
 from vlax.model import exports
-from vlax.params import groups, sharding
+from vlax.params import distributed, groups, sharding
 from vlax.training import chain, loop, session, stages, start
 from vlax.training.checkpoints import Checkpoints
 from vlax.errors import VlaxError
@@ -38,10 +38,29 @@ def run(s, steps):
             state, values = s.train_step(state, frozen, sharding.put_batch(s.batches[micro], s.mesh))
             metrics.append({{k: float(v) for k, v in values.items()}})
     return state, metrics
+
+
+def digest(state):
+    whole = jax.tree.map(distributed.gather, state)
+    flat = [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree.leaves_with_path(whole)]
+    return hashlib.sha256(b"".join(name.encode() + leaf.tobytes() for name, leaf in flat)).hexdigest()
+
+
+def next_rows(s, begin):
+    return np.concatenate([s.batches.plan.batch(micro).ids.ravel() for micro in range(begin, begin + 13)])[:100].tolist()
+
+
+def restored(s, saved):
+    with jax.set_mesh(s.mesh):
+        checkpoints = Checkpoints(saved)
+        state = checkpoints.restore(3, start.initial_state(s)[0])
+        out = {"digest": digest(state), "next": next_rows(s, checkpoints.data(3)["step"])}
+        checkpoints.close()
+    return out
 """
 
 ONE_PROCESS = """
-out = {"meshes": {}}
+out, saved = {"meshes": {}}, sys.argv[1]
 for mesh in ((1, 1, 1), (8, 1, 1), (1, 8, 1), (2, 2, 2)):
     fields = dict(zip(("run__mesh__data", "run__mesh__fsdp", "run__mesh__tp"), mesh))
     if mesh == (1, 1, 1):
@@ -50,6 +69,11 @@ for mesh in ((1, 1, 1), (8, 1, 1), (1, 8, 1), (2, 2, 2)):
     if mesh == (1, 1, 1):
         sharding.make_mesh = make
     state, metrics = run(s, 3)
+    if mesh == (8, 1, 1):  # in the middle of a window
+        checkpoints = Checkpoints(saved)
+        checkpoints.save(3, state, {"step": 3})
+        checkpoints.close()
+        out["saved"] = {"digest": digest(state), "next": next_rows(s, 3)}
     kernel = "decoder/layers/0/mlp/up/kernel"
     moments = [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree.leaves_with_path(state["opt_state"])
                if kernel in jax.tree_util.keystr(path)]
@@ -59,6 +83,8 @@ for mesh in ((1, 1, 1), (8, 1, 1), (1, 8, 1), (2, 2, 2)):
         "first": metrics[0], "compilations": s.train_step._cache_size(), "kernel": state["params"][kernel].size,
         "shards": {name: leaf.addressable_shards[0].data.size for name, leaf in moments}, "share": local / whole,
     }
+for fsdp, tp in ((4, 2), (2, 2)):
+    out[f"restored with fsdp {fsdp}, tp {tp}"] = restored(build("/nowhere", run__mesh__fsdp=fsdp, run__mesh__tp=tp), saved)
 mesh = sharding.make_mesh((1, 8, 1))
 logged = []
 import logging
@@ -83,11 +109,12 @@ print("JSON" + json.dumps(out))
 """
 
 TWO_PROCESSES = """
-host, port, workdir = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+host, port, workdir, saved = int(sys.argv[1]), *sys.argv[2:]
 jax.config.update("jax_cpu_collectives_implementation", "gloo")
 jax.distributed.initialize(f"127.0.0.1:{port}", 2, host)
 s = build(workdir, run__mesh__data=-1, run__mesh__fsdp=2)
 rows = s.batches[0]["row"].ravel().tolist()
+before = restored(s, saved)
 loop.train(s)
 export = exports.load_params(s.plan.export)
 with jax.set_mesh(s.mesh):
@@ -102,7 +129,7 @@ with jax.set_mesh(s.mesh):
     data = checkpoints.data(latest)
     checkpoints.close()
 print("JSON" + json.dumps({"rows": rows, "devices": [jax.local_device_count(), jax.device_count()], "latest": latest,
-                           "equal": bool(equal), "losses": data["first_losses"], "mesh": dict(s.mesh.shape)}))
+                           "equal": bool(equal), "losses": data["first_losses"], "mesh": dict(s.mesh.shape), "restored": before}))
 """
 
 
@@ -119,8 +146,14 @@ def result(process: subprocess.Popen) -> dict:
 
 
 @pytest.fixture(scope="module")
-def eight():
-    return result(start(ONE_PROCESS, devices=8))
+def eight(saved):
+    return result(start(ONE_PROCESS, saved, devices=8))
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """Where the (8, 1, 1) mesh saves its state after three micro-steps."""
+    return str(tmp_path_factory.mktemp("saved") / "checkpoints")
 
 
 MESHES = ("(1, 1, 1)", "(8, 1, 1)", "(1, 8, 1)", "(2, 2, 2)")
@@ -163,15 +196,23 @@ def test_errors(eight):
     assert eight["rest of (-1, 2, 2)"] == {"data": 2, "fsdp": 2, "tp": 2}
 
 
-def test_two_processes_train_together(eight, tmp_path):
-    """The same losses as one process has; each host builds its own half of a batch; both restore what both saved."""
+def test_a_checkpoint_is_restored_on_another_mesh(eight):
+    """Parameters, optimizer state and the rows to come, saved by 8 x 1 x 1: bit for bit."""
+    assert len(eight["saved"]["next"]) == 100
+    assert eight["restored with fsdp 4, tp 2"] == eight["restored with fsdp 2, tp 2"] == eight["saved"]
+
+
+def test_two_processes_train_together(eight, saved, tmp_path):
+    """The same losses as one process has; each host builds its own half of a batch; both restore what both saved, and what
+    one process had saved on another mesh."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    processes = [start(TWO_PROCESSES, str(host), port, str(tmp_path), devices=4) for host in (0, 1)]
+    processes = [start(TWO_PROCESSES, str(host), port, str(tmp_path), saved, devices=4) for host in (0, 1)]
     one, two = map(result, processes)
     assert one["devices"] == [4, 8] and one["mesh"] == {"data": 4, "fsdp": 2, "tp": 1}
     assert len(one["rows"]) == len(two["rows"]) == 4 and not set(one["rows"]) & set(two["rows"])
+    assert one["restored"] == two["restored"] == eight["saved"]
     assert one["losses"] == two["losses"] and len(one["losses"]) == 8
     assert one["losses"][0] == pytest.approx(eight["meshes"][MESHES[0]]["first"]["loss_sum"], rel=1e-5)
     assert one["latest"] == two["latest"] == 8 and one["equal"] and two["equal"]

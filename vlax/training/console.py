@@ -84,6 +84,12 @@ def progress_bar(session: Session, begin: int, enabled: bool) -> tqdm:
     )
 
 
+def say(text: str) -> None:
+    """A line above the bar, once for all hosts."""
+    if distributed.is_main():
+        tqdm.write(text)
+
+
 def show_progress(bar: tqdm, update: int, updates: int, summary: Mapping[str, float]) -> None:
     bar.set_postfix_str(
         f"loss {summary['loss']:.3f}, {summary['images_per_s']:.0f} img/s, {summary['tokens_per_s']:.0f} tok/s, "

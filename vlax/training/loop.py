@@ -142,7 +142,7 @@ class Loop:
             self.writer.write(update, "validation", {**values, **scores})
             self.checkpoints.record(self.done, values["loss"] if values else None)
         if values:
-            tqdm.write(console.validation_line(self.plan.name, update, values, scores))
+            console.say(console.validation_line(self.plan.name, update, values, scores))
         self.window.reset()  # the rates are those of training alone
 
     def leave(self, why: Exception | Interrupted) -> None:
@@ -159,7 +159,7 @@ class Loop:
             self.checkpoints.close()
         stopped = f"{NOW.requested}: " * isinstance(why, Interrupted)
         if stopped or self.done > self.begin:
-            tqdm.write(f"{stopped}{saved} in {self.plan.directory / 'checkpoints'}; {AGAIN}")
+            console.say(f"{stopped}{saved} in {self.plan.directory / 'checkpoints'}; {AGAIN}")
         raise why
 
     def rescue(self, error: Exception) -> None:
