@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +59,14 @@ def second(run: Any, workdir: Path, rng: random.Random) -> str:
     return "" if refused or finished_before else f"NOT REFUSED: {code} {other.text[-200:]}"
 
 
-def at_step(rng: random.Random, action: Callable[[], object]) -> None:
+STAGES = ("stage0_decoder", "stage0_vision", "stage1")
+
+
+def at_step(rng: random.Random, action: Callable[[], object], stages: Sequence[str] = STAGES) -> None:
     """`action` happens after a micro-step of some stage."""
     from vlax.process import activity
 
-    progress, stage, number = activity.progress, rng.choice(("stage0_decoder", "stage0_vision", "stage1")), rng.randrange(1, 48)
+    progress, stage, number = activity.progress, rng.choice(stages), rng.randrange(1, 48)
 
     def progressing(step: int, of: int) -> None:
         progress(step, of)

@@ -129,7 +129,8 @@ with jax.set_mesh(s.mesh):
     data = checkpoints.data(latest)
     checkpoints.close()
 print("JSON" + json.dumps({"rows": rows, "devices": [jax.local_device_count(), jax.device_count()], "latest": latest,
-                           "equal": bool(equal), "losses": data["first_losses"], "mesh": dict(s.mesh.shape), "restored": before}))
+                           "equal": bool(equal), "losses": data["first_losses"], "mesh": dict(s.mesh.shape),
+                           "restored": before}))
 """
 
 
@@ -208,7 +209,8 @@ def test_two_processes_train_together(eight, saved, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    processes = [start(TWO_PROCESSES, str(host), port, str(tmp_path), saved, devices=4) for host in (0, 1)]
+    arguments = port, str(tmp_path), saved
+    processes = [start(TWO_PROCESSES, str(host), *arguments, devices=4) for host in (0, 1)]
     one, two = map(result, processes)
     assert one["devices"] == [4, 8] and one["mesh"] == {"data": 4, "fsdp": 2, "tp": 1}
     assert len(one["rows"]) == len(two["rows"]) == 4 and not set(one["rows"]) & set(two["rows"])

@@ -1,5 +1,6 @@
 """The batches of a run: built by other threads, waited for with open ears."""
 
+import contextlib
 import queue
 import threading
 from typing import Any
@@ -18,15 +19,28 @@ class Feed:
     the threads that build batches, never the main one."""
 
     def __init__(self, batches: HostBatches, start: int, run: ConfigDict):
-        self._batches, self._queue = batches, queue.Queue[Any](1)
+        self._batches, self._queue, self._closed = batches, queue.Queue[Any](1), threading.Event()
         threading.Thread(target=self._fill, args=(iterate(batches, start, run.threads, run.prefetch),), daemon=True).start()
 
     def _fill(self, iterator: Any) -> None:
         try:
             for batch in iterator:
-                self._queue.put(batch)
+                if not self._put(batch):
+                    return
         except Exception as error:
-            self._queue.put(error)
+            self._put(error)
+
+    def _put(self, found: Any) -> bool:
+        """False where nobody asks any more: a thread that waits for ever would keep its batches for as long."""
+        while not self._closed.is_set():
+            with contextlib.suppress(queue.Full):
+                self._queue.put(found, timeout=EARS)
+                return True
+        return False
+
+    def close(self) -> None:
+        """Ends the thread, unless it hangs in a batch."""
+        self._closed.set()
 
     def next(self) -> dict[str, np.ndarray] | Exception | None:
         """The next batch; None where a stop was asked for; what building it raised, which is Lost where it never comes."""

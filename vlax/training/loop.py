@@ -208,6 +208,7 @@ def train(session: Session, *, sample: Sample | None = None) -> None:
         loop.bar = console.progress_bar(session, loop.begin, main)
         stack.callback(loop.bar.close)  # an error's text starts on a line of its own
         feed = Feed(session.batches, loop.begin, plan.run)
+        stack.callback(feed.close)
         loop.window.reset()
         with loop.phase("training"):
             stack.enter_context(NOW.watched(plan.run.watchdog_minutes * 60))

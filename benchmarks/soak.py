@@ -1,0 +1,110 @@
+"""One process that trains, is stopped, fails and goes on for as long as asked: do memory, threads and open files stay?
+
+    python -m benchmarks.soak --minutes=15 --seed=0
+
+Each round trains the first stage of the micro chain in this process, with something of FAULTS happening to it, and goes on
+until it is finished. After the warm-up (a quarter of the time) the growth is printed; the exit code is 1 where it is a leak.
+"""
+
+import argparse
+import contextlib
+import gc
+import io
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from benchmarks import break_things, micro_chain
+from vlax.process import activity
+from vlax.training import chain
+from vlax.training.feed import Feed
+
+GROWTH = {"MB": 40.0, "threads": 3, "files": 5}  # from the warm-up to the end: more is a leak
+
+
+STAGES = ("stage0_decoder",)
+
+
+def signalled(number: signal.Signals) -> Callable[[random.Random], object]:
+    return lambda rng: break_things.at_step(rng, lambda: os.kill(os.getpid(), number), STAGES)
+
+
+FAULTS: dict[str, Callable[[random.Random], object]] = {
+    "nothing": lambda rng: None,
+    "SIGTERM": signalled(signal.SIGTERM),
+    "SIGHUP": signalled(signal.SIGHUP),
+    "raising source": break_things.raising,
+    "NaN in a step": break_things.not_a_number,
+    "error after a step": lambda rng: break_things.at_step(rng, lambda: 1 // 0, STAGES),
+}
+
+
+def play(rng: random.Random, workdir: Path) -> str:
+    """One round; returns the fault's name."""
+    from vlax.training import session
+
+    name = rng.choice(sorted(FAULTS))
+    originals = activity.progress, Feed._fill, session.build
+    FAULTS[name](rng)
+    config: Any = micro_chain.get_config()
+    config.stage = config.parents.stage0_decoder
+    config.stage.steps, config.parents = 12, {}
+    for _ in range(8):
+        try:
+            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+                chain.run(config, str(workdir), lambda built: None)
+            break
+        except (Exception, activity.Interrupted):
+            activity.progress, Feed._fill, session.build = originals  # type: ignore[method-assign]
+    else:
+        raise SystemExit(f"{name}: it goes on failing")
+    activity.progress, Feed._fill, session.build = originals  # type: ignore[method-assign]
+    shutil.rmtree(workdir)
+    return name
+
+
+def held() -> dict[str, float]:
+    """What this process holds now."""
+    jax.clear_caches()  # compiled programs of rounds that are over
+    gc.collect()
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return {"MB": pages * os.sysconf("SC_PAGE_SIZE") / 1e6, "threads": threading.active_count(),
+            "files": len(os.listdir("/proc/self/fd"))}  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=15)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    jax.config.update("jax_compilation_cache_dir", os.path.expanduser("~/.cache/vlax/xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    rng, begin, rows = random.Random(args.seed), time.monotonic(), []
+    with tempfile.TemporaryDirectory() as folder:
+        while (now := (time.monotonic() - begin) / 60) < args.minutes:
+            name = play(rng, Path(folder) / "w")
+            rows.append({"minutes": now, **held()})
+            print(f"{len(rows):4d} {name:<20}" + "  ".join(f"{key} {value:.1f}" for key, value in rows[-1].items()), flush=True)
+    late = [row for row in rows if row["minutes"] > args.minutes / 4]
+    grown = {}
+    print("\n| | after the warm-up | at the end | growth by a fitted line |\n|---|---|---|---|")
+    for key in GROWTH:
+        slope = np.polyfit([row["minutes"] for row in late], [row[key] for row in late], 1)[0]
+        grown[key] = slope * (late[-1]["minutes"] - late[0]["minutes"])
+        print(f"| {key} | {late[0][key]:.1f} | {late[-1][key]:.1f} | {grown[key]:+.1f} |")
+    sys.exit(any(grown[key] > limit for key, limit in GROWTH.items()))
+
+
+if __name__ == "__main__":
+    main()
