@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import gc
 import io
+import logging
 import os
 import random
 import shutil
@@ -90,6 +91,7 @@ def main() -> None:
     args = parser.parse_args()
     jax.config.update("jax_compilation_cache_dir", os.path.expanduser("~/.cache/vlax/xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    logging.disable(logging.WARNING)
     rng, begin, rows = random.Random(args.seed), time.monotonic(), []
     with tempfile.TemporaryDirectory() as folder:
         while (now := (time.monotonic() - begin) / 60) < args.minutes:
