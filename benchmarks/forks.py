@@ -64,6 +64,8 @@ def start(argv: list[str], notes: Path, patch: Callable[[], object] | None = Non
     if child:
         return Run(child, notes, time.monotonic())
     try:
+        for number in (signal.SIGHUP, signal.SIGINT):  # nohup, and a shell that starts jobs in the background, ignore them
+            signal.signal(number, signal.SIG_DFL)
         for name, target in (("out", 1), ("err", 2)):
             os.dup2(os.open(notes / name, os.O_CREAT | os.O_WRONLY | os.O_TRUNC), target)
         os.environ["VLAX_ACTIVITY"] = str(notes / "activity")
