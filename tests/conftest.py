@@ -7,10 +7,16 @@ import io
 import os
 import pathlib
 import shutil
+import signal
 
 # Tiny programs run for microseconds and compile for seconds: a third as long with these.
 FAST_COMPILE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false"
 os.environ.setdefault("XLA_FLAGS", FAST_COMPILE)
+
+# nohup, and a shell that starts a job in the background, have them ignored, which every process that a test starts inherits.
+for number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, signal.SIG_DFL)
 
 import jax  # noqa: E402
 import pytest  # noqa: E402

@@ -24,8 +24,6 @@ sys.path[:0] = [{str(REPO)!r}, {str(REPO / "tests")!r}]
 from vlax.commands import front
 from vlax.process import activity
 phase, name, blocked, argv = ARGUMENTS
-for number in (signal.SIGHUP, signal.SIGINT):  # nohup, and a shell that starts jobs in the background, ignore them
-    signal.signal(number, signal.SIG_DFL)
 
 def strike():
     os.kill(os.getpid(), getattr(signal, name))
