@@ -32,6 +32,7 @@ KEPT = {
 
 def main(argv: Sequence[str] | None = None, prog: str = "") -> int:
     """Runs `argv`, e.g. ["data", "preview", "captions.json"]; returns the exit code. `prog`: a program that is one command."""
+    disk.quieten()
     with stop.listening():
         try:
             code = guard(disk.explained()(lambda: run(list(sys.argv[1:] if argv is None else argv), prog)))

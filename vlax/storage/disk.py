@@ -8,6 +8,7 @@ import contextlib
 import errno
 import os
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,6 +38,12 @@ def explained() -> Iterator[None]:
         if text := refusal(error):
             raise VlaxError(text) from error
         raise
+
+
+def quieten() -> None:
+    """From here on tensorstore's threads print nothing of writes that orbax no longer waits for, since the first failed."""
+    shown, late = sys.excepthook, "Event loop is closed"
+    sys.excepthook = lambda kind, value, trace: None if str(value) == late else shown(kind, value, trace)
 
 
 def refusal(error: BaseException) -> str:
