@@ -100,7 +100,7 @@ def hanging(rng: random.Random) -> None:
     from vlax.training.feed import Feed
 
     put, number = Feed._fill, rng.randrange(1, 40)
-    activity.FIRST, activity.SLOW = 3, 2
+    activity.FIRST, activity.SLOW, activity.COMPILES = 3, 2, 1
     watched = activity.Activity.watched
     activity.Activity.watched = lambda self, limit: watched(self, 5.0)  # type: ignore[method-assign]
 

@@ -147,6 +147,7 @@ def test_a_source_that_hangs_ends_the_run_with_what_was_learned(vision, monkeypa
     config.run.watchdog_minutes, config.run.threads, config.run.prefetch = 0.002, 1, 1
     monkeypatch.setattr(activity, "FIRST", 10_000)
     monkeypatch.setattr(activity, "SLOW", 0)
+    monkeypatch.setattr(activity, "COMPILES", 0)
     batch, forever = loop.Feed._fill, threading.Event()
 
     def hanging(self, iterator):
@@ -187,13 +188,16 @@ def test_what_is_slow_by_nature_does_not_hang(monkeypatch):
     clock = [0.0]
     monkeypatch.setattr(activity.time, "monotonic", lambda: clock[0])
     with NOW.watched(90):
-        assert NOW.patience == 900  # the first step compiles
-        for seconds in (300, 10, 20):
+        assert NOW.patience == 3600  # the first step compiles
+        for seconds in (50, 2, 3):
             clock[0] += seconds
             NOW.move()
+        assert NOW.patience == 2 * 50  # another length may compile
+        clock[0] += 20
+        NOW.move()
         assert NOW.patience == 20 * 20
         with NOW.anew():
-            assert NOW.patience == 900
+            assert NOW.patience == 3600
     assert NOW.patience == float("inf")
 
 

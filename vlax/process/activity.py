@@ -16,7 +16,7 @@ from pathlib import Path
 
 from vlax.errors import VlaxError
 
-FIRST, SLOW = 10, 20  # see Activity.patience
+FIRST, COMPILES, SLOW = 40, 2, 20  # see Activity.patience
 
 
 class Interrupted(SystemExit):
@@ -53,7 +53,7 @@ class Activity:
         self.restart()
 
     def restart(self) -> None:
-        self._moved, self._longest, self._moves = time.monotonic(), 0.0, 0
+        self._moved, self._first, self._longest, self._moves = time.monotonic(), 0.0, 0.0, 0
 
     @contextlib.contextmanager
     def watched(self, limit: float) -> Iterator[None]:
@@ -86,6 +86,8 @@ class Activity:
         """Something was done; the watchdog is content."""
         if self._moves:
             self._longest = max(self._longest, self.idle)
+        else:
+            self._first = self.idle
         self._moved, self._moves = time.monotonic(), self._moves + 1
 
     @property
@@ -95,11 +97,12 @@ class Activity:
 
     @property
     def patience(self) -> float:
-        """Seconds that may pass without a move: the limit, or twenty times the longest step so far, because what is slow by
-        nature does not hang; ten times the limit for the first step, which opens files and compiles."""
+        """Seconds that may pass without a move. What is slow by nature does not hang: the first step, which opens files and
+        compiles, has forty times the limit; later ones twenty times the longest so far, and twice the first, since a batch of
+        another length compiles again."""
         if not self.limit:
             return float("inf")
-        return max(self.limit, SLOW * self._longest) if self._moves > 1 else FIRST * self.limit
+        return max(self.limit, SLOW * self._longest, COMPILES * self._first) if self._moves > 1 else FIRST * self.limit
 
     def request(self, name: str, code: int) -> None:
         with self.lock:
