@@ -205,6 +205,14 @@ def test_another_tokenizer_or_prompts_in_the_parent_are_refused(workdir):
         train(window(), workdir)
 
 
+def test_the_export_of_another_stage_in_the_place_of_the_parents_is_refused(trained, workdir):
+    shutil.rmtree(workdir / "stage0_vision" / "export")
+    shutil.copytree(trained[1] / "stage2" / "export", workdir / "stage0_vision" / "export")
+    text = r"stage1: .*stage0_vision/export holds the export of stage2, not of stage0_vision; copy"
+    with pytest.raises(VlaxError, match=text):
+        train(window(), workdir)
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(workdir, monkeypatch):
     """At micro-step 5, with a checkpoint of update 2 behind it: that one stays, and the rows are named."""
     real = session.build

@@ -47,7 +47,7 @@ def initial_params(session: Session) -> groups.Params:
         new = [path for path in want if origin.kind == "fresh" or "/lora_" in path]
         placed: groups.Params = {}
         if origin.kind != "fresh":
-            _check_parent(session, origin)
+            _check_parent(session, part, origin)
             placed = origins.load_part(origin, part, session.config, shardings, say=True)
         if new:
             fresh = fresh_part(part, session.config, session.plan.run.seed)
@@ -57,11 +57,16 @@ def initial_params(session: Session) -> groups.Params:
     return params
 
 
-def _check_parent(session: Session, origin: origins.Origin) -> None:
-    """VlaxError when an origin was trained with another tokenizer or other prompts."""
+def _check_parent(session: Session, part: str, origin: origins.Origin) -> None:
+    """VlaxError when an origin is another stage's export, or was trained with another tokenizer or other prompts."""
     if not origin.export:
         return
-    manifest, encoder = exports.read_manifest(origin.export), session.encoder
+    manifest, encoder, name = exports.read_manifest(origin.export), session.encoder, session.plan.stage.init[part]
+    if name != "pretrained" and manifest["stage"] != name:
+        raise VlaxError(
+            f"stage {session.plan.name}: {origin.export} holds the export of {manifest['stage']}, not of {name}; copy that of "
+            f"{name} there, or train it again"
+        )
     here = {"tokenizer": tokenizer_hash(encoder.tokenizer), "templates": template_hash(encoder.templates)}
     for name, value in here.items():
         if manifest[name] != value:
