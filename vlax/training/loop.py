@@ -210,9 +210,9 @@ def train(session: Session, *, sample: Sample | None = None) -> None:
         feed = Feed(session.batches, loop.begin, plan.run)
         stack.callback(feed.close)
         loop.window.reset()
+        NOW.step, NOW.of = loop.begin, session.micro_steps
         with loop.phase("training"):
             stack.enter_context(NOW.watched(plan.run.watchdog_minutes * 60))
-            NOW.step, NOW.of = loop.begin, session.micro_steps
             try:
                 _run(loop, feed)
                 loop.checkpoints.wait()
