@@ -8,6 +8,7 @@ from PIL import Image
 
 import vlax
 from vlax.data.sources import open_source
+from vlax.images import as_rgb
 
 ROWS, NEW = 7, 5
 
@@ -107,6 +108,47 @@ def test_images_may_be_paths_or_absent(model, images, tmp_path):
     by_path, by_image, blind = (model.logits([x], prompt, ["a dog"]) for x in (str(tmp_path / "a.png"), images[0], None))
     np.testing.assert_array_equal(by_path, by_image)
     assert np.abs(by_image - blind).max() > 1e-6
+
+
+def upright_deep_and_clear(folder):
+    """Three files that Pillow alone reads otherwise, and the means of their quadrants as people see them."""
+    turned = np.zeros((8, 8, 3), np.uint8)
+    turned[4:] = 255  # stored upside down: dark on top once it is turned by half
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.fromarray(turned).save(folder / "turned.png", exif=exif)
+    deep = np.repeat([[0x1000, 0x8000]], 8, 0).repeat(4, 1).astype(np.uint16)
+    Image.fromarray(deep).save(folder / "deep.png")
+    Image.fromarray((deep / 65536).astype(np.float32)).save(folder / "float.tiff")
+    clear = np.zeros((8, 8, 4), np.uint8)
+    clear[:4, :, 3] = 255
+    Image.fromarray(clear).save(folder / "clear.png")
+    return {"turned.png": [255, 255, 0, 0], "deep.png": [16, 128, 16, 128], "float.tiff": [16, 128, 16, 128],
+            "clear.png": [0, 0, 255, 255]}  # fmt: skip
+
+
+def test_a_picture_is_the_same_however_it_is_handed_over(model, tmp_path):
+    for name, want in upright_deep_and_clear(tmp_path).items():
+        path = tmp_path / name
+        with Image.open(path) as image, path.open("rb") as file:
+            raw = [str(path), path, image, path.read_bytes(), file, as_rgb(image), np.asarray(as_rgb(image))]
+            seen = [model.pixels(picture) for picture in raw]
+        for pixels in seen:
+            np.testing.assert_array_equal(pixels, seen[0], err_msg=name)
+        middle = len(seen[0]) // 2
+        quarters = [seen[0][y : y + middle, x : x + middle] for y in (0, middle) for x in (0, middle)]
+        np.testing.assert_allclose([part[2:-2, 2:-2].mean() for part in quarters], want, atol=2, err_msg=name)
+
+
+def test_one_picture_gives_one_text(model, images):
+    assert model.caption(images[0], max_new_tokens=NEW) == model.caption(images[:1], max_new_tokens=NEW)[0]
+    assert isinstance(model.answer(np.asarray(images[0]), "what?", max_new_tokens=NEW), str)
+    assert len(model.caption(np.stack([np.asarray(image) for image in images[:2]]), max_new_tokens=NEW)) == 2
+    for wrong, said in ((3, "int"), (np.zeros((4, 4, 3)), r"float64\[4, 4, 3\]"), ([images[0]], "list")):
+        with pytest.raises(vlax.VlaxError, match=f"a picture is a path, a PIL image, uint8.*, not {said}$"):
+            model.pixels(wrong)
+    with pytest.raises(vlax.VlaxError, match=r"its grey values \(int32\) run from -5 to 3, where 16 bits have 0 to 65,535"):
+        model.pixels(Image.fromarray(np.array([[-5, 3]], np.int32)))
 
 
 def test_a_bfloat16_copy(trained, model, images):

@@ -9,7 +9,7 @@ from vlax.evaluation.report import sheet
 from vlax.evaluation.report.report import ReportSample
 from vlax.evaluation.report.sheet import write_sheet
 from vlax.evaluation.table import ScoreRow, score_table
-from vlax.images import on_white
+from vlax.images import as_rgb
 from vlax.printing import columns
 from vlax.scores.statistics import Interval
 
@@ -51,12 +51,12 @@ def test_sheet_is_the_same_twice(tmp_path):
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
-def test_a_picture_is_shown_on_white():
+def test_a_picture_is_shown_as_rgb():
     clear = Image.new("RGBA", (2, 1), (0, 0, 0, 0))
     clear.putpixel((1, 0), (10, 20, 30, 255))
-    assert list(on_white(clear).getdata()) == [(255, 255, 255), (10, 20, 30)] and clear.mode == "RGBA"
+    assert list(as_rgb(clear).getdata()) == [(255, 255, 255), (10, 20, 30)] and clear.mode == "RGBA"
     plain = Image.new("RGB", (1, 1), "red")
-    assert on_white(plain) is not plain and list(on_white(plain).getdata()) == [(255, 0, 0)]
+    assert as_rgb(plain) is not plain and list(as_rgb(plain).getdata()) == [(255, 0, 0)]
 
 
 @pytest.mark.parametrize("samples", ([], [sample(None, "what?", "nothing", (), 0.0)]))

@@ -3,7 +3,7 @@
 import dataclasses
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from vlax.errors import VlaxError
 
@@ -46,7 +46,7 @@ class Preprocess:
         return dataclasses.replace(self, size=size, edge=round(self.edge * size / self.size))
 
     def apply(self, image: Image.Image) -> np.ndarray:
-        image = image if image.mode == "RGB" else image.convert("RGB")
+        image = image if image.mode == "RGB" else as_rgb(image)
         if self.mode == "squash":
             return np.asarray(image.resize((self.size, self.size), self.resample))
         if self.mode == "pad":
@@ -61,7 +61,7 @@ class Preprocess:
 
     def frame(self, image: Image.Image) -> Image.Image:
         """What of the picture the tower sees, from edge to edge, in the picture's own resolution."""
-        image = image.convert("RGB")
+        image = as_rgb(image)
         if self.mode == "squash":
             return image
         if self.mode == "pad":
@@ -99,12 +99,32 @@ def _middle(image: Image.Image, long: int) -> Image.Image:
     return image.crop((left, top, image.width - left, image.height - top)) if left or top else image
 
 
-def on_white(image: Image.Image) -> Image.Image:
-    """An RGB copy, white where it is transparent: what lies under transparent pixels is often black. For people, not towers."""
+def as_rgb(image: Image.Image) -> Image.Image:
+    """An RGB copy, as people see the picture and towers are to: upright (EXIF orientation), 16-bit and floating-point grey in 8
+    bits, white where it is transparent, since what lies under transparent pixels is often black.
+
+    VlaxError for grey values of no range that is known.
+    """
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I") or image.mode == "F":
+        image = Image.fromarray(_eight_bits(np.asarray(image)))
     if not image.has_transparency_data:
         return image.convert("RGB")  # copies RGB, too
     image = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+
+
+def _eight_bits(grey: np.ndarray) -> np.ndarray:
+    """uint8[H,W]: Pillow itself would take all above 255 for white."""
+    least, most = grey.min(), grey.max()
+    if grey.dtype.kind in "iu" and least >= 0 and most < 1 << 16:
+        return (grey >> 8).astype(np.uint8)
+    if grey.dtype.kind == "f" and least >= 0 and most <= 1:
+        return np.round(grey * 255).astype(np.uint8)
+    raise VlaxError(
+        f"its grey values ({grey.dtype}) run from {least:g} to {most:g}, where 16 bits have 0 to 65,535 and floating point "
+        "0 to 1; convert it to 8 bits"
+    )
 
 
 def _pad_to_square(image: Image.Image, colour: tuple[int, ...]) -> Image.Image:

@@ -3,20 +3,20 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from PIL import Image
 
-from vlax.data.readers.pictures import open_picture
 from vlax.decoding import constrain
 from vlax.decoding.options import DecodeConfig
 from vlax.decoding.predict import Predictor, Request
 from vlax.errors import VlaxError
 from vlax.masks import ANSWER
 from vlax.model import exports
+from vlax.model.pictures import is_one, opened
 from vlax.models.build import DTYPES, abstract_model
 from vlax.models.vlm import VLMConfig
 from vlax.params import distributed, groups, sharding
@@ -36,15 +36,16 @@ class Model:
 
     def generate(
         self,
-        images: Sequence,
-        prompts: Sequence[str],
+        images: Any,
+        prompts: Sequence[str] | str,
         *,
         batch_size: int = 16,
         answers: Sequence[str] | None = None,
         by: str = "trie",
         **decoding,
-    ) -> list[str]:
-        """One text a prompt. images: PIL images or paths, None for a prompt without one; as many as prompts.
+    ) -> Any:
+        """One text a prompt. images: pictures (`opened` says what may be one), None for a prompt without one; as many as
+        prompts. One prompt and its picture, both without a list, give one text without a list.
 
         answers: the only texts there are, each returned as given; `by` "trie" (greedy decoding among them) or "likelihood"
         (the one of the largest log-probability, EOS included, not normalised by length). decoding: fields of
@@ -52,6 +53,9 @@ class Model:
         length_penalty, seed.
         VlaxError for an unknown one, and for an image that does not open.
         """
+        if isinstance(prompts, str):
+            [text] = self.generate([images], [prompts], batch_size=batch_size, answers=answers, by=by, **decoding)
+            return text
         if len(images) != len(prompts):
             raise VlaxError(f"{len(images)} images and {len(prompts)} prompts; give one image (or None) a prompt")
         if answers is not None and (isinstance(answers, str) or not answers):
@@ -68,12 +72,16 @@ class Model:
         predictor = self.predictor(decode, batch_size, tuple(answers or ()), by)
         return [text for batch in predictor.texts(self.params, requests) for text in batch]
 
-    def caption(self, images: Sequence, **options) -> list[str]:
-        """Short captions; options as in `generate`."""
+    def caption(self, images: Any, **options) -> Any:
+        """Short captions, or one of one picture; options as in `generate`."""
+        if is_one(images):
+            return self.generate(images, self.encoder.prompt_text("caption", ""), **options)
         return self.generate(images, [self.encoder.prompt_text("caption", "")] * len(images), **options)
 
-    def answer(self, images: Sequence, questions: Sequence[str], **options) -> list[str]:
-        """Answers to one question an image; options as in `generate`, answers=["yes", "no"] for closed questions."""
+    def answer(self, images: Any, questions: Sequence[str] | str, **options) -> Any:
+        """Answers to one question an image (of one of each, one); options as in `generate`: answers=["yes", "no"] closes it."""
+        if isinstance(questions, str):
+            return self.generate(images, self.encoder.prompt_text("question", questions), **options)
         return self.generate(images, [self.encoder.prompt_text("question", q) for q in questions], **options)
 
     def logits(self, images: Sequence, prompts: Sequence[str], answers: Sequence[str]) -> np.ndarray:
@@ -98,12 +106,11 @@ class Model:
         return out
 
     def pixels(self, image) -> np.ndarray | None:
-        """uint8[H,W,3] at the tower's size, from a PIL image or a path."""
+        """uint8[H,W,3] at the tower's size, of whatever `opened` takes; None without a picture or a tower."""
         if image is None or self.config.vision is None:
             return None
-        if not isinstance(image, Image.Image):
-            image = open_picture(str(image), "")
-        return self.config.tower.preprocess.apply(image)
+        picture = opened(image)
+        return self.config.tower.preprocess.apply(picture)
 
     @functools.cached_property
     def _forward(self):

@@ -8,11 +8,11 @@ import posixpath
 from collections.abc import Collection
 from typing import BinaryIO
 
-import numpy as np
 from etils import epath
-from PIL import EpsImagePlugin, Image, ImageOps, UnidentifiedImageError
+from PIL import EpsImagePlugin, Image, UnidentifiedImageError
 
 from vlax.errors import VlaxError
+from vlax.images import as_rgb
 from vlax.rows import RowFault, making
 from vlax.storage.paths import irregular, remote
 
@@ -44,7 +44,7 @@ def _real_folder(folder: str) -> str:
 
 
 def open_picture(path: str, row_id: str, roots: Collection[str] = ()) -> Image.Image:
-    """The decoded picture: RGB, upright (EXIF orientation applied). Errors as `read_picture`; RowFault where it does not
+    """The decoded picture (`images.as_rgb`). Errors as `read_picture`; RowFault where it does not
     decode."""
     return decode_picture(io.BytesIO(read_picture(path, row_id, roots)), path, row_id)
 
@@ -85,10 +85,7 @@ def decode_picture(file: BinaryIO, name: str, row_id: str) -> Image.Image:
     try:
         image: Image.Image = Image.open(file, formats=formats())
         image.load()  # the whole file: a truncated one fails here, where its row is known
-        if image.mode.startswith("I;16"):  # Pillow would take all above 255 for white
-            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-        ImageOps.exif_transpose(image, in_place=True)
-        return image if image.mode == "RGB" else image.convert("RGB")
+        return as_rgb(image)
     except Exception as error:  # of broken files Pillow's decoders raise anything: struct.error, IndexError, MemoryError
         unknown = isinstance(error, UnidentifiedImageError)  # its text is about an object in memory
         what = "it is of no format that Pillow knows" if unknown else str(error).replace("\n", " ")

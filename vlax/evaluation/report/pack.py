@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from vlax.errors import VlaxError
-from vlax.images import on_white
+from vlax.images import as_rgb
 
 LONGEST = 336  # pixels of the long side; larger pictures are made smaller
 LOSSLESS = 96  # up to this long side: PNG, shown enlarged with its pixels visible, as the tower sees them
@@ -27,7 +27,7 @@ class Pictures:
         self._index: dict[str, int] = {}
 
     def add(self, image: Image.Image) -> int:
-        small = on_white(image)
+        small = as_rgb(image)
         small.thumbnail((LONGEST, LONGEST), Image.Resampling.LANCZOS)  # keeps the shape, never enlarges
         key = hashlib.sha256(f"{small.size}".encode() + small.tobytes()).hexdigest()
         if key not in self._index:

@@ -11,7 +11,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from vlax.errors import VlaxError
 from vlax.evaluation.report.report import ReportSample
-from vlax.images import on_white
+from vlax.images import as_rgb
 from vlax.printing import printable
 
 COLUMNS, WIDTH = 4, 46  # pictures side by side; characters of a line below a picture
@@ -41,7 +41,7 @@ def write_sheet(path: epath.Path | str, samples: Sequence[ReportSample], title: 
             axis.set_axis_off()
         for axis, (sample, image) in zip(figure.axes, shown, strict=False):  # the last row may have room left
             score = next(iter(sample.scores.values()))
-            axis.imshow(on_white(image))
+            axis.imshow(as_rgb(image))
             axis.set(xticks=[], yticks=[], anchor="S")
             axis.set_axis_on()
             axis.set_title(f"{'✓' if score >= 0.5 else '✗'} {score:.2f}", color=GOOD if score >= 0.5 else BAD, weight="bold")
