@@ -262,3 +262,25 @@ def test_what_a_reader_refused_counts_as_well():
     with pytest.raises(VlaxError, match=r"^20 bad rows, and the drop budget allows 1 ") as caught:
         DropBudget(0.01, 100, many)
     assert "a:[9]: xxx" in str(caught.value) and "a:[10]" not in str(caught.value) and len(str(caught.value)) < 2500
+
+
+def test_hosts_count_bad_rows_together_and_decide_alike():
+    """One bad row is allowed. The second is met by a thread that runs ahead, after its host has told of the first."""
+    one, two = DropBudget(0.01, 100), DropBudget(0.01, 100)
+    one.bad(7, "no such file", "a:r7")
+    first = one.news() + two.news()
+    with pytest.raises(VlaxError):
+        one.bad(8, "no such file", "a:r8")
+    for budget in (one, two):
+        budget.heard(first)  # the others don't know of the second yet
+    second = one.news() + two.news()
+    for budget in (one, two):
+        with pytest.raises(VlaxError, match="2 bad rows, and the drop budget allows 1"):
+            budget.heard(second)
+    apart = DropBudget(0.01, 100), DropBudget(0.01, 100)
+    for row, budget in enumerate(apart):
+        budget.bad(row, "no such file", f"a:r{row}")  # within each host's own count
+    told = [row for budget in apart for row in budget.news()]
+    for budget in apart:
+        with pytest.raises(VlaxError, match="2 bad rows"):
+            budget.heard(told)

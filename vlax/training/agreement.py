@@ -37,7 +37,8 @@ def meet(left_out: DropBudget, trouble: Exception | None = None) -> Exception | 
         if word["fail"]:
             return VlaxError(f"host {host} of {len(words)} stopped: {word['fail']}")
     try:
-        left_out.heard([row for host, word in enumerate(words) if host != distributed.host() for row in word["bad"]])
+        if len(words) > 1:
+            left_out.heard([row for word in words for row in word["bad"]])
     except VlaxError as error:
         return error
     names = [word["stop"] for word in words if word["stop"]]

@@ -147,7 +147,7 @@ class Loop:
 
     def leave(self, why: Exception | Interrupted) -> None:
         """Saves what was learned, on all hosts alike, and raises `why`."""
-        self.left, saved = True, f"step {self.done} is"
+        self.left, saved = True, f"nothing was trained after step {self.done}; what was saved is"
         if self.checkpoints.seconds > NOW.left:  # what can't be ended is not begun
             took = f"{self.checkpoints.seconds:.0f} s, and {max(NOW.left, 0):.0f} s are left"
             saved = f"step {self.done} was not saved (the last save took {took}); older ones are"

@@ -55,9 +55,11 @@ class DropBudget:
         self.named: dict[str, list[str]] = {kind: [] for kind in KINDS}
         self._seen: set[Hashable] = set()
         self._news: list[int] = []
+        self._told: set[int] = set()  # bad rows that all hosts know of
         self._lock = threading.Lock()
         for fault in refused:
             self._add("bad", (fault.source, fault.row), functools.partial(_shown, f"{fault.source}:{fault.row}", fault.text))
+        self._refused = self.counts["bad"]
         self._stop()
 
     def bad(self, row: int, reason: str, name: str) -> None:
@@ -77,11 +79,14 @@ class DropBudget:
             return found
 
     def heard(self, rows: Sequence[int]) -> None:
-        """Bad rows that other hosts met; VlaxError when there are too many."""
+        """What `news` gave on all hosts, this one too; VlaxError when there are too many of all that was heard. What this host
+        has met since its last news is not counted: the others don't know it yet, and all must decide alike."""
         with self._lock:
             for row in rows:
                 self._add("bad", row, lambda: "a row that another host names")
-            self._stop()
+            self._told.update(rows)
+            if self._refused + len(self._told) > self.allowed:
+                self._stop()
 
     def quarantined(self, row: Hashable, source: str) -> None:
         """A row that the quarantine list covers: counted, outside the budget."""
