@@ -17,18 +17,19 @@ MORE = 10.0  # seconds beyond this host's own patience: one that knows what hang
 SHOWN = 500  # characters of another host's error
 
 
-def meet(left_out: DropBudget, trouble: Exception | None = None) -> Exception | Interrupted | None:
+def meet(left_out: DropBudget, trouble: Exception | None = None, limit: float | None = None) -> Exception | Interrupted | None:
     """None to go on; otherwise why all hosts leave here: the same on all of them but for whose trouble it is.
 
-    Raises Lost where a host does not come.
+    Raises Lost where a host does not come within `limit` seconds (by default this host's patience).
     """
+    limit = min(NOW.patience + MORE, 1e6) if limit is None else limit
     here = {"stop": NOW.requested, "fail": _line(trouble) if trouble else "", "bad": left_out.news()}
     try:
-        words = [json.loads(word) for word in distributed.meet(json.dumps(here), min(NOW.patience + MORE, 1e6))]
+        words = [json.loads(word) for word in distributed.meet(json.dumps(here), limit)]
     except distributed.Missing as missing:
         doing = distributed.told("doing").get(missing.host, "nothing that it told")
         raise Lost(
-            f"host {missing.host} of {distributed.hosts()} has not come to step {NOW.step} for {NOW.patience + MORE:.0f} s; it "
+            f"host {missing.host} of {distributed.hosts()} has not come to step {NOW.step} for {limit:.0f} s; it "
             f"was last at {doing}. It hangs or has died; the last checkpoint is whole, and the same command goes on from it"
         ) from None
     if trouble is not None:

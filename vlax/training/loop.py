@@ -26,6 +26,7 @@ from vlax.training.unsound import Unsound
 
 FIRST_LOSSES = 10  # micro-steps whose losses are recorded for --replay
 IN_FLIGHT = 2  # steps dispatched ahead of the one whose metrics are looked at
+RESCUE = 30.0  # seconds for the others to join a save after an error: they may wait in a collective that nobody joins any more
 AGAIN = "the same command goes on"
 Sample = Callable[[State, groups.Params], dict[str, float]]  # (state, frozen) -> scores
 
@@ -168,7 +169,7 @@ class Loop:
         if gone or self.left or isinstance(error, (Unsound, activity.Lost)):
             return
         try:
-            agreement.meet(self.left_out, error)
+            agreement.meet(self.left_out, error, RESCUE)
             self.leave(error)
         except Exception as second:  # the one that is raised is the first
             if second is not error:
