@@ -54,7 +54,7 @@ def restored(s, saved):
     with jax.set_mesh(s.mesh):
         checkpoints = Checkpoints(saved)
         state = checkpoints.restore(3, start.initial_state(s)[0])
-        out = {"digest": digest(state), "next": next_rows(s, checkpoints.data(3)["step"])}
+        out = {{"digest": digest(state), "next": next_rows(s, checkpoints.data(3)["step"])}}
         checkpoints.close()
     return out
 """
