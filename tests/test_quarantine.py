@@ -278,6 +278,7 @@ def test_hosts_count_bad_rows_together_and_decide_alike():
         with pytest.raises(VlaxError, match="2 bad rows, and the drop budget allows 1"):
             budget.heard(second)
     apart = DropBudget(0.01, 100), DropBudget(0.01, 100)
+    apart[0].overlong(1, "cut", "90 tokens, limit 40", lambda: "a:r1")  # a row that is bad for the other host is too long here
     for row, budget in enumerate(apart):
         budget.bad(row, "no such file", f"a:r{row}")  # within each host's own count
     told = [row for budget in apart for row in budget.news()]

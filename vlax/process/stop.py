@@ -28,7 +28,8 @@ def now(code: int, text: str = "") -> None:
     flush = threading.Thread(target=lambda: (sys.stdout.flush(), sys.stderr.flush()), daemon=True)
     flush.start()
     flush.join(1)
-    os.write(2, f"\n{text}\n".encode(errors="backslashreplace") if text else b"")
+    with contextlib.suppress(OSError):  # nobody reads it any more: a launcher that was killed
+        os.write(2, f"\n{text}\n".encode(errors="backslashreplace") if text else b"")
     os._exit(code)
 
 

@@ -10,6 +10,7 @@ from vlax.process import activity, stop
 from vlax.process.activity import NOW
 
 EVERY = 2.0  # seconds between two looks; a launcher takes a process for frozen that hasn't touched its file for long
+SAVING = 10  # times the patience, of a save: a remote disk is slow, but a host that doesn't join it never comes
 LATER = 20.0  # seconds after those who can still save, or know what hangs, have said so
 
 
@@ -26,7 +27,7 @@ def watching(stacks: Path, peers: Callable[[], str] = lambda: "") -> Iterator[No
         while not done.wait(EVERY):
             activity.publish()
             why = peers()
-            if not why and not NOW.saving and NOW.idle > NOW.patience + LATER:
+            if not why and NOW.idle > NOW.patience * (SAVING if NOW.saving else 1) + LATER:
                 why = f"nothing has moved for {NOW.idle:.0f} s (--config.run.watchdog_minutes)"
             if why and not done.is_set():
                 with contextlib.suppress(OSError), stacks.open("w") as file:

@@ -14,6 +14,7 @@ from vlax.process import stop
 from vlax.process.activity import NOW, Interrupted, Lost
 
 MORE = 10.0  # seconds beyond this host's own patience: one that knows what hangs says so first
+JOINED = 60.0  # seconds for a save that a host which failed may have joined before
 SHOWN = 500  # characters of another host's error
 
 
@@ -61,7 +62,7 @@ def peers() -> str:
         if host != me:
             stop.relay(name, 128 + signal.Signals[name])
     failed = {host: text for host, text in distributed.told("failed").items() if host != me}
-    if failed and NOW.idle > MORE and not NOW.saving:
+    if failed and NOW.idle > (JOINED if NOW.saving else MORE):
         host, text = min(failed.items())
         return f"host {host} of {distributed.hosts()} ended: {text}"
     return ""

@@ -60,7 +60,7 @@ class DropBudget:
         for fault in refused:
             self._add("bad", (fault.source, fault.row), functools.partial(_shown, f"{fault.source}:{fault.row}", fault.text))
         self._refused = self.counts["bad"]
-        self._stop()
+        self._stop(self._refused)
 
     def bad(self, row: int, reason: str, name: str) -> None:
         """A row whose text or picture is bad, and not quarantined; VlaxError when it is one too many.
@@ -70,7 +70,7 @@ class DropBudget:
         with self._lock:
             if self._add("bad", row, lambda: _shown(name, reason)):
                 self._news.append(row)
-            self._stop()
+            self._stop(self.counts["bad"])
 
     def news(self) -> list[int]:
         """The bad rows that were met here since the last call, for the other hosts."""
@@ -84,9 +84,8 @@ class DropBudget:
         with self._lock:
             for row in rows:
                 self._add("bad", row, lambda: "a row that another host names")
-            self._told.update(rows)
-            if self._refused + len(self._told) > self.allowed:
-                self._stop()
+            self._told.update(rows)  # a row may be bad there and too long here, where it was counted as that
+            self._stop(self._refused + len(self._told))
 
     def quarantined(self, row: Hashable, source: str) -> None:
         """A row that the quarantine list covers: counted, outside the budget."""
@@ -128,11 +127,11 @@ class DropBudget:
             }
             return [line for kind, line in shown.items() if counts[kind]]
 
-    def _stop(self) -> None:
-        """VlaxError where too many rows are bad."""
-        if self.counts["bad"] > self.allowed:
+    def _stop(self, bad: int) -> None:
+        """VlaxError where so many bad rows are too many."""
+        if bad > self.allowed:
             raise VlaxError(
-                f"{self.counts['bad']} bad rows, and the drop budget allows {self.allowed} (stage.drop_budget={self.share:g} "
+                f"{bad} bad rows, and the drop budget allows {self.allowed} (stage.drop_budget={self.share:g} "
                 f"of {self.rows:,.0f} rows): {'; '.join(self.named['bad'])}. Run python -m vlax data doctor SOURCE --out=DIR "
                 "and pass its list with --config.run.quarantine=DIR/quarantine.jsonl, or raise --config.stage.drop_budget"
             )
