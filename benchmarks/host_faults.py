@@ -98,8 +98,9 @@ def play(name: str, workdir: Path, want: dict) -> str:
     try:
         out, _ = run.communicate(timeout=LIMIT)
     except subprocess.TimeoutExpired:
-        run.kill()
-        out = "HUNG"
+        run.terminate()  # the launcher ends its processes
+        out, _ = run.communicate()
+        out += "\nerror: HUNG"
     took = time.monotonic() - struck
     said = [x for x in re.split(r"[\r\n]+", out) if re.search(r"error|SIG|died|killed|host \d|saved", x)]
     print(f"\n{name}: exit {run.returncode} after {took:.1f} s\n  " + "\n  ".join(x[:400] for x in said[-6:]), flush=True)
@@ -114,7 +115,7 @@ def play(name: str, workdir: Path, want: dict) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="what begins so")
+    parser.add_argument("--only", nargs="*", default=[""], help="what begins so, e.g. SIGSTOP hung")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         calm = launch(Path(folder) / "calm", "")
@@ -122,7 +123,7 @@ def main() -> None:
         if calm.returncode:
             sys.exit(out)
         want = parameters(Path(folder) / "calm")
-        names = [name for name in STRUCK if name.startswith(args.only)]
+        names = [name for name in STRUCK if name.startswith(tuple(args.only))]
         rows = [play(name, Path(folder) / f"w{number}", want) for number, name in enumerate(names)]
     print("\n| what happens | exit code | s to the end of both | lines | parameters as undisturbed |\n|---|---|---|---|---|")
     print("\n".join(rows))
