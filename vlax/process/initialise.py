@@ -13,13 +13,16 @@ import time
 from typing import Any
 
 from vlax.errors import VlaxError
+from vlax.process import stop
 
 VARIABLES = {
     "coordinator": ("COORDINATOR_ADDRESS", "JAX_COORDINATOR_ADDRESS", "MASTER_ADDR"),
     "count": ("NUM_PROCESSES", "JAX_NUM_PROCESSES", "WORLD_SIZE"),
     "index": ("PROCESS_ID", "JAX_PROCESS_ID", "JOB_COMPLETION_INDEX", "RANK"),
 }
-HEARTBEAT = 300  # seconds: then jax's C++ aborts without a word; the hosts miss one another after 100 by themselves
+HEARTBEAT = (
+    300  # seconds: then jax's C++ aborts without a word; the hosts miss one another before, by themselves (`agreement.py`)
+)
 SHUTDOWN = 120
 SAY = 15.0  # seconds until it is said what is waited for
 
@@ -120,8 +123,7 @@ def _limit(ended: threading.Event, begun: float, timeout: float, where: str) -> 
     print(f"waiting for the other hosts at {where}, for up to {timeout:g} s", flush=True)
     if not ended.wait(max(begun + timeout - time.monotonic(), 0)):
         more = "Were all of them started, with the same count? --config.run.hosts.timeout=SECONDS waits longer"
-        os.write(2, f"vlax: error: not all hosts came to {where} within {timeout:g} s. {more}\n".encode())
-        os._exit(2)
+        stop.now(2, f"vlax: error: not all hosts came to {where} within {timeout:g} s. {more}")
 
 
 def _way_out(hosts: Any) -> str:

@@ -29,7 +29,8 @@ def now(code: int, text: str = "") -> None:
     flush.start()
     flush.join(1)
     with contextlib.suppress(OSError):  # nobody reads it any more: a launcher that was killed
-        os.write(2, f"\n{text}\n".encode(errors="backslashreplace") if text else b"")
+        bars = getattr(getattr(sys.modules.get("tqdm"), "tqdm", None), "_instances", ())  # the text begins below them
+        os.write(2, ("\n" * bool(bars) + f"{text}\n").encode(errors="backslashreplace") if text else b"")
     os._exit(code)
 
 

@@ -23,14 +23,14 @@ from pathlib import Path
 from types import FrameType
 
 from vlax.printing import printable
+from vlax.process.activity import Lost
 
 LAUNCHED = "VLAX_LAUNCHED"  # set for a child, which is not to start children of its own
 EVERY, FROZEN = 0.2, 60.0  # seconds between two looks, and until a stopped process is given up
 OWN_END, GRACE = 10.0, 40.0  # seconds for the others to end by themselves, and after SIGTERM
 CAUSE = 1.0  # seconds that a traceback is held back: another process's death may be all that it is about
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-SAID = (2, 75, 129, 130, 143)  # exit codes of a process that has told its reason itself
-LOST = 75  # EX_TEMPFAIL: the same command may well succeed
+SAID = (2, Lost.code, 129, 130, 143)  # exit codes of a process that has told its reason itself
 AGAIN = "Give the same command again: it goes on from the last checkpoint"
 REASONS = {  # what the coordination service means
     "different incarnation": "two processes joined as the same host: was one started twice, or do two have one index?",
@@ -96,7 +96,7 @@ def _wait(children: Sequence["_Child"], asked: Sequence[int]) -> tuple[int, bool
         return code, False
     first.end()
     print(f"vlax: error: {first.obituary()}", file=sys.stderr, flush=True)
-    return LOST if code < 0 else code, True
+    return Lost.code if code < 0 else code, True
 
 
 def _end(children: Sequence["_Child"], at_once: bool) -> None:

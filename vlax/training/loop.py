@@ -212,11 +212,11 @@ def train(session: Session, *, sample: Sample | None = None) -> None:
         stack.callback(feed.close)
         loop.window.reset()
         NOW.step, NOW.of = loop.begin, session.micro_steps
-        with loop.phase("training"):
-            stack.enter_context(NOW.watched(plan.run.watchdog_minutes * 60))
+        with loop.phase("training"), NOW.watched(plan.run.watchdog_minutes * 60):
             try:
                 _run(loop, feed)
-                loop.checkpoints.wait()
+                with NOW.busy():
+                    loop.checkpoints.wait()
             except Exception as error:
                 loop.rescue(error)
                 raise
