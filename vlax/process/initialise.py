@@ -20,9 +20,7 @@ VARIABLES = {
     "count": ("NUM_PROCESSES", "JAX_NUM_PROCESSES", "WORLD_SIZE"),
     "index": ("PROCESS_ID", "JAX_PROCESS_ID", "JOB_COMPLETION_INDEX", "RANK"),
 }
-HEARTBEAT = (
-    300  # seconds: then jax's C++ aborts without a word; the hosts miss one another before, by themselves (`agreement.py`)
-)
+HEARTBEAT = 300  # seconds: then jax's C++ aborts without a word; hosts miss each other before (`training/agreement.py`)
 SHUTDOWN = 120
 SAY = 15.0  # seconds until it is said what is waited for
 
