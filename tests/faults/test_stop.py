@@ -1,21 +1,24 @@
 """Requests to stop, in every phase of a real process: the exit code, one line, nothing lost; and errors that save first."""
 
+import json
 import os
 import pathlib
 import re
 import signal
 import threading
+import time
 
 import commands
 import pytest
 from conftest import REPO, tiny, train
+from ml_collections import ConfigDict
 
 from vlax.commands import front
 from vlax.evaluation import sampling
 from vlax.model import exports
 from vlax.process import activity, stop, watchdog
 from vlax.process.activity import NOW, Interrupted, Lost
-from vlax.training import chain, loop, metrics
+from vlax.training import chain, feed, loop, metrics
 
 # A command that gets a signal where the n-th phase of a name has begun, or its step so many is done.
 BODY = f"""
@@ -146,10 +149,6 @@ def test_an_error_of_any_kind_saves_first(vision, monkeypatch, capsys):
     export, limits = loop.handover.export, []
     monkeypatch.setattr(loop.handover, "export", lambda *given: (limits.append(NOW.limit), export(*given)))
     run(config, workdir)
-    fillers = [thread for thread in threading.enumerate() if "_fill" in thread.name]
-    for thread in fillers:
-        thread.join(10)
-    assert not any(thread.is_alive() for thread in fillers)  # they would keep the batches of every stage
     assert limits and not any(limits)  # an export has no steps: no watchdog looks at how long it takes
     assert "resuming  at micro-step 3 of 4" in capsys.readouterr().out
     train(config, workdir.parent / "alone")
@@ -157,11 +156,50 @@ def test_an_error_of_any_kind_saves_first(vision, monkeypatch, capsys):
     assert a["checksums"] == b["checksums"]
 
 
+def test_the_thread_that_builds_batches_ends_with_its_run(monkeypatch):
+    """It would keep its batches for as long as the process lives."""
+    monkeypatch.setattr(feed, "iterate", lambda *given: iter([{"row": number} for number in range(9)]))
+    before = set(threading.enumerate())
+    batches = feed.Feed(None, 0, ConfigDict({"threads": 1, "prefetch": 1}))
+    assert batches.next() == {"row": 0} and batches.next() == {"row": 1}
+    [filler] = set(threading.enumerate()) - before
+    batches.close()
+    filler.join(60)
+    assert not filler.is_alive()
+
+
+def test_a_validation_that_a_kill_cut_off_is_done_again(vision, monkeypatch, capsys):
+    """The last one, whose checkpoint was on disk: the next run begins with it, and knows the best as if nothing had been."""
+    config, workdir = vision
+    validate, calls = loop.held_out, []
+
+    def killed(*given):
+        calls.append(given)
+        if len(calls) == 2:
+            while not (workdir / "stage0_vision/checkpoints/4").exists():
+                time.sleep(0.01)
+            raise KeyboardInterrupt  # no Exception: nothing is saved on the way out
+        return validate(*given)
+
+    monkeypatch.setattr(loop, "held_out", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(config, workdir)
+    monkeypatch.undo()
+    assert json.loads((workdir / "stage0_vision/validation.json").read_text()).keys() == {"2"}
+    run(config, workdir)
+    out = capsys.readouterr().out
+    assert "resuming  at micro-step 4 of 4" in out and "stage0_vision step 4: held-out loss" in out.split("resuming")[1]
+    losses = json.loads((workdir / "stage0_vision/validation.json").read_text())
+    assert exports.read_manifest(workdir / "stage0_vision/export")["validation_loss"] == losses["4"]
+    kinds = [(record["step"], record["kind"]) for record in metrics.read(workdir / "stage0_vision")]
+    assert kinds == [(2, "train"), (2, "validation"), (4, "train"), (4, "validation")]
+
+
 def test_a_source_that_hangs_ends_the_run_with_what_was_learned(vision, monkeypatch, capsys):
     """Batch number three never comes: no row of it ever returns."""
     config, workdir = vision
     config.stage.eval_every = 0
-    config.run.watchdog_minutes, config.run.threads, config.run.prefetch = 0.002, 1, 1
+    config.run.watchdog_minutes, config.run.threads, config.run.prefetch = 0.05, 1, 1
     monkeypatch.setattr(activity, "FIRST", 10_000)
     monkeypatch.setattr(activity, "SLOW", 0)
     monkeypatch.setattr(activity, "COMPILES", 0)
@@ -179,7 +217,7 @@ def test_a_source_that_hangs_ends_the_run_with_what_was_learned(vision, monkeypa
 
     monkeypatch.setattr(loop.Feed, "_fill", hanging)
     with pytest.raises(
-        Lost, match=r"no batch for 0 s; the threads that build batches are at scenes-ai-train:\[5\]\. Mend .*watchdog_minutes"
+        Lost, match=r"no batch for 3 s; the threads that build batches are at scenes-ai-train:\[5\]\. Mend .*watchdog_minutes"
     ):
         run(config, workdir)
     assert Lost.code == 75 and "saved step 3 in" in capsys.readouterr().out
