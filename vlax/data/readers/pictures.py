@@ -9,7 +9,7 @@ from collections.abc import Collection
 from typing import BinaryIO
 
 from etils import epath
-from PIL import EpsImagePlugin, Image, UnidentifiedImageError
+from PIL import EpsImagePlugin, Image, ImageOps, UnidentifiedImageError
 
 from vlax.errors import VlaxError
 from vlax.images import as_rgb
@@ -85,7 +85,10 @@ def decode_picture(file: BinaryIO, name: str, row_id: str) -> Image.Image:
     try:
         image: Image.Image = Image.open(file, formats=formats())
         image.load()  # the whole file: a truncated one fails here, where its row is known
-        return as_rgb(image)
+        ImageOps.exif_transpose(image, in_place=True)
+        return (
+            image if image.mode == "RGB" and not image.has_transparency_data else as_rgb(image)
+        )  # no copy of most photographs
     except Exception as error:  # of broken files Pillow's decoders raise anything: struct.error, IndexError, MemoryError
         unknown = isinstance(error, UnidentifiedImageError)  # its text is about an object in memory
         what = "it is of no format that Pillow knows" if unknown else str(error).replace("\n", " ")
