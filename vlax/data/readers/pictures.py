@@ -86,9 +86,8 @@ def decode_picture(file: BinaryIO, name: str, row_id: str) -> Image.Image:
         image: Image.Image = Image.open(file, formats=formats())
         image.load()  # the whole file: a truncated one fails here, where its row is known
         ImageOps.exif_transpose(image, in_place=True)
-        return (
-            image if image.mode == "RGB" and not image.has_transparency_data else as_rgb(image)
-        )  # no copy of most photographs
+        plain = image.mode == "RGB" and not image.has_transparency_data  # as most photographs, which are not copied
+        return image if plain else as_rgb(image)
     except Exception as error:  # of broken files Pillow's decoders raise anything: struct.error, IndexError, MemoryError
         unknown = isinstance(error, UnidentifiedImageError)  # its text is about an object in memory
         what = "it is of no format that Pillow knows" if unknown else str(error).replace("\n", " ")
