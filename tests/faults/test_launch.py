@@ -120,6 +120,12 @@ wait()
     assert (tmp_path / "0.stopped").read_text() == str(int(signal.SIGTERM))
 
 
+def test_the_sentence_stands_on_a_line_of_its_own_below_a_bar(launch):
+    code = 'sys.stderr.write("\\rstage1:  33%|###   | 8/24"); sys.stderr.flush(); time.sleep(0.5); os.kill(os.getpid(), 9)'
+    result, _, err = launch(code, 1)
+    assert result == 75 and "8/24\nvlax: error: the process of this host died" in err
+
+
 def test_what_a_death_from_c_writes_goes_to_a_file_that_is_named(launch):
     code = """
 os.write(2, b"before\\nF1127 14:15:05.794507    4215 client.h:80] Terminating ... 1 unexpectedly tried to connect "

@@ -147,8 +147,14 @@ def enter(new: Phase) -> None:
 def honour() -> None:
     """Interrupted where a stop was asked for and the phase may be left."""
     if NOW.requested and NOW.may_leave:
-        print(f"{NOW.requested} during {NOW.phase.name}: {NOW.phase.leave}", file=sys.stderr, flush=True)
+        print(below_bars(f"{NOW.requested} during {NOW.phase.name}: {NOW.phase.leave}"), file=sys.stderr, flush=True)
         raise Interrupted(NOW.code)
+
+
+def below_bars(text: str) -> str:
+    """A line of its own, where progress bars have left the cursor in theirs."""
+    bars = getattr(getattr(sys.modules.get("tqdm"), "tqdm", None), "_instances", ())
+    return "\n" * bool(bars) + text
 
 
 def progress(step: int, of: int) -> None:

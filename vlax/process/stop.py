@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
-from vlax.process.activity import NOW, Interrupted, honour
+from vlax.process.activity import NOW, Interrupted, below_bars, honour
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 PATIENCE = 2.0  # seconds in which the main thread is expected to leave a phase that may be left
@@ -29,8 +29,7 @@ def now(code: int, text: str = "") -> None:
     flush.start()
     flush.join(1)
     with contextlib.suppress(OSError):  # nobody reads it any more: a launcher that was killed
-        bars = getattr(getattr(sys.modules.get("tqdm"), "tqdm", None), "_instances", ())  # the text begins below them
-        os.write(2, ("\n" * bool(bars) + f"{text}\n").encode(errors="backslashreplace") if text else b"")
+        os.write(2, f"{below_bars(text)}\n".encode(errors="backslashreplace") if text else b"")
     os._exit(code)
 
 

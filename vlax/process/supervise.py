@@ -95,7 +95,8 @@ def _wait(children: Sequence["_Child"], asked: Sequence[int]) -> tuple[int, bool
     if code in SAID:
         return code, False
     first.end()
-    print(f"vlax: error: {first.obituary()}", file=sys.stderr, flush=True)
+    bar = any(child.screen.within_line for child in children)
+    print("\n" * bar + f"vlax: error: {first.obituary()}", file=sys.stderr, flush=True)
     return Lost.code if code < 0 else code, True
 
 
@@ -192,6 +193,7 @@ class _Screen:
     prefix: bytes
     log: Path
     hidden: threading.Event = dataclasses.field(default_factory=threading.Event)
+    within_line: bool = False  # where the cursor was left: after a bar
 
     def copy(self, source: int, target: int) -> None:
         """Until the pipe ends. Whole lines, and a bar's line, which begins with a carriage return, as it comes."""
@@ -215,6 +217,7 @@ class _Screen:
                 self.hidden.wait(CAUSE)
             if not glog and not self.hidden.is_set():
                 shown += self.prefix + line
+        self.within_line = not shown.endswith(b"\n") if shown else self.within_line
         while shown:
             shown = shown[os.write(target, shown) :]
 
