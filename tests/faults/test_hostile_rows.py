@@ -118,7 +118,7 @@ def test_a_picture_that_is_no_regular_file_is_never_opened(tmp_path, make):
     with pytest.raises(RowFault, match=r"a\.png is not a regular file"):
         row.picture.pixels(SEEN)
     assert look(row, Limits()).findings[0][0] == "not a picture"
-    with pytest.raises(VlaxError, match=r"a\.png is not a regular file"):  # of `vlax ask`
+    with pytest.raises(VlaxError, match=r"a\.png is not a regular file; give the path of a picture$"):  # of `vlax ask`
         Model.pixels(types.SimpleNamespace(config=types.SimpleNamespace(vision=1)), path)
     with pytest.raises(
         VlaxError, match="is not recognised" if make is os.mkdir else "is not a regular file"

@@ -63,7 +63,8 @@ def read_picture(path: str, row_id: str, roots: Collection[str] = ()) -> bytes:
             raise RowFault(f"{text}`vlax data`) if this is meant, or remove the row", "picture outside")
         try:
             if fault := irregular(path, PICTURE_BYTES):
-                raise RowFault(f"{where} {fault}; put a picture there or remove the row", "not a picture")
+                way_out = "put a picture there or remove the row" if row_id else "give the path of a picture"
+                raise RowFault(f"{where} {fault}; {way_out}", "not a picture")
             return epath.Path(path).read_bytes()
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP):
