@@ -18,7 +18,7 @@ from etils import epath
 from PIL import Image
 
 from vlax.data.readers import records, shards
-from vlax.data.readers.files import FileSource, Item, Reading
+from vlax.data.readers.files import NOWHERE, FileSource, Item, Place, Reading
 from vlax.data.readers.pictures import decode_picture
 from vlax.errors import VlaxError
 from vlax.rows import Picture
@@ -48,31 +48,28 @@ class ArrayRecords(FileSource):
         files = shards.listed(reading.base, path, shards.ARRAY_RECORD, "ArrayRecord")
         files = shards.of_split(files, split, path)
         self._files = [str(file) for file in files.values()]
-        self._places: dict[str, tuple[str, int]] = {}
         name = reading.name(epath.Path(path).stem, split)
         found = records.Collector(path, columns, task, reading.train)
         with ThreadPoolExecutor(4) as pool:
-            for called, file, headers in zip(
-                files, self._files, pool.map(functools.partial(headers_of, self._opened), self._files), strict=True
-            ):
+            read = pool.map(functools.partial(headers_of, self._opened), self._files)
+            for at, (called, file, headers) in enumerate(zip(files, self._files, read, strict=True)):
                 top = file.removesuffix(called).rstrip("/")
                 for number, (values, has_picture) in enumerate(headers):
                     where, of = f"{top}: {called} record {number}", f"{called}:{number}"
                     with reading.faults.row(name, where):
                         image = found.fields(values, where).image
                         file_name = of if has_picture else str(values.get(image) or "")
-                        if has_picture:
-                            self._places[of] = file, number
-                        found.add(where, of, str(values.get(image) or file_name), file_name, values)
+                        place = Place(at, number) if has_picture else NOWHERE
+                        found.add(where, of, str(values.get(image) or file_name), file_name, values, place)
         sizes = [[called, file.stat().length] for called, file in files.items()]
         settings = {"split": split, "columns": sorted((columns or {}).items())}
         digests = [json.dumps([sizes, found.digest]).encode()]
         super().__init__(reading, name, found.task, images, settings, digests, records.unique(found.items))
 
     def picture(self, item: Item) -> Picture | None:
-        if item.file_name not in self._places:
+        if item.place == NOWHERE:
             return super().picture(item)
-        file, number = self._places[item.file_name]
+        file, number = self._files[item.place.number], item.place.at
         name = f"{file}: record {number}"
         return Picture(name, functools.partial(open_record, self._opened, file, number, name, item.id))
 

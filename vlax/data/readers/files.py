@@ -46,8 +46,24 @@ class Reading:
             raise VlaxError(f"{name}: limit is {self.limit}; give at least 1, or None for all rows")
 
 
+class Place(NamedTuple):
+    """Where a picture lies in a container. number: of the source's file; at: its row, record or byte; size: its bytes, where
+    the file doesn't say."""
+
+    number: int = -1
+    at: int = -1
+    size: int = -1
+
+
+NOWHERE = Place()  # of a picture that is a file of its own, or is none
+
+
 class Item(NamedTuple):
-    """What is kept of a row until it is asked for."""
+    """What is kept of a row until it is asked for.
+
+    file_name  of a picture that is a file of its own; of one in a container what it is called there; "" without a picture
+    task       where the row's is another than its source's
+    """
 
     id: str
     image_id: str
@@ -57,6 +73,8 @@ class Item(NamedTuple):
     references: tuple[str, ...] = ()
     answer_type: str = ""
     later: tuple[Turn, ...] = ()  # of a dialogue, after the first exchange
+    task: str = ""
+    place: Place = NOWHERE
 
 
 def roots(base: str, images: epath.PathLike) -> tuple[str, ...]:
@@ -113,7 +131,8 @@ class FileSource:
             raise IndexError(f"{self.name} has {len(self)} rows, no row {index}")
         item = self._items[index]
         turns = (Turn(item.question, item.answer), *item.later)
-        return Row(item.id, item.image_id, self.task, turns, self.picture(item), item.references, item.answer_type)
+        task = item.task or self.task
+        return Row(item.id, item.image_id, task, turns, self.picture(item), item.references, item.answer_type)
 
     def picture(self, item: Item) -> Picture | None:
         """A file below `images`, None for a row of text. Containers say otherwise."""

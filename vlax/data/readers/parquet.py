@@ -19,7 +19,7 @@ from etils import epath
 from PIL import Image
 
 from vlax.data.readers import records, shards
-from vlax.data.readers.files import FileSource, Item, Reading
+from vlax.data.readers.files import NOWHERE, FileSource, Item, Place, Reading
 from vlax.data.readers.pictures import decode_picture, open_picture
 from vlax.data.readers.table_file import TableFile
 from vlax.errors import VlaxError
@@ -72,18 +72,17 @@ class HfTable(FileSource):
             for values in rows:
                 name, picture = f"{called.rpartition('.')[0]}:{row}", (values.get(fields.image) or "") if fields.image else ""
                 image_id = picture or (next(same) if same else "") or (name if self._embedded else "")
-                file_name = f"{at}:{row}" if self._embedded else picture
+                file_name, place = (name, Place(at, row)) if self._embedded else (picture, NOWHERE)
                 where = f"{top}: {called} row {row}"
                 with guard(where):
-                    items += records.items(where, name, image_id, file_name, values, fields, train)
+                    items += records.items(where, name, image_id, file_name, values, fields, train, place)
                 row += 1
         return items, digest.hexdigest()
 
     def picture(self, item: Item) -> Picture | None:
         if not self._embedded:
             return super().picture(item)
-        at, row = (int(number) for number in item.file_name.split(":"))
-        file = self._files[at]
+        file, row = self._files[item.place.number], item.place.at
         opener = functools.partial(open_embedded, file, self._column, row, (self._root, self._roots), item.id)
         return Picture(f"{file.path}: row {row}", opener)
 

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from vlax.data.readers.files import Item
+from vlax.data.readers.files import NOWHERE, Item, Place
 from vlax.errors import VlaxError
 from vlax.rows import TASKS, RowFault
 
@@ -83,20 +83,24 @@ def task_of(fields: Fields, task: str, where: str) -> str:
     return task or fits[0]
 
 
-def items(where: str, name: str, image_id: str, file_name: str, values: Mapping, fields: Fields, train: bool) -> list[Item]:
+def items(
+    where: str, name: str, image_id: str, file_name: str, values: Mapping, fields: Fields, train: bool, place: Place = NOWHERE
+) -> list[Item]:
     """The Items of one record: a question is one, captions are one each to train on and one in all to evaluate on.
 
     where            what an error calls the record
     name, image_id   what it is called where it has no id or image id of its own
-    file_name        what the source finds its picture by; "" for a row of text
+    file_name        what its picture is called; "" for a row of text
+    place            where that lies in a container
     """
     image_id = _plain(values.get(fields.image_id)) or image_id if file_name else ""
     name = _plain(values.get(fields.id)) or name
     if not fields.question:
         said = texts(where, fields.text, values.get(fields.text))
         if train:
-            return [Item(f"{name}#{k}", image_id, file_name, "", caption) for k, caption in enumerate(said)]
-        return [Item(name, image_id, file_name, "", said[0], tuple(said))]
+            each = enumerate(said)
+            return [Item(f"{name}#{k}", image_id, file_name, "", caption, place=place) for k, caption in each]
+        return [Item(name, image_id, file_name, "", said[0], tuple(said), place=place)]
     question = texts(where, fields.question, values.get(fields.question))[0]
     given = values.get(fields.references)
     references = texts(where, fields.references, given) if given is not None and len(given) else []
@@ -104,7 +108,7 @@ def items(where: str, name: str, image_id: str, file_name: str, values: Mapping,
     if not answer:
         raise RowFault(f"{where} has no answer; give it one or remove the row", "missing field")
     kind = _plain(values.get(fields.answer_type)) or ("yes/no" if answer.lower() in ("yes", "no") else "open")
-    return [Item(name, image_id, file_name, question, answer, tuple(references) or (answer,), kind)]
+    return [Item(name, image_id, file_name, question, answer, tuple(references) or (answer,), kind, place=place)]
 
 
 def texts(where: str, field: str, value) -> list[str]:
@@ -139,10 +143,10 @@ class Collector:
             self._tasks.setdefault(task_of(self._fields[key], self._asked, where), where)
         return self._fields[key]
 
-    def add(self, where: str, name: str, image_id: str, file_name: str, values: Mapping) -> None:
+    def add(self, where: str, name: str, image_id: str, file_name: str, values: Mapping, place: Place = NOWHERE) -> None:
         """The Items of one record, as `items` has them."""
         self._digest.update(json.dumps([file_name, values], default=str).encode())
-        self.items += items(where, name, image_id, file_name, values, self.fields(values, where), self.train)
+        self.items += items(where, name, image_id, file_name, values, self.fields(values, where), self.train, place)
 
     @property
     def task(self) -> str:

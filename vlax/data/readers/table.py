@@ -12,16 +12,16 @@ The columns `id`, `answer` (the most frequent of `answers` then), `answers`, `an
 """
 
 import csv
-import dataclasses
 import io
 import json
+from collections.abc import Iterable
 
 from etils import epath
 
 from vlax.data.readers.annotation_file import File, known_columns, majority
 from vlax.data.readers.files import FileSource, Item, Reading
 from vlax.errors import VlaxError
-from vlax.rows import TASKS, Row, RowFault
+from vlax.rows import TASKS, RowFault
 from vlax.storage.paths import join
 from vlax.storage.state import LINE_BYTES, load_line
 
@@ -54,27 +54,20 @@ class Table(FileSource):
         if missing:
             raise VlaxError(f"{place} has no column {missing[0]!r} (it has: {', '.join(found[0][2])}); mend `columns`")
         names = {column: columns.get(column, column) for column in COLUMNS}
-        items, tasks = [], {}
+        items: dict[str, Item] = {}
         for at, where, row in found:
             with file.guard(where):
-                item, own_task = _item(where, {key: row.get(column) for key, column in names.items()}, row, at, task, strip)
-                if item.id in tasks:
+                item = _item(where, {key: row.get(column) for key, column in names.items()}, row, at, task, strip)
+                if item.id in items:
                     way_out = "mend it, or number the rows with columns={'id': ''}"
                     raise RowFault(f"{where}: the id {item.id} occurs twice; {way_out}", "duplicate id")
-                tasks[item.id] = own_task
-                items.append(item)
-        self._tasks = tasks
-        if not reading.train:
-            items = _grouped(items, tasks)
+                items[item.id] = item
+        kept = list(items.values()) if reading.train else _grouped(items.values())
         extra = {"columns": columns, "strip": strip}
         settings = {key: value for key, value in extra.items() if value}
-        first = next(iter(tasks.values()), "caption")
+        first = next((item.task for item in items.values()), "caption")
         images = str(images) or str(epath.Path(path).parent)
-        super().__init__(reading, name, task or first, images, settings, [file.content], items)
-
-    def __getitem__(self, index: int) -> Row:
-        row = super().__getitem__(index)
-        return dataclasses.replace(row, task=self._tasks[row.id])
+        super().__init__(reading, name, task or first, images, settings, [file.content], kept)
 
 
 def table_rows(file: File) -> list[tuple[int, str, dict]]:
@@ -108,8 +101,8 @@ def cells(text: str, strict: bool = False) -> csv.DictReader:
     return csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=strict)
 
 
-def _item(where: str, row: dict, whole: dict, at: int, task: str, strip: str) -> tuple[Item, str]:
-    """(what is kept of a row, its task); `row` goes by our column names, `whole` by the file's."""
+def _item(where: str, row: dict, whole: dict, at: int, task: str, strip: str) -> Item:
+    """What is kept of a row; `row` goes by our column names, `whole` by the file's."""
     text = {key: _text(where, key, value) for key, value in row.items() if key != "answers"}
     asks = bool(text["question"])
     own = text["task"] or task or ("question" if asks else "caption")
@@ -125,7 +118,8 @@ def _item(where: str, row: dict, whole: dict, at: int, task: str, strip: str) ->
     if asks:
         references = references or (answer,)
     key, kind = text["id"] or str(at), text["answer_type"] or ("other" if asks else "")
-    return Item(key, text["image"], text["image"].removeprefix(strip), text["question"], answer, references, kind), own
+    name = text["image"].removeprefix(strip)
+    return Item(key, text["image"], name, text["question"], answer, references, kind, task=own)
 
 
 def _text(where: str, key: str, value) -> str:
@@ -148,11 +142,11 @@ def _references(where: str, value) -> tuple[str, ...]:
     return tuple(_text(where, "answers", answer) for answer in value)
 
 
-def _grouped(items: list[Item], tasks: dict[str, str]) -> list[Item]:
+def _grouped(items: Iterable[Item]) -> list[Item]:
     """Captions of one picture (and task) joined: the first row's id and answer, all of their texts as references."""
     joined: dict[tuple, list[Item]] = {}
     for item in items:
-        own = (item.id,) if item.question or not item.image_id else (item.image_id, tasks[item.id])
+        own = (item.id,) if item.question or not item.image_id else (item.image_id, item.task)
         joined.setdefault(own, []).append(item)
     return [
         same[0] if same[0].question else same[0]._replace(references=tuple(item.answer for item in same))

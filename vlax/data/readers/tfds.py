@@ -17,7 +17,7 @@ from etils import epath
 from PIL import Image
 
 from vlax.data.readers import records, shards
-from vlax.data.readers.files import FileSource, Item, Reading
+from vlax.data.readers.files import NOWHERE, FileSource, Item, Place, Reading
 from vlax.data.readers.pictures import decode_picture
 from vlax.errors import VlaxError
 from vlax.rows import Picture
@@ -55,7 +55,8 @@ class TfdsSource(FileSource):
         for at, values in enumerate(self._texts(fields, list(info.features))):
             where, of = f"{self._folder}: {self._split}:{at}", f"{self._split}:{at}"
             with reading.faults.row(name, where):
-                found.add(where, of, of if self._image else "", of if self._image else "", values)
+                picture, place = (of, Place(0, at)) if self._image else ("", NOWHERE)
+                found.add(where, of, picture, picture, values, place)
         names = [info.name, str(info.version), str(info.features), self._split]
         settings = {"columns": sorted((columns or {}).items())}
         digests = [json.dumps([*names, found.digest]).encode()]
@@ -76,9 +77,9 @@ class TfdsSource(FileSource):
                 yield from part
 
     def picture(self, item: Item) -> Picture | None:
-        if not item.file_name:
+        if item.place == NOWHERE:
             return None
-        at = int(item.file_name.rsplit(":", 1)[1])
+        at = item.place.at
         name = f"{self._folder}: {item.file_name}"
         where = self._folder, self._split
         return Picture(name, functools.partial(open_example, self._examples, where, self._image, at, name, item.id))

@@ -12,13 +12,12 @@ import json
 import tarfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
 
 from etils import epath
 from PIL import Image
 
 from vlax.data.readers import records, shards
-from vlax.data.readers.files import FileSource, Item, Reading
+from vlax.data.readers.files import NOWHERE, FileSource, Item, Place, Reading
 from vlax.data.readers.pictures import PICTURE_BYTES, decode_picture
 from vlax.errors import VlaxError
 from vlax.rows import Picture
@@ -30,14 +29,6 @@ COMPRESSED = {b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\xfd7zXZ": "unxz", b"\
 EXTENDED = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 HEADER_BYTES = 1 << 20  # of names and attributes that go before a member
 SHAPE = "a sample is KEY.jpg (jpeg, png, webp) with KEY.txt (a caption) or KEY.json (caption, or question and answer)"
-
-
-class Place(NamedTuple):
-    """Where a picture lies in its tar, in bytes."""
-
-    file: int
-    offset: int
-    size: int
 
 
 class WebDataset(FileSource):
@@ -53,7 +44,6 @@ class WebDataset(FileSource):
         files = shards.listed(reading.base, path, r"\.(tar(\.\w+)?|tgz)$", "tar")
         files = shards.of_split(files, split, path)
         self._files = [str(file) for file in files.values()]
-        self._places: dict[str, Place] = {}
         name = reading.name(epath.Path(path).stem, split)
         found = records.Collector(path, columns, task, reading.train)
         with ThreadPoolExecutor(8) as pool:
@@ -61,22 +51,20 @@ class WebDataset(FileSource):
                 top = self._files[at].removesuffix(called).rstrip("/")
                 for key, sample in samples.items():
                     where, of = f"{top}: {called} {key}", f"{called.removesuffix('.tar')}/{key}"
-                    if "" in sample:
-                        self._places[of] = Place(at, *sample[""])
-                    picture = of if "" in sample else ""
+                    picture, place = (of, Place(at, *sample[""])) if "" in sample else ("", NOWHERE)
                     with reading.faults.row(name, where):
-                        found.add(where, of, picture, picture, _values(where, sample))
+                        found.add(where, of, picture, picture, _values(where, sample), place)
         sizes = [[called, file.stat().length] for called, file in files.items()]
         settings = {"split": split, "columns": sorted((columns or {}).items())}
         digests = [json.dumps([sizes, found.digest]).encode()]
         super().__init__(reading, name, found.task, images, settings, digests, records.unique(found.items))
 
     def picture(self, item: Item) -> Picture | None:
-        if not item.file_name:
+        if item.place == NOWHERE:
             return None
-        place = self._places[item.file_name]
-        name = f"{self._files[place.file]}: {item.file_name}"
-        return Picture(name, functools.partial(open_member, self._files[place.file], place.offset, place.size, name, item.id))
+        file, offset, size = self._files[item.place.number], item.place.at, item.place.size
+        name = f"{file}: {item.file_name}"
+        return Picture(name, functools.partial(open_member, file, offset, size, name, item.id))
 
 
 def open_member(file: str, offset: int, size: int, name: str, row_id: str) -> Image.Image:
