@@ -1,5 +1,6 @@
 """The tiny chain that many test files share: the embedded configs with everything shrunk, trained once a session."""
 
+import atexit
 import contextlib
 import fcntl
 import importlib
@@ -8,10 +9,14 @@ import os
 import pathlib
 import shutil
 import signal
+import tempfile
 
 # Tiny programs run for microseconds and compile for seconds: a third as long with these.
 FAST_COMPILE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false"
 os.environ.setdefault("XLA_FLAGS", FAST_COMPILE)
+if "VLAX_CACHE" not in os.environ:  # of this session and all that it starts, not of HOME
+    os.environ["VLAX_CACHE"] = tempfile.mkdtemp(prefix="vlax-cache-")
+    atexit.register(shutil.rmtree, os.environ["VLAX_CACHE"], ignore_errors=True)
 
 # nohup, and a shell that starts a job in the background, have them ignored, which every process that a test starts inherits.
 for number in (signal.SIGINT, signal.SIGHUP):

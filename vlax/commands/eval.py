@@ -14,6 +14,7 @@ from vlax.commands import setup
 from vlax.commands.flags import Parser, words
 from vlax.errors import VlaxError
 from vlax.evaluation.options import Options
+from vlax.storage import cache
 
 
 def add_arguments(parser: Parser) -> None:
@@ -37,5 +38,6 @@ def main(args: argparse.Namespace) -> None:
         raise VlaxError(f"{args.rest[0]}: what is this? Every flag of eval.py begins with --; see --help")
     else:
         config = setup.prepare(args.config)
+        cache.beside(args.workdir)
         given = {field.name: getattr(args, field.name) for field in dataclasses.fields(Options)}
         evaluate.run(config, args.workdir, Options(**given | {"answers": terminal.answer_list(args.answers)}))

@@ -25,10 +25,12 @@ def add_arguments(parser: Parser) -> None:
 
 def main(args: argparse.Namespace) -> None:
     from vlax.evaluation import sampling  # after the flags: a typo should not wait for the imports
+    from vlax.storage import cache
     from vlax.training import chain
     from vlax.training.inspect import inspection
 
     config = setup.prepare(args.config)
+    cache.beside(args.workdir)
     if args.inspect or args.inspect_batches:
         inspection.run(config, args.workdir, args.inspect_batches or 1)
     elif args.replay:
