@@ -4,15 +4,17 @@ a row's `picture` is."""
 import dataclasses
 import functools
 import hashlib
+import io
 import json
 from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 from etils import epath
+from PIL import Image
 
 from vlax.data.readers import leaks
 from vlax.data.readers.faults import STRICT, Faults
-from vlax.data.readers.pictures import open_picture, read_picture, resolved
+from vlax.data.readers.pictures import decode_picture, open_picture, read_picture, resolved
 from vlax.errors import VlaxError
 from vlax.rows import Picture, Row, Turn
 from vlax.storage.paths import join, rooted
@@ -63,6 +65,8 @@ class Item(NamedTuple):
 
     file_name  of a picture that is a file of its own; of one in a container what it is called there; "" without a picture
     task       where the row's is another than its source's
+    inline     the encoded picture, where it stands in the row itself (base64 in JSON)
+    also       what else the row calls its picture: ids and names of it in fields that nothing else reads
     """
 
     id: str
@@ -75,11 +79,17 @@ class Item(NamedTuple):
     later: tuple[Turn, ...] = ()  # of a dialogue, after the first exchange
     task: str = ""
     place: Place = NOWHERE
+    inline: bytes = b""
+    also: tuple[str, ...] = ()
 
 
 def roots(base: str, images: epath.PathLike) -> tuple[str, ...]:
     """The folders that pictures must lie in: the source's own, and the data root where there is one."""
     return tuple(dict.fromkeys(resolved(str(folder)) for folder in (images, base) if str(folder)))
+
+
+def open_inline(content: bytes, name: str, row_id: str) -> Image.Image:
+    return decode_picture(io.BytesIO(content), name, row_id)
 
 
 class FileSource:
@@ -135,9 +145,12 @@ class FileSource:
         return Row(item.id, item.image_id, task, turns, self.picture(item), item.references, item.answer_type)
 
     def picture(self, item: Item) -> Picture | None:
-        """A file below `images`, None for a row of text. Containers say otherwise."""
+        """A file below `images`, or what stands in the row; None for a row of text. Containers say otherwise."""
         if not item.file_name:
             return None
+        if item.inline:
+            name = f"{self.name}: the picture in row {item.id}"
+            return Picture(name, functools.partial(open_inline, item.inline, name, item.id))
         # Strings: a path object a row would take longer than reading the file.
         path = item.file_name if rooted(item.file_name) else f"{self._images}/{item.file_name}"
         place = path, item.id, self._roots
