@@ -6,6 +6,7 @@
 
 import collections
 import functools
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 
 from etils import epath
@@ -31,6 +32,10 @@ class File:
     def __init__(self, path: epath.Path, shape: str, source: str = "", faults: Faults = STRICT):
         self.path, self.shape, self.source, self.faults = path, shape, source, faults
         self.content = read_file(path)
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(self.content).hexdigest()
 
     def guard(self, where: str):
         """Around all that is done with one row (`faults.py`)."""

@@ -15,12 +15,14 @@ a picture to evaluate on. Questions: Row(id="4", task="question", turns=(Turn("i
 """
 
 import collections
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import NamedTuple
 
 from vlax.data.readers import annotation_answers
 from vlax.data.readers.annotation_file import File, usual_name
-from vlax.data.readers.files import FileSource, Item, Reading
+from vlax.data.readers.faults import Faults
+from vlax.data.readers.files import Facts, FileSource, Reading
+from vlax.data.readers.item_table import Item
 from vlax.errors import VlaxError
 from vlax.rows import TASKS, RowFault
 from vlax.storage.paths import join
@@ -36,15 +38,19 @@ class Annotations(FileSource):
     def __init__(self, annotations, images, task="caption", *, questions="", split="", reading: Reading):
         if task not in TASKS[:2]:
             raise VlaxError(f"{annotations}: captions have no task {task!r}; the tasks are {', '.join(TASKS[:2])}")
-        form = FORMATS[reading.kind]
-        paths = [join(reading.base, path) for path in (questions, annotations) if path]
-        name = reading.name(paths[0].stem, split)
-        files = [File(path, shape, name, reading.faults) for path, shape in zip(paths, form.shapes, strict=True)]
+        self._form, self._split, self._reading = FORMATS[reading.kind], split, reading
+        self._files = [join(reading.base, path) for path in (questions, annotations) if path]
+        self._task = task if self._form.captions else "question"
+        super().__init__(reading, str(images))
+
+    def read(self, faults: Faults) -> Generator[Item, None, Facts]:
+        form, split = self._form, self._split
+        name = self._reading.name(self._files[0].stem, split)
+        files = [File(path, shape, name, faults) for path, shape in zip(self._files, form.shapes, strict=True)]
         items = form.read(*files, form, *([split] if split else []))
-        items = _captions(items, reading.train) if form.captions else items
+        yield from _captions(items, self._reading.train) if form.captions else items
         settings = {"split": sorted(set(split.split("+")))} if split else {}
-        task, contents = task if form.captions else "question", [file.content for file in files]
-        super().__init__(reading, name, task, str(images), settings, contents, items)
+        return Facts(name, self._task, settings, [file.digest for file in files])
 
 
 class Format(NamedTuple):
@@ -57,7 +63,7 @@ class Format(NamedTuple):
     what     of files that are recognised by the fields of their first entry: what they are
     """
 
-    read: Callable[..., list[Item]]
+    read: Callable[..., Iterable[Item]]
     shapes: tuple[str, ...]
     rows: str = ""
     id: str = ""
@@ -67,13 +73,14 @@ class Format(NamedTuple):
     what: str = ""
 
 
-def _captions(pictures: list[Item], train: bool) -> list[Item]:
+def _captions(pictures: Iterable[Item], train: bool) -> Iterator[Item]:
     """A row for each caption, or for each picture. "" is a faulty caption, which keeps its number: the others' row ids stay."""
-    if train:
-        numbered = ((item, *each) for item in pictures for each in enumerate(item.references))
-        return [item._replace(id=f"{item.id}#{k}", answer=said, references=()) for item, k, said in numbered if said]
-    whole = [item._replace(references=tuple(filter(None, item.references))) for item in pictures]
-    return [item._replace(answer=item.references[0]) for item in whole if item.references]
+    for item in pictures:
+        if train:
+            numbered = enumerate(item.references)
+            yield from (item._replace(id=f"{item.id}#{k}", answer=said, references=()) for k, said in numbered if said)
+        elif said := tuple(filter(None, item.references)):
+            yield item._replace(answer=said[0], references=said)
 
 
 def _names(file: File) -> dict[str, str]:
@@ -93,7 +100,7 @@ def _image_id(file: File, where: str, row: dict, names: dict[str, str] | None) -
     return image_id
 
 
-def _coco(file: File, form: Format) -> list[Item]:
+def _coco(file: File, form: Format) -> Iterator[Item]:
     names = _names(file)
     captions: dict[str, list[str]] = {image_id: [] for image_id in names}
     for where, _, row in file.entries(form.rows):
@@ -101,49 +108,54 @@ def _coco(file: File, form: Format) -> list[Item]:
             said = captions[_image_id(file, where, row, names)]
             said.append("")
             said[-1] = file.text(where, row, "caption")
-    return [Item(image_id, image_id, names[image_id], "", "", tuple(said)) for image_id, said in captions.items()]
+    return (Item(image_id, image_id, names[image_id], "", "", tuple(said)) for image_id, said in captions.items())
 
 
-def _karpathy(file: File, form: Format, split: str) -> list[Item]:
+def _karpathy(file: File, form: Format, split: str) -> Iterator[Item]:
     entries = file.entries(form.rows)
     there = collections.Counter(str(row["split"]) for *_, row in entries if isinstance(row, dict) and row.get("split"))
     wanted = set(split.split("+"))
     if unknown := sorted(wanted - set(there)):
         counts = ", ".join(f"{name} ({count} pictures)" for name, count in there.items())
         raise VlaxError(f"{file.path} has no split {unknown[0]!r}; it has {counts or 'no pictures'}")
-    found: dict[str, Item] = {}
+    seen: set[str] = set()
     for where, _, row in entries:
+        item = None
         with file.guard(where):
             if file.text(where, row, "split") not in wanted:
                 continue
             name = file.text(where, row, "filename")
             image_id = file.id(where, row, form.image) if row.get(form.image) is not None else name
             said = tuple(file.text(where, sentence, "raw") for sentence in file.list(where, row, "sentences"))
-            if image_id in found:
+            if image_id in seen:
                 raise RowFault(f"{where}: picture {image_id} occurs twice; join its sentences in one entry", "duplicate id")
-            file_name = f"{row['filepath']}/{name}" if row.get("filepath") else name
-            found[image_id] = Item(image_id, image_id, file_name, "", "", said)
-    return list(found.values())
+            seen.add(image_id)
+            item = Item(image_id, image_id, f"{row['filepath']}/{name}" if row.get("filepath") else name, "", "", said)
+        if item:
+            yield item
 
 
-def _add(items: dict[str, Item], where: str, item: Item) -> None:
-    if item.id in items:
+def _add(seen: set[str], where: str, item: Item) -> Item:
+    if item.id in seen:
         raise RowFault(f"{where}: question_id {item.id} occurs twice; give every question an id of its own", "duplicate id")
-    items[item.id] = item
+    seen.add(item.id)
+    return item
 
 
-def _questions(file: File, form: Format) -> list[Item]:
+def _questions(file: File, form: Format) -> Iterator[Item]:
     """An entry a question, with its answers."""
-    items: dict[str, Item] = {}
+    seen: set[str] = set()
     for where, at, row in file.entries(form.rows):
+        item = None
         with file.guard(where):
             key = file.id(where, row, form.id) if form.id else str(at)
             image_id, said = file.id(where, row, form.image), form.answers(file, where, row)
-            _add(items, where, Item(key, image_id, f"{image_id}.jpg", file.text(where, row, "question"), *said))
-    return list(items.values())
+            item = _add(seen, where, Item(key, image_id, f"{image_id}.jpg", file.text(where, row, "question"), *said))
+        if item:
+            yield item
 
 
-def _vqa(asked: File, answered: File, form: Format) -> list[Item]:
+def _vqa(asked: File, answered: File, form: Format) -> Iterator[Item]:
     """Questions and annotations joined by their ids. Where the questions file has `images`, these say the pictures' files."""
     header = collections.ChainMap(asked.data, answered.data)
     names = _names(asked) if "images" in asked.data else None
@@ -151,8 +163,9 @@ def _vqa(asked: File, answered: File, form: Format) -> list[Item]:
     for where, _, row in answered.entries("annotations"):
         with answered.guard(where):
             annotations[str(answered.field(where, row, form.id))] = where, row
-    items: dict[str, Item] = {}
+    seen: set[str] = set()
     for where, _, row in asked.entries(form.rows):
+        item = None
         with asked.guard(where):
             key = str(asked.field(where, row, form.id))
             asked.field(where, row, form.image)
@@ -162,22 +175,24 @@ def _vqa(asked: File, answered: File, form: Format) -> list[Item]:
             image_id = _image_id(asked, where, row, names)
             file_name = names[image_id] if names is not None else usual_name(header, image_id)
             said = form.answers(answered, *annotations[key])
-            _add(items, where, Item(key, image_id, file_name, asked.text(where, row, "question"), *said))
-    return list(items.values())
+            item = _add(seen, where, Item(key, image_id, file_name, asked.text(where, row, "question"), *said))
+        if item:
+            yield item
 
 
-def _lxmert(file: File, form: Format) -> list[Item]:
+def _lxmert(file: File, form: Format) -> Iterator[Item]:
     """An entry a picture, its questions in parallel lists; a picture may have several entries, or one without questions."""
-    items, asked = [], collections.Counter[str]()
+    asked = collections.Counter[str]()
     for _, where, row in file.listed():
+        made: list[Item] = []
         with file.guard(where):
             image_id = file.id(where, row, form.image)
             for question, labels in _labelled(file, f"{where} ({image_id})", row):
                 kind = "yes/no" if labels[0].lower() in ("yes", "no") else "open"
                 key = f"{image_id}#{asked[image_id]}"
                 asked[image_id] += 1
-                items.append(Item(key, image_id, f"{image_id}.jpg", question, labels[0], labels, kind))
-    return items
+                made.append(Item(key, image_id, f"{image_id}.jpg", question, labels[0], labels, kind))
+        yield from made
 
 
 def _labelled(file: File, where: str, row: dict) -> list[tuple[str, tuple[str, ...]]]:

@@ -11,14 +11,16 @@ with its features by `kind: tfds`.
 import functools
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from etils import epath
 from PIL import Image
 
 from vlax.data.readers import records, shards
-from vlax.data.readers.files import NOWHERE, FileSource, Item, Place, Reading
+from vlax.data.readers.faults import Faults
+from vlax.data.readers.files import Facts, FileSource, Reading, sha256
+from vlax.data.readers.item_table import NOWHERE, Item, Place
 from vlax.data.readers.pictures import decode_picture
 from vlax.errors import VlaxError
 from vlax.rows import Picture
@@ -47,24 +49,29 @@ class ArrayRecords(FileSource):
         self._opened = shards.Kept(shards.Reader)
         files = shards.listed(reading.base, path, shards.ARRAY_RECORD, "ArrayRecord")
         files = shards.of_split(files, split, path)
-        self._files = [str(file) for file in files.values()]
-        name = reading.name(epath.Path(path).stem, split)
-        found = records.Collector(path, columns, task, reading.train)
+        self._named, self._files = files, [str(file) for file in files.values()]
+        self._path, self._columns, self._task, self._split, self._reading = path, columns, task, split, reading
+        super().__init__(reading, images)
+
+    def read(self, faults: Faults) -> Generator[Item, None, Facts]:
+        name = self._reading.name(epath.Path(self._path).stem, self._split)
+        found = records.Collector(self._path, self._columns, self._task, self._reading.train)
         with ThreadPoolExecutor(4) as pool:
             read = pool.map(functools.partial(headers_of, self._opened), self._files)
-            for at, (called, file, headers) in enumerate(zip(files, self._files, read, strict=True)):
+            for at, (called, file, headers) in enumerate(zip(self._named, self._files, read, strict=True)):
                 top = file.removesuffix(called).rstrip("/")
                 for number, (values, has_picture) in enumerate(headers):
                     where, of = f"{top}: {called} record {number}", f"{called}:{number}"
-                    with reading.faults.row(name, where):
+                    made: list[Item] = []
+                    with faults.row(name, where):
                         image = found.fields(values, where).image
                         file_name = of if has_picture else str(values.get(image) or "")
                         place = Place(at, number) if has_picture else NOWHERE
-                        found.add(where, of, str(values.get(image) or file_name), file_name, values, place)
-        sizes = [[called, file.stat().length] for called, file in files.items()]
-        settings = {"split": split, "columns": sorted((columns or {}).items())}
-        digests = [json.dumps([sizes, found.digest]).encode()]
-        super().__init__(reading, name, found.task, images, settings, digests, records.unique(found.items))
+                        made = found.add(where, of, str(values.get(image) or file_name), file_name, values, place)
+                    yield from made
+        sizes = [[called, file.stat().length] for called, file in self._named.items()]
+        settings = {"split": self._split, "columns": sorted((self._columns or {}).items())}
+        return Facts(name, found.task, settings, [sha256(json.dumps([sizes, found.digest]))], numbered=True)
 
     def picture(self, item: Item) -> Picture | None:
         if item.place == NOWHERE:

@@ -6,14 +6,18 @@ import functools
 import hashlib
 import io
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Generator, Iterator
 from typing import NamedTuple
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from etils import epath
 from PIL import Image
 
-from vlax.data.readers import leaks
+from vlax.data.readers import item_batches, leaks
 from vlax.data.readers.faults import STRICT, Faults
+from vlax.data.readers.item_table import Item, ItemTable
 from vlax.data.readers.pictures import decode_picture, open_picture, read_picture, resolved
 from vlax.errors import VlaxError
 from vlax.rows import Picture, Row, Turn
@@ -48,44 +52,30 @@ class Reading:
             raise VlaxError(f"{name}: limit is {self.limit}; give at least 1, or None for all rows")
 
 
-class Place(NamedTuple):
-    """Where a picture lies in a container. number: of the source's file; at: its row, record or byte; size: its bytes, where
-    the file doesn't say."""
+class Facts(NamedTuple):
+    """What a reader knows of its source once it has read it.
 
-    number: int = -1
-    at: int = -1
-    size: int = -1
-
-
-NOWHERE = Place()  # of a picture that is a file of its own, or is none
-
-
-class Item(NamedTuple):
-    """What is kept of a row until it is asked for.
-
-    file_name  of a picture that is a file of its own; of one in a container what it is called there; "" without a picture
-    task       where the row's is another than its source's
-    inline     the encoded picture, where it stands in the row itself (base64 in JSON)
-    also       what else the row calls its picture: ids and names of it in fields that nothing else reads
+    settings  what the rows depend on besides kind, train, task, images, limit and the rows left out: for the fingerprint
+    digests   sha256 of what was read, in full or in digests, in hex: also for the fingerprint
+    kept      what the source itself wants to know again: JSON
+    numbered  ids may recur: then each row's place is added to its own
     """
 
-    id: str
-    image_id: str
-    file_name: str
-    question: str
-    answer: str
-    references: tuple[str, ...] = ()
-    answer_type: str = ""
-    later: tuple[Turn, ...] = ()  # of a dialogue, after the first exchange
-    task: str = ""
-    place: Place = NOWHERE
-    inline: bytes = b""
-    also: tuple[str, ...] = ()
+    name: str
+    task: str
+    settings: dict
+    digests: list[str]
+    kept: dict = {}  # noqa: RUF012  (never changed)
+    numbered: bool = False
 
 
 def roots(base: str, images: epath.PathLike) -> tuple[str, ...]:
     """The folders that pictures must lie in: the source's own, and the data root where there is one."""
     return tuple(dict.fromkeys(resolved(str(folder)) for folder in (images, base) if str(folder)))
+
+
+def sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def open_inline(content: bytes, name: str, row_id: str) -> Image.Image:
@@ -95,34 +85,54 @@ def open_inline(content: bytes, name: str, row_id: str) -> Image.Image:
 class FileSource:
     """The half of the file sources that does not know the format (the Source protocol of `rows.py`).
 
-    images    the folder of the pictures, below `base`
-    settings  what the rows depend on besides kind, train, task, images, limit and the rows left out: for the fingerprint
-    files     what was read, in full or in digests: also for the fingerprint
+    images  the folder of the pictures, below `base`
+
+    A subclass knows how to `read`. Its constructor sets what it needs for that, and then calls this one.
     """
 
-    def __init__(self, reading: Reading, name: str, task: str, images: str, settings: dict, files: list[bytes], items):
-        reading.check_limit(name)
-        drop = frozenset(str(i) for i in reading.drop_image_ids)
-        self.name, self.task = name, task
+    def __init__(self, reading: Reading, images: str):
         self._images = join(reading.base, images)
         self._roots = roots(reading.base, self._images)
-        gone = {item.id for item in items if self._keys(item) & drop} if drop else set()
-        kept = [item for item in items if item.id not in gone]
-        self.dropped = len(items) - len(kept)
-        self._items = kept[: reading.limit]
-        if not self._items:
-            raise VlaxError(
-                f"{name}: no rows are left ({len(items)} read, {self.dropped} dropped by the leak filter); mend the file"
-            )
+        found: list[Facts] = []
+        self._table = ItemTable(list(item_batches.blocks(_noted(self.read(reading.faults), found))))
+        (facts,) = found
+        reading.check_limit(facts.name)
+        self.name, self.task, self.kept = facts.name, facts.task, facts.kept
+        ids = (batch.column("id") for batch in self._table.batches())
+        self._numbered = facts.numbered and len(pc.unique(pa.chunked_array(ids, pa.string()))) < len(self._table)
+        drop = frozenset(str(i) for i in reading.drop_image_ids)
+        gone = [at for at in range(len(self._table)) if self._keys(self._item(at)) & drop] if drop else []
+        self.dropped, left = len(gone), len(self._table) - len(gone)
+        # int64[rows] where rows are missing, or else they go by their own numbers.
+        self._numbers = np.delete(np.arange(len(self._table)), gone) if gone else None
+        self._count = min(left, left if reading.limit is None else reading.limit)
+        if not self._count:
+            read = f"{len(self._table)} read, {self.dropped} dropped by the leak filter"
+            raise VlaxError(f"{self.name}: no rows are left ({read}); mend the file")
         place = images.rstrip("/").split("/")[-1] if rooted(images) else images
-        own = {"kind": reading.kind, "train": reading.train, "task": task, "images": place, "limit": reading.limit}
-        digest = hashlib.sha256(json.dumps({**settings, **own, "drop": sorted(gone)}, sort_keys=True).encode())
-        for content in files:
-            digest.update(hashlib.sha256(content).digest())
+        own = {"kind": reading.kind, "train": reading.train, "task": facts.task, "images": place, "limit": reading.limit}
+        settings = {**facts.settings, **own, "drop": sorted(self._item(at).id for at in gone)}
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+        for content in facts.digests:
+            digest.update(bytes.fromhex(content))
         self.fingerprint = digest.hexdigest()
 
+    def read(self, faults: Faults) -> Generator[Item, None, Facts]:
+        """Yields the items of all rows that can be taken, one by one, and returns what is then known. faults: `Faults.row` is
+        around what is done with one row."""
+        raise NotImplementedError
+
     def __len__(self) -> int:
-        return len(self._items)
+        return self._count
+
+    def _item(self, at: int) -> Item:
+        item = self._table[at]
+        return item._replace(id=f"{item.id}@{at}") if self._numbered else item
+
+    def items(self) -> Iterator[Item]:
+        """Of every row in order."""
+        numbers = range(self._count) if self._numbers is None else self._numbers[: self._count]
+        return (self._item(int(at)) for at in numbers)
 
     def _keys(self, item: Item) -> set[str]:
         return {item.image_id, *leaks.keys(*self._picture(item))}
@@ -134,12 +144,12 @@ class FileSource:
 
     def pictures(self) -> Iterator[tuple[str, str, str]]:
         """(file or "", image id, place) of every row: what the leak filter goes by."""
-        return map(self._picture, self._items)
+        return map(self._picture, self.items())
 
     def __getitem__(self, index: int) -> Row:
-        if not 0 <= index < len(self):
+        if not 0 <= index < self._count:
             raise IndexError(f"{self.name} has {len(self)} rows, no row {index}")
-        item = self._items[index]
+        item = self._item(index if self._numbers is None else int(self._numbers[index]))
         turns = (Turn(item.question, item.answer), *item.later)
         task = item.task or self.task
         return Row(item.id, item.image_id, task, turns, self.picture(item), item.references, item.answer_type)
@@ -155,3 +165,8 @@ class FileSource:
         path = item.file_name if rooted(item.file_name) else f"{self._images}/{item.file_name}"
         place = path, item.id, self._roots
         return Picture(path, functools.partial(open_picture, *place), path, functools.partial(read_picture, *place))
+
+
+def _noted(read: Generator[Item, None, Facts], found: list[Facts]) -> Generator[Item, None, None]:
+    """The items of a reader; `found` gets what it returns."""
+    found.append((yield from read))

@@ -18,8 +18,12 @@ With task="caption" or "describe" the instruction of a single exchange gives way
 alignment stages want of LLaVA-Pretrain, whose instructions are paraphrases of one another.
 """
 
+from collections.abc import Generator
+
 from vlax.data.readers.annotation_file import File, known_columns
-from vlax.data.readers.files import FileSource, Item, Reading
+from vlax.data.readers.faults import Faults
+from vlax.data.readers.files import Facts, FileSource, Reading
+from vlax.data.readers.item_table import Item
 from vlax.errors import VlaxError
 from vlax.rows import TASKS, RowFault, Turn
 from vlax.storage.paths import join
@@ -50,15 +54,24 @@ class Conversations(FileSource):
     def __init__(self, annotations, images, task="chat", *, columns=None, strip="", skip_multi_image=False, reading: Reading):
         if task not in TASKS or task == "question":
             raise VlaxError(f"{annotations}: conversations have no task {task!r}; the tasks are caption, describe, chat")
-        columns = known_columns(annotations, columns, COLUMNS)
-        path = join(reading.base, annotations)
-        name, items, self.skipped = reading.name(path.stem), [], 0
-        file = File(path, SHAPES[reading.kind], name, reading.faults)
+        self._columns, self._path, self._task = (
+            known_columns(annotations, columns, COLUMNS),
+            join(reading.base, annotations),
+            task,
+        )
+        self._strip, self._skip, self._reading = strip, skip_multi_image, reading
+        super().__init__(reading, str(images))
+        self.skipped = self.kept["skipped"]
+
+    def read(self, faults: Faults) -> Generator[Item, None, Facts]:
+        name, skipped, columns, task = self._reading.name(self._path.stem), 0, self._columns, self._task
+        file = File(self._path, SHAPES[self._reading.kind], name, faults)
         for at, where, row in file.listed():
+            item = None
             with file.guard(where):
                 pictures = _pictures(where, row, columns)
-                if len(pictures) > 1 and skip_multi_image:
-                    self.skipped += 1
+                if len(pictures) > 1 and self._skip:
+                    skipped += 1
                     continue
                 if len(pictures) > 1:
                     way_out = "vlax takes one a row; remove the row or set skip_multi_image=True"
@@ -70,14 +83,16 @@ class Conversations(FileSource):
                 first = Turn("", turns[0].answer) if task != "chat" else turns[0]
                 # Row ids end in an index because ids recur in published files (LLaVA-Instruct has several rows a picture).
                 key = f"{row.get('id', 'row')}#{at}"
-                items.append(Item(key, image, image.removeprefix(strip), first.question, first.answer,
-                                  (turns[-1].answer,), "", tuple(turns[1:])))  # fmt: skip
+                item = Item(key, image, image.removeprefix(self._strip), first.question, first.answer,
+                            (turns[-1].answer,), "", tuple(turns[1:]))  # fmt: skip
                 if placeholders != len(pictures):
                     kind = TOKEN_FAULTS[min(placeholders, 2) if pictures else 1]
                     file.faults.note(name, key, kind, f"{where}: {placeholders} <image> for {len(pictures)} pictures")
-        extra = {"columns": columns, "strip": strip, "skip_multi_image": skip_multi_image}
+            if item:
+                yield item
+        extra = {"columns": columns, "strip": self._strip, "skip_multi_image": self._skip}
         settings = {key: value for key, value in extra.items() if value}
-        super().__init__(reading, name, task, str(images), settings, [file.content], items)
+        return Facts(name, task, settings, [file.digest], {"skipped": skipped})
 
 
 def _pictures(where: str, row: dict, columns: dict) -> list[str]:

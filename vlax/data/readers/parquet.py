@@ -13,13 +13,15 @@ import functools
 import hashlib
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 
 from etils import epath
 from PIL import Image
 
 from vlax.data.readers import records, shards
-from vlax.data.readers.files import NOWHERE, FileSource, Item, Place, Reading
+from vlax.data.readers.faults import Faults
+from vlax.data.readers.files import Facts, FileSource, Reading, sha256
+from vlax.data.readers.item_table import NOWHERE, Item, Place
 from vlax.data.readers.pictures import decode_picture, open_picture
 from vlax.data.readers.table_file import TableFile
 from vlax.errors import VlaxError
@@ -43,47 +45,50 @@ class HfTable(FileSource):
     def __init__(self, path: str, images: str = "", task: str = "", *, columns: Mapping | None = None, split: str = "",
                  reading: Reading):  # fmt: skip
         files = shards.of_split(shards.listed(reading.base, path, r"\.(parquet|arrow)$", "parquet or arrow"), split, path)
-        self._files = [TableFile(str(file)) for file in files.values()]
+        self._named, self._files = files, [TableFile(str(file)) for file in files.values()]
+        self._path, self._columns, self._task, self._split, self._reading = path, columns, task, split, reading
+        self._root = str(join(reading.base, images))
+        super().__init__(reading, images)
+
+    def read(self, faults: Faults) -> Generator[Item, None, Facts]:
         first, schema = self._files[0], self._files[0].schema
-        fields = records.choose(schema.names, columns, first.path, picture=True)
-        task = records.task_of(fields, task, path)
-        self._column, self._embedded = fields.image, bool(fields.image) and first.embeds(fields.image)
-        name = reading.name(epath.Path(path).stem, split)
-        items, digests = [], []
-        for at, (called, file) in enumerate(files.items()):
+        fields = records.choose(schema.names, self._columns, first.path, picture=True)
+        task = records.task_of(fields, self._task, self._path)
+        embedded = bool(fields.image) and first.embeds(fields.image)
+        name, digests = self._reading.name(epath.Path(self._path).stem, self._split), []
+        for at, (called, file) in enumerate(self._named.items()):
             names = self._files[at].schema.names
             if names != schema.names:
                 raise VlaxError(f"{file} has the columns {', '.join(names)}, {first.path} has others; give files of one table")
-            found, digest = self._read(called, at, fields, reading.train, functools.partial(reading.faults.row, name))
-            items.extend(found)
-            digests.append(json.dumps([called, file.stat().length, str(schema.remove_metadata()), digest]).encode())
-        self._root = str(join(reading.base, images))
-        settings = {"split": split, "fields": fields}
-        super().__init__(reading, name, task, images, settings, digests, records.unique(items))
+            digest = yield from self._file(called, at, fields, embedded, functools.partial(faults.row, name))
+            digests.append(sha256(json.dumps([called, file.stat().length, str(schema.remove_metadata()), digest])))
+        kept = {"image": fields.image, "embedded": embedded}
+        return Facts(name, task, {"split": self._split, "fields": fields}, digests, kept, numbered=True)
 
-    def _read(self, called: str, at: int, fields: records.Fields, train: bool, guard) -> tuple[list[Item], str]:
-        """The Items of one file, and a digest of all its text."""
-        items, digest, row, file = [], hashlib.sha256(), 0, self._files[at]
+    def _file(self, called: str, at: int, fields: records.Fields, embedded: bool, guard) -> Generator[Item, None, str]:
+        """The Items of one file; returns a digest of all its text."""
+        digest, row, file = hashlib.sha256(), 0, self._files[at]
         top = file.path.removesuffix(called).rstrip("/")
-        same = None if train or not self._embedded else file.digests(fields.image)
-        for batch in file.texts(fields.texts, fields.image, self._embedded):
+        same = None if self._reading.train or not embedded else file.digests(fields.image)
+        for batch in file.texts(fields.texts, fields.image, embedded):
             rows = batch.to_pylist()
             digest.update(json.dumps(rows, default=str).encode())
             for values in rows:
                 name, picture = f"{called.rpartition('.')[0]}:{row}", (values.get(fields.image) or "") if fields.image else ""
-                image_id = picture or (next(same) if same else "") or (name if self._embedded else "")
-                file_name, place = (name, Place(at, row)) if self._embedded else (picture, NOWHERE)
-                where = f"{top}: {called} row {row}"
+                image_id = picture or (next(same) if same else "") or (name if embedded else "")
+                file_name, place = (name, Place(at, row)) if embedded else (picture, NOWHERE)
+                where, made = f"{top}: {called} row {row}", list[Item]()
                 with guard(where):
-                    items += records.items(where, name, image_id, file_name, values, fields, train, place)
+                    made = records.items(where, name, image_id, file_name, values, fields, self._reading.train, place)
+                yield from made
                 row += 1
-        return items, digest.hexdigest()
+        return digest.hexdigest()
 
     def picture(self, item: Item) -> Picture | None:
-        if not self._embedded:
+        if not self.kept["embedded"]:
             return super().picture(item)
         file, row = self._files[item.place.number], item.place.at
-        opener = functools.partial(open_embedded, file, self._column, row, (self._root, self._roots), item.id)
+        opener = functools.partial(open_embedded, file, self.kept["image"], row, (self._root, self._roots), item.id)
         return Picture(f"{file.path}: row {row}", opener)
 
 

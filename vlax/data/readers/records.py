@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from vlax.data.readers.files import NOWHERE, Item, Place
+from vlax.data.readers.item_table import NOWHERE, Item, Place
 from vlax.errors import VlaxError
 from vlax.rows import TASKS, RowFault
 
@@ -124,14 +124,13 @@ def texts(where: str, field: str, value) -> list[str]:
 
 
 class Collector:
-    """Items of records that each bring their own fields (JSON), and a digest of their values.
+    """Makes Items of records that each bring their own fields (JSON), and a digest of their values.
 
     path is what the source was called; columns, task and train are the source's own.
     """
 
     def __init__(self, path: str, columns: Mapping | None, task: str, train: bool):
         self.path, self.columns, self.train, self._asked = path, columns, train, task
-        self.items: list[Item] = []
         self._fields: dict[tuple, Fields] = {}
         self._tasks: dict[str, str] = {}
         self._digest = hashlib.sha256()
@@ -143,10 +142,10 @@ class Collector:
             self._tasks.setdefault(task_of(self._fields[key], self._asked, where), where)
         return self._fields[key]
 
-    def add(self, where: str, name: str, image_id: str, file_name: str, values: Mapping, place: Place = NOWHERE) -> None:
+    def add(self, where: str, name: str, image_id: str, file_name: str, values: Mapping, place: Place = NOWHERE) -> list[Item]:
         """The Items of one record, as `items` has them."""
         self._digest.update(json.dumps([file_name, values], default=str).encode())
-        self.items += items(where, name, image_id, file_name, values, self.fields(values, where), self.train, place)
+        return items(where, name, image_id, file_name, values, self.fields(values, where), self.train, place)
 
     @property
     def task(self) -> str:
@@ -158,13 +157,6 @@ class Collector:
     @property
     def digest(self) -> str:
         return self._digest.hexdigest()
-
-
-def unique(found: list[Item]) -> list[Item]:
-    """The same with ids that are unique: where ids of a file recur, every row's place is added to its own."""
-    if len({item.id for item in found}) == len(found):
-        return found
-    return [item._replace(id=f"{item.id}@{at}") for at, item in enumerate(found)]
 
 
 def _inner(value: Mapping):

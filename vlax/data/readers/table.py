@@ -14,12 +14,14 @@ The columns `id`, `answer` (the most frequent of `answers` then), `answers`, `an
 import csv
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable, Iterator
 
 from etils import epath
 
 from vlax.data.readers.annotation_file import File, known_columns, majority
-from vlax.data.readers.files import FileSource, Item, Reading
+from vlax.data.readers.faults import Faults
+from vlax.data.readers.files import Facts, FileSource, Reading
+from vlax.data.readers.item_table import Item
 from vlax.errors import VlaxError
 from vlax.rows import TASKS, RowFault
 from vlax.storage.paths import join
@@ -45,29 +47,40 @@ class Table(FileSource):
     def __init__(self, path, images="", task="", *, columns=None, strip="", reading: Reading):
         if task and task not in TASKS:
             raise VlaxError(f"{path}: there is no task {task!r}; the tasks are {', '.join(TASKS)}")
-        columns = known_columns(path, columns, COLUMNS)
-        place = join(reading.base, path)
-        name = reading.name(place.stem)
-        file = File(place, SHAPE, name, reading.faults)
+        self._columns, self._place = known_columns(path, columns, COLUMNS), join(reading.base, path)
+        self._asked, self._strip, self._reading = task, strip, reading
+        super().__init__(reading, str(images) or str(epath.Path(path).parent))
+
+    def read(self, faults: Faults) -> Generator[Item, None, Facts]:
+        name, columns, place = self._reading.name(self._place.stem), self._columns, self._place
+        file = File(place, SHAPE, name, faults)
         found = table_rows(file)
         missing = sorted(name for name in columns.values() if name and found and not any(name in row for *_, row in found))
         if missing:
             raise VlaxError(f"{place} has no column {missing[0]!r} (it has: {', '.join(found[0][2])}); mend `columns`")
-        names = {column: columns.get(column, column) for column in COLUMNS}
-        items: dict[str, Item] = {}
-        for at, where, row in found:
-            with file.guard(where):
-                item = _item(where, {key: row.get(column) for key, column in names.items()}, row, at, task, strip)
-                if item.id in items:
-                    way_out = "mend it, or number the rows with columns={'id': ''}"
-                    raise RowFault(f"{where}: the id {item.id} occurs twice; {way_out}", "duplicate id")
-                items[item.id] = item
-        kept = list(items.values()) if reading.train else _grouped(items.values())
-        extra = {"columns": columns, "strip": strip}
+        tasks: list[str] = []
+        items = self._items(file, found, tasks)
+        yield from items if self._reading.train else _grouped(items)
+        extra = {"columns": columns, "strip": self._strip}
         settings = {key: value for key, value in extra.items() if value}
-        first = next((item.task for item in items.values()), "caption")
-        images = str(images) or str(epath.Path(path).parent)
-        super().__init__(reading, name, task or first, images, settings, [file.content], kept)
+        return Facts(name, self._asked or (tasks[0] if tasks else "caption"), settings, [file.digest])
+
+    def _items(self, file: File, found: Iterable[tuple[int, str, dict]], tasks: list[str]) -> Iterator[Item]:
+        """tasks: gets that of the first row."""
+        names = {column: self._columns.get(column, column) for column in COLUMNS}
+        seen: set[str] = set()
+        for at, where, row in found:
+            item = None
+            with file.guard(where):
+                made = _item(where, {key: row.get(column) for key, column in names.items()}, row, at, self._asked, self._strip)
+                if made.id in seen:
+                    way_out = "mend it, or number the rows with columns={'id': ''}"
+                    raise RowFault(f"{where}: the id {made.id} occurs twice; {way_out}", "duplicate id")
+                seen.add(made.id)
+                item = made
+            if item:
+                tasks[:] = tasks or [item.task]
+                yield item
 
 
 def table_rows(file: File) -> list[tuple[int, str, dict]]:

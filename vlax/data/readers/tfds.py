@@ -9,7 +9,7 @@ knows no random access and is refused.
 import functools
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -17,7 +17,9 @@ from etils import epath
 from PIL import Image
 
 from vlax.data.readers import records, shards
-from vlax.data.readers.files import NOWHERE, FileSource, Item, Place, Reading
+from vlax.data.readers.faults import Faults
+from vlax.data.readers.files import Facts, FileSource, Reading, sha256
+from vlax.data.readers.item_table import NOWHERE, Item, Place
 from vlax.data.readers.pictures import decode_picture
 from vlax.errors import VlaxError
 from vlax.rows import Picture
@@ -39,32 +41,38 @@ class TfdsSource(FileSource):
     def __init__(self, path: str, images: str = "", task: str = "", *, columns: Mapping | None = None, split: str = "",
                  reading: Reading):  # fmt: skip
         self._folder = str(join(reading.base, path))
+        self._path, self._columns, self._task, self._asked, self._reading = path, columns, task, split, reading
+        self._examples = shards.Kept(_examples)
+        super().__init__(reading, images)
+
+    def read(self, faults: Faults) -> Generator[Item, None, Facts]:
         info = _info(self._folder)
-        splits = list(info.splits)
-        if not split and len(splits) != 1:
+        splits, columns = list(info.splits), self._columns
+        if not self._asked and len(splits) != 1:
             raise VlaxError(f"{self._folder} holds the splits {', '.join(splits)}; name one: split={splits[0]!r}")
-        self._split, self._examples = split or splits[0], shards.Kept(_examples)
+        split = self._asked or splits[0]
         fields = records.choose(list(info.features), columns, self._folder, picture=True)
         if fields.image and not _is_image(info.features[fields.image]):
             kind = type(info.features[fields.image]).__name__
             way_out = "name the image feature: columns={'image': NAME}"
             raise VlaxError(f"{self._folder}: the feature {fields.image!r} is no image but a {kind}; {way_out}")
-        self._image = fields.image
-        found = records.Collector(path, columns, task, reading.train)
-        name = reading.name(info.name, self._split)
-        for at, values in enumerate(self._texts(fields, list(info.features))):
-            where, of = f"{self._folder}: {self._split}:{at}", f"{self._split}:{at}"
-            with reading.faults.row(name, where):
-                picture, place = (of, Place(0, at)) if self._image else ("", NOWHERE)
-                found.add(where, of, picture, picture, values, place)
-        names = [info.name, str(info.version), str(info.features), self._split]
+        found = records.Collector(self._path, columns, self._task, self._reading.train)
+        name = self._reading.name(info.name, split)
+        for at, values in enumerate(self._texts(split, fields, list(info.features))):
+            where, of = f"{self._folder}: {split}:{at}", f"{split}:{at}"
+            made: list[Item] = []
+            with faults.row(name, where):
+                picture, place = (of, Place(0, at)) if fields.image else ("", NOWHERE)
+                made = found.add(where, of, picture, picture, values, place)
+            yield from made
+        names = [info.name, str(info.version), str(info.features), split]
         settings = {"columns": sorted((columns or {}).items())}
-        digests = [json.dumps([*names, found.digest]).encode()]
-        super().__init__(reading, name, found.task, images, settings, digests, records.unique(found.items))
+        digests = [sha256(json.dumps([*names, found.digest]))]
+        return Facts(name, found.task, settings, digests, {"split": split, "image": fields.image}, numbered=True)
 
-    def _texts(self, fields: records.Fields, features: list[str]):
+    def _texts(self, split: str, fields: records.Fields, features: list[str]):
         """The text features of every example in order; the others are left encoded and let go."""
-        examples = self._examples(self._folder, self._split)
+        examples = self._examples(self._folder, split)
         # Every feature's name stays, so that the parts are found again; the pictures' bytes do not.
         others = dict.fromkeys(set(features) - set(fields.texts))
 
@@ -81,8 +89,8 @@ class TfdsSource(FileSource):
             return None
         at = item.place.at
         name = f"{self._folder}: {item.file_name}"
-        where = self._folder, self._split
-        return Picture(name, functools.partial(open_example, self._examples, where, self._image, at, name, item.id))
+        where, image = (self._folder, self.kept["split"]), self.kept["image"]
+        return Picture(name, functools.partial(open_example, self._examples, where, image, at, name, item.id))
 
 
 def open_example(examples: shards.Kept, where: tuple[str, str], image: str, at: int, name: str, row_id: str) -> Image.Image:

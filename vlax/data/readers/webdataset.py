@@ -10,14 +10,16 @@ import functools
 import io
 import json
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from etils import epath
 from PIL import Image
 
 from vlax.data.readers import records, shards
-from vlax.data.readers.files import NOWHERE, FileSource, Item, Place, Reading
+from vlax.data.readers.faults import Faults
+from vlax.data.readers.files import Facts, FileSource, Reading, sha256
+from vlax.data.readers.item_table import NOWHERE, Item, Place
 from vlax.data.readers.pictures import PICTURE_BYTES, decode_picture
 from vlax.errors import VlaxError
 from vlax.rows import Picture
@@ -43,21 +45,26 @@ class WebDataset(FileSource):
                  reading: Reading):  # fmt: skip
         files = shards.listed(reading.base, path, r"\.(tar(\.\w+)?|tgz)$", "tar")
         files = shards.of_split(files, split, path)
-        self._files = [str(file) for file in files.values()]
-        name = reading.name(epath.Path(path).stem, split)
-        found = records.Collector(path, columns, task, reading.train)
+        self._named, self._files = files, [str(file) for file in files.values()]
+        self._path, self._columns, self._task, self._split, self._reading = path, columns, task, split, reading
+        super().__init__(reading, images)
+
+    def read(self, faults: Faults) -> Generator[Item, None, Facts]:
+        name = self._reading.name(epath.Path(self._path).stem, self._split)
+        found = records.Collector(self._path, self._columns, self._task, self._reading.train)
         with ThreadPoolExecutor(8) as pool:
-            for at, (called, samples) in enumerate(zip(files, pool.map(scan, self._files), strict=True)):
+            for at, (called, samples) in enumerate(zip(self._named, pool.map(scan, self._files), strict=True)):
                 top = self._files[at].removesuffix(called).rstrip("/")
                 for key, sample in samples.items():
                     where, of = f"{top}: {called} {key}", f"{called.removesuffix('.tar')}/{key}"
                     picture, place = (of, Place(at, *sample[""])) if "" in sample else ("", NOWHERE)
-                    with reading.faults.row(name, where):
-                        found.add(where, of, picture, picture, _values(where, sample), place)
-        sizes = [[called, file.stat().length] for called, file in files.items()]
-        settings = {"split": split, "columns": sorted((columns or {}).items())}
-        digests = [json.dumps([sizes, found.digest]).encode()]
-        super().__init__(reading, name, found.task, images, settings, digests, records.unique(found.items))
+                    made: list[Item] = []
+                    with faults.row(name, where):
+                        made = found.add(where, of, picture, picture, _values(where, sample), place)
+                    yield from made
+        sizes = [[called, file.stat().length] for called, file in self._named.items()]
+        settings = {"split": self._split, "columns": sorted((self._columns or {}).items())}
+        return Facts(name, found.task, settings, [sha256(json.dumps([sizes, found.digest]))], numbered=True)
 
     def picture(self, item: Item) -> Picture | None:
         if item.place == NOWHERE:
