@@ -17,6 +17,7 @@ setup(
     extras_require={
         "gpu": ["jax[cuda13]"],
         "tpu": ["jax[tpu]"],
+        "ray": ["ray>=2.50,<3"],  # vlax data prepare --runner=ray
         "parity": listed("requirements-parity.txt"),
         "dev": listed("requirements-dev.txt"),
     },

@@ -19,6 +19,8 @@ import warnings
 from etils import epath
 
 from vlax.commands.data.checks import ERROR, KINDS, NOTE, WARNING, Finding, Limits
+from vlax.commands.data.runner_argument import add_runner_flags, started
+from vlax.commands.data.runners import Runner
 from vlax.commands.data.scan import Scan, overlap, scan, shared
 from vlax.commands.data.source_argument import add_source_flags, source_spec
 from vlax.data.readers import pictures
@@ -41,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--against-images", default="", metavar="DIR", help="folder of their pictures; otherwise that of --images")
     add("--against-split", default="", help="of an evaluation set that holds several; otherwise --split")
     add("--out", default="doctor", metavar="DIR", help="where doctor.json and quarantine.jsonl go (default: doctor)")
-    add("--workers", type=int, default=min(16, os.cpu_count() or 1), help="threads that decode pictures")
+    add_runner_flags(parser, workers=min(16, os.cpu_count() or 1))
     add("--max-words", type=int, default=DEFAULTS.max_words, help="words in the texts of a row (default: %(default)s)")
     add("--tokenizer", default="", metavar="DIR", help="count tokens, too, with this tokenizer, for --text-length")
     add("--templates", default="plain", help="... and this prompt template set, as run.templates")
@@ -59,14 +61,15 @@ def main(args: argparse.Namespace) -> int:
     limits = _limits(args)
     warnings.simplefilter("ignore")  # Pillow's, of odd pictures: they are findings
     progress, faults = sys.stderr.isatty(), Faults(collect=True, notes=True)
-    scans = [_examine(text, args, faults, limits, progress) for text in args.sources]
-    _check_names(scans)
-    evaluation = []
-    for text in args.against:  # its own faults are no matter here: doctor it as a SOURCE
-        images, split = args.against_images or args.images, args.against_split or args.split
-        spec = source_spec(text, images, base=args.data_root, kind=args.kind, split=split)
-        source = open_source(spec, args.data_root, train=False, faults=Faults(collect=True))
-        evaluation.append(scan(source, limits, args.workers, progress))
+    with started(args) as runner:
+        scans = [_examine(text, args, faults, limits, progress, runner) for text in args.sources]
+        _check_names(scans)
+        evaluation = []
+        for text in args.against:  # its own faults are no matter here: doctor it as a SOURCE
+            images, split = args.against_images or args.images, args.against_split or args.split
+            spec = source_spec(text, images, base=args.data_root, kind=args.kind, split=split)
+            source = open_source(spec, args.data_root, train=False, faults=Faults(collect=True))
+            evaluation.append(scan(source, limits, progress=progress, runner=runner))
     for at, result in enumerate(scans):
         for other in evaluation:
             overlap(result, other)
@@ -79,13 +82,13 @@ def main(args: argparse.Namespace) -> int:
     return int(any(finding.severity == ERROR for result in scans for finding in result.findings))
 
 
-def _examine(text: str, args: argparse.Namespace, faults: Faults, limits: Limits, progress: bool) -> Scan:
+def _examine(text: str, args: argparse.Namespace, faults: Faults, limits: Limits, progress: bool, runner: Runner) -> Scan:
     """The Scan of one SOURCE, with what its reader refused or noted; one of a single finding where it cannot be read."""
     begin, noted = len(faults.found), len(faults.notes)
     try:
         spec = source_spec(text, args.images, base=args.data_root, kind=args.kind, split=args.split)
         source = open_source(spec, args.data_root, train=True, faults=faults)
-        result = scan(source, limits, args.workers, progress)
+        result = scan(source, limits, progress=progress, runner=runner)
     except VlaxError as error:
         result = Scan(text, limits)
         result.add("unreadable source", (), "", str(error))

@@ -1,17 +1,18 @@
 """The pictures of a prepared set: each decoded, resized and encoded in parallel, each shard written once.
 
 Pictures are numbered in the order in which the rows first name them, and a shard holds a fixed range of numbers, so that its
-bytes depend on the source and the settings alone: not on how many threads there are, nor on which was done first, nor on
+bytes depend on the source and the settings alone: not on who encodes them (`runners.py`), nor on which was done first, nor on
 interruptions. For each finished shard OUT/progress/SHARD.json says what became of its pictures: a resumed run takes them from
 there instead of encoding them again.
 """
 
 import collections
+import contextlib
 import dataclasses
 import hashlib
+import itertools
 import re
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ from etils import epath
 from tqdm import tqdm
 
 from vlax.commands.data.row_shards import Gathered
+from vlax.commands.data.runners import Runner
 from vlax.data.readers import shards, stored
 from vlax.errors import VlaxError
 from vlax.images import Preprocess
@@ -28,6 +30,7 @@ from vlax.storage.paths import sha256
 
 MEASURED = 16  # every 16th picture is decoded again, to say how far off its pixels are
 OPTIONS = "group_size:1,uncompressed"  # one record is read at a time; JPEG and PNG don't compress again
+REMADE = "delete it, and its shard is made again"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +60,38 @@ class Encoded(NamedTuple):
     reason: str = ""
 
 
+@dataclasses.dataclass(frozen=True)
+class Encode:
+    """Makes a picture what is stored of it: the work that a runner does.
+
+    opened  int64[pictures]: index of a row about each
+    folder  what the names of all pictures begin with
+    """
+
+    source: Source
+    opened: np.ndarray
+    how: Encoding
+    folder: str
+
+    def __call__(self, number: int) -> Encoded:
+        row = self.source[int(self.opened[number])]
+        assert row.picture is not None, "only rows with a picture are gathered"
+        try:
+            image = row.picture.pixels(self.how.preprocess)
+        except VlaxError as error:
+            reason = str(error).removeprefix(f"row {row.id}: ").replace(self.folder, "")
+            return Encoded(reason=re.sub(r" at 0x[0-9a-f]+", "", reason))  # Pillow names open files by their addresses
+        content = stored.encode(image, self.how.codec, self.how.quality)
+        off = 0, 0, 0
+        if self.how.codec == "jpeg" and number % MEASURED == 0:
+            apart = np.abs(stored.decode(content, "jpeg", image.shape[0]).astype(np.int16) - image)
+            off = int(apart.sum()), apart.size, int(apart.max())
+        return Encoded(content, hashlib.sha256(content).hexdigest()[:32], off)
+
+    def fault(self, encoded: Encoded) -> str:
+        return encoded.reason
+
+
 class PictureShards:
     """Writes the picture shards of one set, those that are not there yet, and knows of each picture where it lies.
 
@@ -75,18 +110,23 @@ class PictureShards:
         self._stored: dict[str, tuple[int, int]] = {}  # digest -> place
         self._records: collections.Counter[int] = collections.Counter()  # by shard
 
-    def write(self, workers: int, bar: tqdm) -> Iterator[None]:
-        """Pauses after each shard, those that an earlier run finished included. bar: by pictures. One shard is in memory."""
+    def write(self, runner: Runner, bar: tqdm) -> Iterator[None]:
+        """Pauses after each shard, those that an earlier run finished included. bar: by pictures. One shard is in memory, and
+        what the runner has begun of the next."""
         total = len(self._gathered.opened)
         count = -(-total // self._per_shard)
-        with ThreadPoolExecutor(workers) as pool:
-            for shard in range(count):
-                numbers = range(shard * self._per_shard, min((shard + 1) * self._per_shard, total))
-                name = f"images-{shard:05d}-of-{count:05d}"
-                file, progress = self._out / f"{name}.array_record", self._out / "progress" / f"{name}.json"
-                facts, kept, contents = _finished(file, progress), [], []
-                pictures = (Encoded(b"", *values) for values in facts["pictures"]) if facts else pool.map(self._encode, numbers)
-                for picture in pictures:
+        parts = [range(at, min(at + self._per_shard, total)) for at in range(0, total, self._per_shard)]
+        names = [f"images-{shard:05d}-of-{count:05d}" for shard in range(count)]
+        files = [(self._out / f"{name}.array_record", self._out / "progress" / f"{name}.json") for name in names]
+        there = [_finished(*paths) for paths in files]
+        missing = itertools.chain.from_iterable(part for part, done in zip(parts, there, strict=True) if not done)
+        opened = np.array(self._gathered.opened, np.int64)
+        encode = Encode(self._source, opened, self._how, self._gathered.folder)
+        with contextlib.closing(runner.map(encode, missing)) as encoded:
+            for shard, (file, progress) in enumerate(files):
+                facts, kept, contents = state.read(progress, REMADE) if there[shard] else None, [], []
+                pictures = (Encoded(b"", *values) for values in facts["pictures"]) if facts else encoded
+                for picture in itertools.islice(pictures, len(parts[shard])):
                     if self._add(shard, picture):
                         contents.append(picture.content)
                     kept.append(picture[1:])
@@ -112,25 +152,10 @@ class PictureShards:
         self.places.append(self._stored[picture.digest])
         return new
 
-    def _encode(self, number: int) -> Encoded:
-        row = self._source[self._gathered.opened[number]]
-        assert row.picture is not None, "only rows with a picture are gathered"
-        try:
-            image = row.picture.pixels(self._how.preprocess)
-        except VlaxError as error:
-            reason = str(error).removeprefix(f"row {row.id}: ").replace(self._gathered.folder, "")
-            return Encoded(reason=re.sub(r" at 0x[0-9a-f]+", "", reason))  # Pillow names open files by their addresses
-        content = stored.encode(image, self._how.codec, self._how.quality)
-        off = 0, 0, 0
-        if self._how.codec == "jpeg" and number % MEASURED == 0:
-            apart = np.abs(stored.decode(content, "jpeg", image.shape[0]).astype(np.int16) - image)
-            off = int(apart.sum()), apart.size, int(apart.max())
-        return Encoded(content, hashlib.sha256(content).hexdigest()[:32], off)
 
-
-def _finished(file: epath.Path, progress: epath.Path) -> dict | None:
-    """The progress file of a shard; None where the shard has to be made: it is missing, or its bytes are not those."""
+def _finished(file: epath.Path, progress: epath.Path) -> bool:
+    """Whether a shard need not be made: it is there, and its bytes are those that its progress file tells."""
     if not progress.exists() or not file.exists():
-        return None
-    facts = state.read(progress, "delete it, and its shard is made again")
-    return facts if file.stat().length == facts["bytes"] and sha256(file) == facts["sha256"] else None
+        return False
+    facts = state.read(progress, REMADE)
+    return file.stat().length == facts["bytes"] and sha256(file) == facts["sha256"]

@@ -23,6 +23,8 @@ from tqdm import tqdm
 
 from vlax.commands.data import row_shards
 from vlax.commands.data.picture_shards import Encoding, PictureShards
+from vlax.commands.data.runner_argument import add_runner_flags, started
+from vlax.commands.data.runners import Local, Runner
 from vlax.commands.data.source_argument import add_source_flags, source_spec
 from vlax.data.batches.quarantine import Quarantine, read_quarantine
 from vlax.data.readers import pictures, stored
@@ -57,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--codec", choices=tuple(stored.BYTES_PER_PIXEL), default="jpeg", help="raw and png keep every pixel as it is")
     add("--quality", type=int, default=95, help="of jpeg")
     add("--shard-mb", type=int, default=256, help="size of a shard of pictures, about")
-    add("--workers", type=int, default=os.cpu_count(), help="threads that decode, resize and encode")
+    add_runner_flags(parser, workers=os.cpu_count() or 1)
     add("--quarantine", default="", help="the doctor's quarantine.jsonl: its rows are left out")
     add("--drop-budget", type=float, default=0.001, help="share of the rows whose picture may turn out not to decode")
     add("--licence", default="", help="text for the manifest")
@@ -71,9 +73,9 @@ def main(args: argparse.Namespace) -> None:
     source = open_source(spec, args.data_root, train=args.train, faults=Faults(quarantine))
     encoding = Encoding(preprocess_of(args), args.codec, args.quality)
     train = None if spec.get("kind") in ("scenes", "cells") else spec.get("train", args.train)  # these know no such difference
-    with lease.hold(args.out):
+    with lease.hold(args.out), started(args) as runner:
         manifest = prepare(
-            source, args.out, encoding, spec=spec, train=train, shard_mb=args.shard_mb, workers=args.workers,
+            source, args.out, encoding, spec=spec, train=train, shard_mb=args.shard_mb, runner=runner,
             licence=args.licence, quarantine=quarantine, drop_budget=args.drop_budget,
         )  # fmt: skip
     print(f"{args.out}: {json.dumps(manifest['counts'])}")
@@ -106,16 +108,17 @@ def preprocess_of(args: argparse.Namespace) -> Preprocess:
 
 def prepare(source: Source, out, how: Encoding, *, spec=None, train: bool | None = None, shard_mb: int = 256,
             workers: int = 4, licence: str = "", quarantine: Quarantine | None = None, drop_budget: float = 0.001,
-            progress: bool = True) -> dict:  # fmt: skip
+            progress: bool = True, runner: Runner | None = None) -> dict:  # fmt: skip
     """Writes a prepared set, or the rest of one, and returns its manifest.
 
     spec, train  how the source was opened: for the manifest, and so that rows to train on are not evaluated on
     drop_budget  share of the rows that may be left out because their picture does not decode (a positive share allows one);
                  VlaxError with the first of them beyond it. Quarantined rows don't count
+    runner       who encodes the pictures; None: `workers` threads. It changes no byte
     """
     out = epath.Path(out)
-    if not 0 <= drop_budget < 1 or shard_mb < 1 or workers < 1 or not 1 <= how.quality <= 100:
-        given = f"--drop-budget={drop_budget} --shard-mb={shard_mb} --workers={workers} --quality={how.quality}"
+    if not 0 <= drop_budget < 1 or shard_mb < 1 or not 1 <= how.quality <= 100:
+        given = f"--drop-budget={drop_budget} --shard-mb={shard_mb} --quality={how.quality}"
         raise VlaxError(f"{given}: the budget is below 1, the others are at least 1 and quality at most 100; mend the flags")
     gathered = row_shards.gather(source, quarantine or Quarantine(), progress)
     plan = _plan(source, gathered, how, train, shard_mb)
@@ -124,7 +127,7 @@ def prepare(source: Source, out, how: Encoding, *, spec=None, train: bool | None
     pictures = PictureShards(source, gathered, out, how, plan["pictures_per_shard"])
     lost, allowed = [], math.ceil(drop_budget * len(source))
     with tqdm(total=len(gathered.opened), desc=source.name, unit="picture", disable=not progress) as bar:
-        for _ in pictures.write(workers, bar):
+        for _ in pictures.write(runner or Local(workers), bar):
             lost = row_shards.lost(source, gathered, pictures.reasons)
             if len(lost) > allowed:
                 _write(out, "dropped.jsonl", "".join(lost).encode())

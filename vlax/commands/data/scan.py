@@ -4,7 +4,7 @@ Of a picture no pixels are kept, only hashes: about half a kilobyte with the ids
 """
 
 import collections
-import concurrent.futures
+import contextlib
 import dataclasses
 import re
 import time
@@ -16,11 +16,11 @@ from tqdm import tqdm
 from vlax.commands.data import phash
 from vlax.commands.data.checks import Finding, Limits, text_findings
 from vlax.commands.data.picture_checks import Look, look
+from vlax.commands.data.runners import Local, Runner
 from vlax.data.batches.quarantine import place
 from vlax.errors import VlaxError
 from vlax.rows import REFUSED, Source, making
 
-AT_A_TIME = 512  # pictures handed to the threads together
 ANOTHER = 20  # bits between the hashes of two pictures of one name from which on they are two pictures
 
 
@@ -51,21 +51,35 @@ class Scan:
         self.findings.append(Finding(kind, self.limits.severity(kind), source or self.name, tuple(rows), image, detail))
 
 
-def scan(source: Source, limits: Limits, workers: int = 4, progress: bool = True) -> Scan:
-    """Reads all rows of a source and decodes all of its pictures, `workers` at a time."""
+@dataclasses.dataclass(frozen=True)
+class Examine:
+    """Looks at the picture of a row: the work that a runner does."""
+
+    source: Source
+    limits: Limits
+
+    def __call__(self, index: int) -> Look:
+        return look(self.source[index], self.limits)
+
+    def fault(self, seen: Look) -> list[str]:
+        """The kinds of what was found, where it did not decode."""
+        return [] if seen.digest else [kind for kind, _ in seen.findings]
+
+
+def scan(source: Source, limits: Limits, workers: int = 4, progress: bool = True, runner: Runner | None = None) -> Scan:
+    """Reads all rows of a source and decodes all of its pictures. runner: who does; None: `workers` threads."""
     result = Scan(source.name, limits, len(source))
     said = _read_rows(result, source)
     begin = time.monotonic()
     bar = tqdm(total=len(result.pictures), desc=source.name, unit="picture", disable=not progress)
-    with bar, concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        for at in range(0, len(result.pictures), AT_A_TIME):
-            some = result.pictures[at : at + AT_A_TIME]
-            looks = pool.map(lambda picture: look(source[picture.index], limits), some)
-            for picture, seen in zip(some, looks, strict=True):
-                picture.look = seen
-                for kind, detail in seen.findings:
-                    result.add(kind, picture.rows, picture.name, detail)
-                bar.update()
+    examine = Examine(source, dataclasses.replace(limits, tokens=None))  # a tokenizer need not be sent to a worker
+    looks = (runner or Local(workers)).map(examine, (picture.index for picture in result.pictures))
+    with bar, contextlib.closing(looks):
+        for picture, seen in zip(result.pictures, looks, strict=True):
+            picture.look = seen
+            for kind, detail in seen.findings:
+                result.add(kind, picture.rows, picture.name, detail)
+            bar.update()
     result.seconds = time.monotonic() - begin
     _duplicates(result, said)
     return result
