@@ -16,7 +16,6 @@ from ml_collections import ConfigDict
 from vlax.commands import front
 from vlax.data.readers.kinds import KINDS
 from vlax.data.sources import open_source
-from vlax.params import sharding
 from vlax.training import inputs, session, stages, start
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -37,7 +36,7 @@ class Trainer:
         stage = ConfigDict(self.built.plan.stage.to_dict() | {"mixture": {"data": spec}})
         plan = dataclasses.replace(self.built.plan, stage=stage)
         batches, _, _ = inputs.build(plan, self.built.config, self.built.encoder)
-        placed = sharding.put_batch(batches[0], self.built.mesh)
+        placed = self.built.place(batches[0])
         _, metrics = self.built.train_step(jax.tree.map(np.copy, self.state), self.frozen, placed)
         return {name: float(value) for name, value in metrics.items()}
 

@@ -35,7 +35,7 @@ def run(s, steps):
         state, frozen = start.initial_state(s)
         metrics = []
         for micro in range(steps):
-            state, values = s.train_step(state, frozen, sharding.put_batch(s.batches[micro], s.mesh))
+            state, values = s.train_step(state, frozen, s.place(s.batches[micro]))
             metrics.append({{k: float(v) for k, v in values.items()}})
     return state, metrics
 

@@ -75,7 +75,7 @@ def test_contract(make, encoder):
         "tokens": ((BATCH, LENGTH), "int32"),
         "segment": ((BATCH, LENGTH), "int32"),
         "example": ((BATCH, LENGTH), "int32"),
-        "row": ((BATCH, 1), "int32"),
+        "row": ((BATCH, 1), "int64"),
     }
     mixture = batches.collate.mixture
     for i, row_id in enumerate(mixture.ids(0, BATCH)):

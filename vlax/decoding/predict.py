@@ -53,6 +53,7 @@ class Predictor:
     def batch(self, requests: Sequence[Request], length: int) -> dict[str, np.ndarray]:
         """The batch contract's arrays for at most batch_size prompts, padded to `length` text slots."""
         out = filler(self.batch_size, length, self.config.preprocess, self.encoder)
+        out["row"] = out["row"].astype(np.int32)  # places in a test set, which sampling draws by: on the device, 32 bits wide
         for i, request in enumerate(requests):
             size = len(request.prompt)
             if request.image is not None and self.config.vision:

@@ -100,7 +100,9 @@ def batch_sharding(mesh: Mesh, leading: int = 0) -> NamedSharding:
 
 
 def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh, leading: int = 0) -> dict[str, jax.Array]:
-    """This host's numpy slice as global arrays."""
+    """This host's numpy slice as global arrays. ValueError for 64 bits: devices have 32, the rest would be lost unseen."""
+    if wide := [key for key, value in batch.items() if value.dtype.itemsize > 4]:
+        raise ValueError(f"{', '.join(wide)} of a batch are 64 bits wide: leave them on the host, or make them int32")
     sharding = batch_sharding(mesh, leading)
     return {key: jax.make_array_from_process_local_data(sharding, value) for key, value in batch.items()}
 

@@ -1,6 +1,7 @@
 """Checkpoints {state, data} to resume from.
 
-    workdir/stageN/checkpoints/STEP   trainable parameters, optimizer state, step (orbax, asynchronous); data position (JSON)
+    workdir/stageN/checkpoints/STEP   trainable parameters, optimizer state, step (orbax, asynchronous); data position (JSON):
+                                      {step, plan: its hash, order: of the rows (absent: 1), first_losses}
     workdir/stageN/seals/STEP.json    what its files hold (`storage/seal.py`), written once the save has ended
 
     workdir/stageN/validation.json    {STEP: validation loss of that checkpoint, null without one}, written after it
@@ -24,6 +25,7 @@ from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
 from vlax.errors import VlaxError
+from vlax.model import exports
 from vlax.params import distributed
 from vlax.storage import paths, seal, state
 
@@ -39,6 +41,24 @@ class Best:
         known = {info.step: loss for info in checkpoints if (loss := self.losses.get(info.step)) is not None}
         best = sorted(known, key=lambda step: (known[step], step))[: self.count]
         return [info.step in best for info in checkpoints]
+
+
+def recorded_order(stage: epath.Path) -> int | None:
+    """The order of rows (`data/batches/order.py`) that a stage's directory was started with, by its newest sound checkpoint,
+    else its export; None where there is neither, and the stage begins. Orbax is not asked: nothing is set aside here."""
+    folder = stage / "checkpoints"
+    steps = (
+        sorted((int(path.name) for path in folder.iterdir() if path.name.isdigit()), reverse=True) if folder.exists() else ()
+    )
+    for step in steps:
+        try:
+            seal.check(folder / str(step), "data", way_out="", seal=stage / "seals" / f"{step}.json")
+            found = state.read(folder / str(step) / "data" / "metadata", "")
+        except VlaxError:  # damaged, which is said when the checkpoints are opened
+            continue
+        return int(found.get("order", 1))
+    export = stage / "export"
+    return int(exports.read_manifest(export)["data"].get("order", 1)) if (export / "manifest.json").exists() else None
 
 
 class Checkpoints:

@@ -51,7 +51,11 @@ def export(session: Session, trainable: groups.Params, directory: epath.Path, be
         "tokenizer": tokenizer_hash(session.encoder.tokenizer),
         "templates": template_hash(session.encoder.templates),
         "template_name": session.encoder.templates,
-        "data": {"plan": session.batches.plan.hash, "sources": {x.name: x.fingerprint for x in mixture.sources}},
+        "data": {
+            "plan": session.batches.plan.hash,
+            "order": mixture.version,
+            "sources": {x.name: x.fingerprint for x in mixture.sources},
+        },
         "micro_steps": session.micro_steps if best is None else best[0],
         "validation_loss": None if best is None else best[1],
         "config": plan.identity,

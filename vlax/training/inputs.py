@@ -23,6 +23,7 @@ from vlax.rows import Source
 from vlax.storage.state import load_json
 from vlax.suites import files
 from vlax.text.prompts import Encoder
+from vlax.training import checkpoints
 from vlax.training.stages import StagePlan
 
 DRAWN = ("scenes", "cells")  # their splits are disjoint by construction
@@ -68,6 +69,8 @@ def build(plan: StagePlan, config: VLMConfig, encoder: Encoder) -> tuple[HostBat
 def open_mixture(plan: StagePlan, lengths: Lengths, faults: Faults = STRICT) -> Mixture:
     """The sources of stage.mixture, mixed as their specs say (`batches/mixture.py`), without the pictures of evaluation sets.
 
+    A run that has started keeps the order of rows that it was started with (`batches/order.py`).
+
     lengths  measures the sources that say how many tokens they bring
     faults   decides about rows that a reader cannot take
     """
@@ -87,7 +90,7 @@ def open_mixture(plan: StagePlan, lengths: Lengths, faults: Faults = STRICT) -> 
     weights = [value if kind == "weight" else 1.0 for kind, value in map(shares.__getitem__, names)]
     mean = functools.partial(lengths.mean, limit=plan.stage.text_length, overlong=plan.stage.overlong)
     fixed = [mixture.fixed_rows(name, *shares[name], source, mean) for name, source in zip(names, sources, strict=True)]
-    return Mixture(sources, weights, plan.run.seed, fixed=fixed)
+    return Mixture(sources, weights, plan.run.seed, fixed=fixed, order=checkpoints.recorded_order(plan.directory))
 
 
 def _open(

@@ -66,7 +66,8 @@ class Loop:
         self.state = self.checkpoints.restore(latest, self.state)
 
     def save(self) -> None:
-        data = {"step": self.done, "plan": self.session.batches.plan.hash, "first_losses": self.first_losses}
+        data = {"step": self.done, "plan": self.session.batches.plan.hash, "order": self.mixture.version}
+        data |= {"first_losses": self.first_losses}
         with NOW.busy():
             self.checkpoints.save(self.done, self.state, data)
         if distributed.is_main():

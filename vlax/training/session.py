@@ -55,9 +55,10 @@ class Session:
         return 1 if self.plan.stage.accumulation == "scan" else self.plan.stage.accumulate
 
     def place(self, batch: dict[str, np.ndarray], validation: bool = False) -> dict[str, jax.Array]:
-        """A batch on the mesh; with accumulation="scan" a training batch has the micro-batches in front."""
+        """A batch on the mesh, without its row ids; with accumulation="scan" a training batch has micro-batches in front."""
         scan = self.plan.stage.accumulation == "scan" and self.plan.stage.accumulate > 1 and not validation
-        return sharding.put_batch(batch, self.mesh, leading=int(scan))
+        on_device = {key: value for key, value in batch.items() if key != "row"}  # 64 bits, and no step reads them
+        return sharding.put_batch(on_device, self.mesh, leading=int(scan))
 
 
 def check_stage(stage: ConfigDict) -> None:

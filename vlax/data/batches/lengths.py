@@ -21,7 +21,7 @@ from vlax.storage import state
 from vlax.text.prompts import Encoder, template_hash
 
 SAMPLE = 1000  # rows that the header and token budgets judge a source by
-_measured: dict[tuple, np.ndarray] = {}  # (encoder, source) -> int32[rows], -1 where nobody asked yet
+_measured: dict[tuple, np.ndarray] = {}  # (encoder, source) -> int32[rows], length + 1; 0 where nobody asked yet
 
 
 class Lengths:
@@ -43,11 +43,11 @@ class Lengths:
         """int32, as many as `indices`: tokens of these rows, whole (nothing is cut)."""
         name = (self.key, source.name, source.fingerprint, len(source))
         if name not in _measured:
-            _measured.setdefault(name, np.full(len(source), -1, np.int32))
+            _measured.setdefault(name, np.zeros(len(source), np.int32))  # the system gives memory for what is written to
         known = _measured[name]
-        for index in np.unique(indices[known[indices] < 0]):
-            known[index] = self._measure(source, int(index))
-        return known[indices]
+        for index in np.unique(indices[known[indices] == 0]):
+            known[index] = self._measure(source, int(index)) + 1
+        return known[indices] - 1
 
     def _measure(self, source: Source, index: int) -> int:
         try:

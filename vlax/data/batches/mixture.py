@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from vlax.data.batches import order
 from vlax.errors import VlaxError
 from vlax.rows import Row, Source
 
@@ -62,6 +63,7 @@ class Mixture:
     one that weights refer to. `shuffle=False` keeps the file order (evaluation; a single source then).
 
     fixed   rows an epoch by source, 0 where the weight decides; () when it decides everywhere
+    order   the one that the run was started with (`order.py`); None of a new run
     """
 
     sources: Sequence[Source]
@@ -69,6 +71,7 @@ class Mixture:
     seed: int
     shuffle: bool = True
     fixed: Sequence[int] = ()
+    order: int | None = None
 
     def __post_init__(self) -> None:
         for source, weight in zip(self.sources, self.weights, strict=True):
@@ -78,9 +81,19 @@ class Mixture:
                 raise VlaxError(f"data source {source.name} has weight {weight}; a weight is positive")
 
     @functools.cached_property
+    def version(self) -> int:
+        """Which order it is, for the record of a run; 1 where nothing is shuffled."""
+        return order.choose(self.order, self.epoch_size) if self.shuffle else 1
+
+    @functools.cached_property
+    def rows(self) -> np.ndarray:
+        """int64: the rows of each source."""
+        return np.array([len(source) for source in self.sources], np.int64)
+
+    @functools.cached_property
     def offsets(self) -> np.ndarray:
         """Global id of each source's first row."""
-        return np.concatenate([[0], np.cumsum([len(s) for s in self.sources])]).astype(np.int64)
+        return np.concatenate([[0], np.cumsum(self.rows)]).astype(np.int64)
 
     @functools.cached_property
     def counts(self) -> np.ndarray:
@@ -99,7 +112,8 @@ class Mixture:
         """Identifies the row order: it changes with the rows, their shares, the seed and the shuffling."""
         parts = [[s.name, s.fingerprint, len(s)] for s in self.sources]
         values = [parts, list(map(float, self.weights)), self.seed, self.shuffle]
-        text = json.dumps([*values, list(map(int, self.fixed))] if any(self.fixed) else values)
+        values += [list(map(int, self.fixed))] if any(self.fixed) else []
+        text = json.dumps([*values, {"order": self.version}] if self.version > 1 else values)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def _pass(self, source: int, number: int) -> np.ndarray:
@@ -111,7 +125,7 @@ class Mixture:
 
     @functools.lru_cache(maxsize=3)  # noqa: B019  (a mixture lives as long as its run)
     def epoch(self, number: int) -> np.ndarray:
-        """int64[epoch_size]: global row ids of one epoch, in the order in which they are met."""
+        """int64[epoch_size]: global row ids of one epoch under order 1, in the order in which they are met."""
         parts = []
         for source, count in enumerate(self.counts):
             rows = len(self.sources[source])
@@ -119,17 +133,19 @@ class Mixture:
             passes = [self._pass(source, n) for n in range(begin // rows, -(-end // rows))]
             start = begin - begin // rows * rows
             parts.append(np.concatenate(passes)[start : start + count] + self.offsets[source])
-        order = np.concatenate(parts)
-        return np.random.default_rng([self.seed, 2, number]).permutation(order) if self.shuffle else order
+        whole = np.concatenate(parts)
+        return np.random.default_rng([self.seed, 2, number]).permutation(whole) if self.shuffle else whole
 
     def ids(self, begin: int, end: int) -> np.ndarray:
-        """Global row ids at positions begin..end-1: of an endless order when shuffled, else of one pass, then filler (-1)."""
+        """int64: global row ids at positions begin..end-1, endless when shuffled; else of one pass, then filler (-1)."""
+        size = self.epoch_size
         if not self.shuffle:
             position = np.arange(begin, end)
-            return np.where(position < self.epoch_size, position, -1)
-        epochs = range(begin // self.epoch_size, (end - 1) // self.epoch_size + 1)
-        rows = np.concatenate([self.epoch(e) for e in epochs])
-        return rows[begin - epochs[0] * self.epoch_size :][: end - begin]
+            return np.where(position < size, position, -1)
+        if self.version == 2:
+            return order.second(np.arange(begin, end), self.seed, self.rows, self.counts, self.offsets[:-1])
+        epochs = range(begin // size, (end - 1) // size + 1)
+        return np.concatenate([self.epoch(e)[max(begin - e * size, 0) : end - e * size] for e in epochs])
 
     def locate(self, row_id: int) -> tuple[Source, int]:
         source = int(np.searchsorted(self.offsets, row_id, side="right")) - 1

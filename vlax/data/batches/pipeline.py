@@ -7,7 +7,7 @@ A batch is a dict of arrays (B rows of this host, N image slots, T text tokens; 
     tokens     int32[B,T]         prompt and answer ids, padded on the right
     segment    int32[B,T]         0 pad, 1 prompt, 2 answer with its EOS
     example    int32[B,T]         1..N, 0 pad; image slot n belongs to example n + 1
-    row        int32[B,N]         global row id, -1 filler
+    row        int64[B,N]         global row id, -1 filler; stays on the host, for errors and inspection (devices have int32)
 
 Which rows a batch holds is a pure function of (seed, step): the plan (`row_plan.py`) is global, hosts take slices of it
 afterwards. A row that does not fit becomes filler and never shifts the order. In a packed row the text of example n + 1
@@ -64,7 +64,7 @@ def filler(rows: int, length: int, preprocess: Preprocess | None, encoder: Encod
         "tokens": np.full((rows, length), encoder.tokenizer.pad_token_id, np.int32),
         "segment": np.zeros((rows, length), np.int32),
         "example": np.zeros((rows, length), np.int32),
-        "row": np.full((rows, slots), -1, np.int32),
+        "row": np.full((rows, slots), -1, np.int64),
     }
 
 
