@@ -41,7 +41,7 @@ class Annotations(FileSource):
         self._form, self._split, self._reading = FORMATS[reading.kind], split, reading
         self._files = [join(reading.base, path) for path in (questions, annotations) if path]
         self._task = task if self._form.captions else "question"
-        super().__init__(reading, str(images))
+        super().__init__(reading, str(images), self._files, {"task": task, "split": split})
 
     def read(self, faults: Faults) -> Generator[Item, None, Facts]:
         form, split = self._form, self._split

@@ -18,9 +18,11 @@ its faulty ones are quarantined or collected.
 
 import collections
 import contextlib
+from collections.abc import Iterable
 from typing import NamedTuple
 
-from vlax.rows import REFUSED, as_fault
+from vlax.errors import VlaxError
+from vlax.rows import REFUSED, RowFault, as_fault
 
 
 class Fault(NamedTuple):
@@ -36,7 +38,7 @@ class Faults:
     """Decides about the faulty rows of a reader; see the module's docstring. One object may serve several sources in turn."""
 
     def __init__(self, quarantine=None, *, collect: bool = False, notes: bool = False):
-        self._quarantine, self._collect, self._notes = quarantine, collect, notes
+        self._quarantine, self._collect, self.noted = quarantine, collect, notes
         self.found: list[Fault] = []
         self.notes: list[Fault] = []
         self.passed_over: collections.Counter[str] = collections.Counter()  # quarantined rows by source
@@ -48,18 +50,48 @@ class Faults:
             yield
         except Exception as raised:
             error = as_fault(where, raised)
-            place = where.rpartition(": ")[2]
-            if self._quarantine and self._quarantine.covers(source, place):
-                self.passed_over[source] += 1
-            elif self._collect:
-                self.found.append(Fault(source, place, getattr(error, "kind", REFUSED), str(error)))
-            else:
+            fault = Fault(source, where.rpartition(": ")[2], getattr(error, "kind", REFUSED), str(error))
+            if self.refuses(fault):
                 raise error from raised.__cause__ if error is raised else raised
+            self._count(fault)
+
+    def refuses(self, fault: Fault) -> bool:
+        """Whether a fault ends the reading."""
+        return not (self._collect or self._covers(fault))
+
+    def _covers(self, fault: Fault) -> bool:
+        return bool(self._quarantine and self._quarantine.covers(fault.source, fault.row))
+
+    def _count(self, fault: Fault) -> None:
+        if self._covers(fault):
+            self.passed_over[fault.source] += 1
+        else:
+            self.found.append(fault)
+
+    def take(self, found: Iterable[Fault], notes: Iterable[Fault]) -> None:
+        """What a `Recorder` has, as if it were met now: the same error, counts and lists."""
+        for fault in found:
+            if self.refuses(fault):
+                raise VlaxError(fault.text) if fault.kind == REFUSED else RowFault(fault.text, fault.kind)
+            self._count(fault)
+        for fault in notes:
+            self.note(*fault)
 
     def note(self, source: str, row: str, kind: str, text: str) -> None:
         """Says something about a row that the reader takes; only the doctor keeps it."""
-        if self._notes:
+        if self.noted:
             self.notes.append(Fault(source, row, kind, text))
+
+
+class Recorder(Faults):
+    """Has all faults and notes of a reading that another Faults does not end."""
+
+    def __init__(self, judge: Faults):
+        super().__init__(collect=True, notes=True)
+        self._judge = judge
+
+    def refuses(self, fault: Fault) -> bool:
+        return self._judge.refuses(fault)
 
 
 STRICT = Faults()  # it keeps nothing: every reader's default

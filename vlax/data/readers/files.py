@@ -5,8 +5,9 @@ import dataclasses
 import functools
 import hashlib
 import io
+import itertools
 import json
-from collections.abc import Collection, Generator, Iterator
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,9 +16,9 @@ import pyarrow.compute as pc
 from etils import epath
 from PIL import Image
 
-from vlax.data.readers import item_batches, leaks
-from vlax.data.readers.faults import STRICT, Faults
-from vlax.data.readers.item_table import Item, ItemTable
+from vlax.data.readers import item_batches, leaks, row_cache
+from vlax.data.readers.faults import STRICT, Fault, Faults, Recorder
+from vlax.data.readers.item_table import SCHEMA, Item, ItemTable
 from vlax.data.readers.pictures import decode_picture, open_picture, read_picture, resolved
 from vlax.errors import VlaxError
 from vlax.rows import Picture, Row, Turn
@@ -86,22 +87,22 @@ class FileSource:
     """The half of the file sources that does not know the format (the Source protocol of `rows.py`).
 
     images  the folder of the pictures, below `base`
+    files   what is read
+    given   how, besides `reading`: what else the subclass was told
 
     A subclass knows how to `read`. Its constructor sets what it needs for that, and then calls this one.
     """
 
-    def __init__(self, reading: Reading, images: str):
+    def __init__(self, reading: Reading, images: str, files: Iterable[epath.PathLike], given: dict):
         self._images = join(reading.base, images)
         self._roots = roots(reading.base, self._images)
-        found: list[Facts] = []
-        self._table = ItemTable(list(item_batches.blocks(_noted(self.read(reading.faults), found))))
-        (facts,) = found
+        key = row_cache.key(files, reading.kind, reading.train, reading.base, given)
+        blocks, known = row_cache.kept(key, SCHEMA, functools.partial(self._made, reading.faults), reading.faults.noted)
+        reading.faults.take(itertools.starmap(Fault, known["found"]), itertools.starmap(Fault, known["aside"] or ()))
+        facts, self._table, self._numbered = Facts(**known["facts"]), ItemTable(blocks), known["numbered"]
         reading.check_limit(facts.name)
         self.name, self.task, self.kept = facts.name, facts.task, facts.kept
-        ids = (batch.column("id") for batch in self._table.batches())
-        self._numbered = facts.numbered and len(pc.unique(pa.chunked_array(ids, pa.string()))) < len(self._table)
-        drop = frozenset(str(i) for i in reading.drop_image_ids)
-        gone = [at for at in range(len(self._table)) if self._keys(self._item(at)) & drop] if drop else []
+        gone = self._dropped(frozenset(map(str, reading.drop_image_ids)), key)
         self.dropped, left = len(gone), len(self._table) - len(gone)
         # int64[rows] where rows are missing, or else they go by their own numbers.
         self._numbers = np.delete(np.arange(len(self._table)), gone) if gone else None
@@ -118,9 +119,39 @@ class FileSource:
         self.fingerprint = digest.hexdigest()
 
     def read(self, faults: Faults) -> Generator[Item, None, Facts]:
-        """Yields the items of all rows that can be taken, one by one, and returns what is then known. faults: `Faults.row` is
-        around what is done with one row."""
+        """Yields the items of all rows that can be taken, one by one, and returns what is then known.
+
+        faults  around what is done with one row (`Faults.row`); not the reading's own: what is found is kept with the rows
+        """
         raise NotImplementedError
+
+    def _made(self, faults: Faults) -> row_cache.Made:
+        """Record batches of all rows; returns what else is kept of them."""
+        recorder, facts, ids = Recorder(faults), list[Facts](), []
+        try:
+            for block in item_batches.blocks(_noted(self.read(recorder), facts)):
+                ids.append(block.column("id"))
+                yield block
+        except Exception:
+            faults.take(recorder.found, recorder.notes)
+            raise
+        recurs = facts[0].numbered and pc.count_distinct(pa.chunked_array(ids, pa.string())).as_py() < sum(map(len, ids))
+        return {"facts": facts[0]._asdict(), "numbered": recurs, "found": recorder.found, "aside": recorder.notes}
+
+    def _dropped(self, drop: frozenset[str], key: str) -> Sequence[int]:
+        """The numbers of the rows whose picture has a key in `drop`."""
+        if not drop:
+            return []
+
+        def keys(at: int) -> set[str]:
+            return self._keys(self._item(at))
+
+        def made() -> row_cache.Made:
+            yield from leaks.columns(map(keys, range(len(self._table))))
+            return {}
+
+        own = key and row_cache.derived(key, "keys", str(self._images))
+        return leaks.dropped(row_cache.kept(own, leaks.SCHEMA, made)[0], drop, keys)
 
     def __len__(self) -> int:
         return self._count

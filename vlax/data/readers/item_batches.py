@@ -84,3 +84,11 @@ def write(path: Path, schema: pa.Schema, made: Iterable[pa.RecordBatch]) -> list
         first = file.tell()
     places = [(rows, max(at, first), size - max(first - at, 0)) for rows, at, size in found]
     return [(rows, at, size, zlib.crc32(whole.slice(at, size))) for rows, at, size in places]
+
+
+def places(written: Iterable[Sequence[tuple[int, int, int, int]]]) -> np.ndarray:
+    """int64[blocks + 1, 5], as `rows.npy` has it, of what `write` returned for each file."""
+    lines = [(rows, number, *where) for number, batches in enumerate(written) for rows, *where in batches]
+    table = np.array([*lines, (0, 0, 0, 0, 0)], np.int64)
+    table[:, 0] = np.cumsum(table[:, 0]) - table[:, 0]
+    return table

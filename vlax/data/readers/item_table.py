@@ -1,10 +1,10 @@
 """What is kept of a source's rows: columns of Arrow, in memory or mapped from files, and no Python object a row.
 
     FOLDER/rows-00000.arrow    Arrow IPC, BLOCK rows a record batch, a column for each field of `Item`
-    FOLDER/rows.npy            int64[blocks, 5]: first row, file, byte, bytes and CRC-32 of each record batch
+    FOLDER/rows.npy            int64[blocks + 1, 5]: first row, file, byte, bytes, CRC-32 of each batch; then [rows, 0, 0, 0, 0]
 
     ItemTable([batch, ...])[7]           Item(id="17#1", image_id="17", file_name="a.jpg", ...), in a few microseconds
-    ItemTable(Mapped(FOLDER, "rows"))    opened without a look at any row, however many there are
+    ItemTable(Mapped(FOLDER, ...))    opened without a look at any row, however many there are
 
 A batch is compared with its CRC when it is first touched, and its buffers are read by Python's own memoryviews: a damaged file
 is an error, and not the end of the process. `item_batches.py` writes what is read here.
@@ -15,6 +15,7 @@ import functools
 import itertools
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -72,18 +73,32 @@ SCHEMA = pa.schema([
 
 
 class Mapped:
-    """The record batches of some files, mapped. table: as in `rows.npy`; `again` is what an error tells to do."""
+    """The record batches of some files, mapped.
 
-    def __init__(self, folder: str, name: str, table: np.ndarray, files: Sequence[str], schema: pa.Schema, again: str):
-        self.folder, self.name, self.table, self.files, self.schema, self.again = folder, name, table, files, schema, again
-        self._checked = np.zeros(len(table), bool)
+    table   as in `rows.npy`
+    again   what an error tells to do
+    spoilt  the file by which others know that all is whole: it goes when a batch is found that is not
+    """
+
+    def __init__(self, folder: str, table: np.ndarray, files: Sequence[str], schema: pa.Schema, again: str, spoilt: str = ""):
+        self._made_of = folder, table, files, schema, again, spoilt
+        self.folder, self.table, self.files, self.schema, self.again, self.spoilt = self._made_of
+        self._checked = np.zeros(len(self), bool)
         self._file = functools.cache(self._open)
 
     def __reduce__(self):
-        return Mapped, (self.folder, self.name, self.table, self.files, self.schema, self.again)
+        return Mapped, self._made_of
 
     def __len__(self) -> int:
-        return len(self.table)
+        return len(self.table) - 1
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        return map(self.__getitem__, range(len(self)))
+
+    def open(self) -> None:
+        """Maps all files at once: they may go while this is used."""
+        for number in range(len(self.files)):
+            self._file(number)
 
     def _open(self, number: int) -> pa.Buffer:
         with pa.memory_map(f"{self.folder}/{self.files[number]}") as file:  # what is mapped stays so
@@ -96,10 +111,12 @@ class Mapped:
             found = self._file(number).slice(at, size)
             if not self._checked[block]:
                 if found.size != size or zlib.crc32(found) != crc:
-                    raise VlaxError(f"{file} is damaged at byte {at:,}; {self.again}")
+                    raise ValueError(f"it is damaged at byte {at:,}")
                 self._checked[block] = True
             return pa.ipc.read_record_batch(found, self.schema)
         except (OSError, ValueError, IndexError) as error:
+            if self.spoilt:
+                Path(self.spoilt).unlink(missing_ok=True)
             raise VlaxError(f"{file} cannot be read ({str(error).splitlines()[0]}); {self.again}") from None
 
 
@@ -166,19 +183,18 @@ class _Block:
 
 
 class ItemTable:
-    """Items by number. blocks: record batches of SCHEMA, in memory or `Mapped`; counts: the rows of each."""
+    """Items by number. blocks: record batches of SCHEMA, in memory or `Mapped`."""
 
-    def __init__(self, blocks: Sequence[pa.RecordBatch] | Mapped, count: int | None = None):
+    def __init__(self, blocks: Sequence[pa.RecordBatch] | Mapped):
         self.blocks = blocks
         if isinstance(blocks, Mapped):
-            assert count is not None
-            self._starts = [*blocks.table[:, 0].tolist(), count]
+            self._starts = blocks.table[:, 0].tolist()
         else:
             self._starts = [0, *itertools.accumulate(map(len, blocks))]
         self._block = functools.lru_cache(KEPT)(self._taken_apart)
 
     def __reduce__(self):
-        return ItemTable, (self.blocks, len(self))
+        return ItemTable, (self.blocks,)
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -196,4 +212,4 @@ class ItemTable:
             yield from map(block.item, range(self._starts[number + 1] - self._starts[number]))
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        return (self.blocks[number] for number in range(len(self.blocks)))
+        return iter(self.blocks)

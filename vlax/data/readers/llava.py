@@ -60,7 +60,8 @@ class Conversations(FileSource):
             task,
         )
         self._strip, self._skip, self._reading = strip, skip_multi_image, reading
-        super().__init__(reading, str(images))
+        given = {"task": task, "columns": columns, "strip": strip, "skip_multi_image": skip_multi_image}
+        super().__init__(reading, str(images), [self._path], given)
         self.skipped = self.kept["skipped"]
 
     def read(self, faults: Faults) -> Generator[Item, None, Facts]:

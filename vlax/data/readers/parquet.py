@@ -48,7 +48,8 @@ class HfTable(FileSource):
         self._named, self._files = files, [TableFile(str(file)) for file in files.values()]
         self._path, self._columns, self._task, self._split, self._reading = path, columns, task, split, reading
         self._root = str(join(reading.base, images))
-        super().__init__(reading, images)
+        given = {"path": path, "task": task, "columns": columns, "split": split}
+        super().__init__(reading, images, files.values(), given)
 
     def read(self, faults: Faults) -> Generator[Item, None, Facts]:
         first, schema = self._files[0], self._files[0].schema

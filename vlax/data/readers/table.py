@@ -49,7 +49,8 @@ class Table(FileSource):
             raise VlaxError(f"{path}: there is no task {task!r}; the tasks are {', '.join(TASKS)}")
         self._columns, self._place = known_columns(path, columns, COLUMNS), join(reading.base, path)
         self._asked, self._strip, self._reading = task, strip, reading
-        super().__init__(reading, str(images) or str(epath.Path(path).parent))
+        given = {"task": task, "columns": columns, "strip": strip}
+        super().__init__(reading, str(images) or str(epath.Path(path).parent), [self._place], given)
 
     def read(self, faults: Faults) -> Generator[Item, None, Facts]:
         name, columns, place = self._reading.name(self._place.stem), self._columns, self._place

@@ -43,7 +43,8 @@ class TfdsSource(FileSource):
         self._folder = str(join(reading.base, path))
         self._path, self._columns, self._task, self._asked, self._reading = path, columns, task, split, reading
         self._examples = shards.Kept(_examples)
-        super().__init__(reading, images)
+        given = {"path": path, "task": task, "columns": columns, "split": split}
+        super().__init__(reading, images, epath.Path(self._folder).glob("*"), given)
 
     def read(self, faults: Faults) -> Generator[Item, None, Facts]:
         info = _info(self._folder)

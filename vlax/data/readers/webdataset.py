@@ -47,7 +47,8 @@ class WebDataset(FileSource):
         files = shards.of_split(files, split, path)
         self._named, self._files = files, [str(file) for file in files.values()]
         self._path, self._columns, self._task, self._split, self._reading = path, columns, task, split, reading
-        super().__init__(reading, images)
+        given = {"path": path, "task": task, "columns": columns, "split": split}
+        super().__init__(reading, images, files.values(), given)
 
     def read(self, faults: Faults) -> Generator[Item, None, Facts]:
         name = self._reading.name(epath.Path(self._path).stem, self._split)
