@@ -14,11 +14,12 @@ import threading
 import damage
 import numpy as np
 import pytest
+from etils import epath
 from PIL import Image
 
 from vlax.commands.data import doctor, picture_shards, prepare, runner_argument
 from vlax.commands.data.picture_shards import Encoding
-from vlax.commands.data.runners import Local, in_order
+from vlax.commands.data.runners import Local, RunnerError, in_order
 from vlax.errors import VlaxError
 from vlax.rows import RowFault
 
@@ -31,6 +32,7 @@ class Squares:
 
     bad: int = -1
     elsewhere: int = -1
+    keeps = False
 
     def __call__(self, item):
         if item == self.bad:
@@ -173,21 +175,21 @@ def test_ray_prepares_the_same_bytes(cluster, prepared, tmp_path):
 @pytest.mark.parametrize("first", ("local", "ray"))
 def test_either_goes_on_where_the_other_stopped(first, cluster, prepared, tmp_path, monkeypatch):
     whole = prepared("whole")
-    write, made = picture_shards.shards.write, []
+    write, made = picture_shards.state.write_json, []
 
-    def stopped(path, *args):
-        made.append(path.name)
-        if len(made) == 2:
-            raise KeyboardInterrupt
-        return write(path, *args)
+    def stopped(path, *args, **layout):
+        if path.name.startswith("images-"):
+            made.append(path.name[:12])
+            if len(made) == 2:
+                raise KeyboardInterrupt
+        return write(path, *args, **layout)
 
-    monkeypatch.setattr(picture_shards.shards, "write", stopped)
+    monkeypatch.setattr(picture_shards.state, "write_json", stopped)
     with pytest.raises(KeyboardInterrupt):
         prepared("out", f"--runner={first}")
     assert not (tmp_path / "out" / "manifest.json").exists()
     assert prepared("out", f"--runner={'ray' if first == 'local' else 'local'}") == whole
-    pictures = [f"images-0000{n}-of-00003.array_record" for n in (0, 1, 1, 2)]
-    assert made == [*pictures, "rows-00000-of-00001.array_record"]  # the first shard was whole
+    assert made == [f"images-0000{n}" for n in (0, 1, 1, 2)]  # the first shard was whole
 
 
 def test_too_many_damaged_pictures_are_the_same_error(cluster, prepared, tmp_path):
@@ -214,23 +216,56 @@ def test_the_doctor_reports_the_same(cluster, tmp_path, capsys):
     assert digests(tmp_path / "local") == digests(tmp_path / "ray") and len(digests(tmp_path / "ray")) == 2
 
 
+def test_a_machine_at_fault_is_no_fault_of_a_source(coco, tmp_path, monkeypatch):
+    def broken(*args, **given):
+        raise RunnerError("node n has no folder x")
+
+    monkeypatch.setattr(doctor, "scan", broken)
+    parser = argparse.ArgumentParser()
+    doctor.add_arguments(parser)
+    with pytest.raises(RunnerError, match="node n has no folder x"):
+        doctor.main(parser.parse_args([f"{coco}/c.json", f"--images={coco}/images", f"--out={tmp_path}/out"]))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_shard_that_is_not_to_be_seen_is_no_shard(tmp_path, monkeypatch):
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'vlax[ray]'")
+    from vlax.commands.data import ray_runner
+
+    monkeypatch.setattr(ray_runner, "SEEN", 0)
+    (tmp_path / "a").write_bytes(b"four")
+    ray_runner._check_seen(epath.Path(tmp_path / "a"), 4, "n")
+    for name, size in (("a", 5), ("b", 4)):
+        with pytest.raises(
+            RunnerError, match=f"node n wrote .*/{name}, which is not to be seen from here: all nodes must see OUT"
+        ):
+            ray_runner._check_seen(epath.Path(tmp_path / name), size, "n")
+
+
 def test_what_a_worker_raises(cluster):
     fails_after(cluster, 37, 90)
-    assert values(cluster.map(Squares(), range(70))) == [n * n for n in range(70)]
+    assert values(cluster.map(Squares(), range(700))) == [n * n for n in range(700)]
+
+
+def test_few_pictures_too_are_shared_among_the_workers(cluster):
+    from vlax.commands.data.ray_runner import chunked
+
+    assert [len(chunk) for chunk in chunked(range(100), 2)] == [8, 8, 16, 16, 32, 20]
+    assert [len(chunk) for chunk in chunked(range(700), 1)] == [8, 16, 32, 64, 128, 128, 128, 128, 68]
 
 
 def test_a_picture_that_only_a_worker_cannot_read_costs_no_row(cluster):
-    with pytest.raises(VlaxError, match=r"^node .* says \(seen by \d+\), and here it is \(seen by \d+\): all nodes must see"):
+    with pytest.raises(RunnerError, match=r"^node .* says \(seen by \d+\), and here it is \(seen by \d+\): all nodes must see"):
         values(cluster.map(Squares(elsewhere=3), range(9)))
 
 
 def test_a_worker_that_is_not_as_this_process_is_refused(cluster, tmp_path, monkeypatch):
-    from vlax.commands.data import ray_runner
+    from vlax.commands.data import ray_runner, ray_worker
 
     assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
-    here = ray_runner.Setting(os.getcwd(), False, ray_runner.versions())
+    here = ray_worker.Setting(os.getcwd(), False, ray_worker.versions())
     with pytest.raises(VlaxError, match=r"node n has vlax .*, pillow .*, and the command was given with vlax .*, pillow 9\.9"):
-        ray_runner.adapt(here._replace(versions=here.versions | {"pillow": "9.9"}), "n")
+        ray_worker.adapt(here._replace(versions=here.versions | {"pillow": "9.9"}), "n")
     gone = tmp_path / "gone"
     gone.mkdir()
     monkeypatch.chdir(gone)

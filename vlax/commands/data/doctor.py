@@ -20,7 +20,7 @@ from etils import epath
 
 from vlax.commands.data.checks import ERROR, KINDS, NOTE, WARNING, Finding, Limits
 from vlax.commands.data.runner_argument import add_runner_flags, started
-from vlax.commands.data.runners import Runner
+from vlax.commands.data.runners import Runner, RunnerError
 from vlax.commands.data.scan import Scan, overlap, scan, shared
 from vlax.commands.data.source_argument import add_source_flags, source_spec
 from vlax.data.readers import pictures
@@ -89,6 +89,8 @@ def _examine(text: str, args: argparse.Namespace, faults: Faults, limits: Limits
         spec = source_spec(text, args.images, base=args.data_root, kind=args.kind, split=args.split)
         source = open_source(spec, args.data_root, train=True, faults=faults)
         result = scan(source, limits, progress=progress, runner=runner)
+    except RunnerError:
+        raise
     except VlaxError as error:
         result = Scan(text, limits)
         result.add("unreadable source", (), "", str(error))

@@ -12,7 +12,7 @@ import dataclasses
 import hashlib
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from vlax.commands.data.row_shards import Gathered
 from vlax.commands.data.runners import Runner
-from vlax.data.readers import shards, stored
+from vlax.data.readers import stored
 from vlax.errors import VlaxError
 from vlax.images import Preprocess
 from vlax.rows import Source
@@ -72,6 +72,7 @@ class Encode:
     opened: np.ndarray
     how: Encoding
     folder: str
+    keeps = True
 
     def __call__(self, number: int) -> Encoded:
         row = self.source[int(self.opened[number])]
@@ -105,37 +106,61 @@ class PictureShards:
         self._source, self._gathered, self._out, self._how, self._per_shard = source, gathered, out, how, per_shard
         self.places: list[tuple[int, int]] = []
         self.reasons: dict[int, str] = {}
-        self.files: list[dict] = []
+        self._facts: dict[int, dict] = {}  # by shard
+        self._written: collections.deque[tuple[int, epath.Path, list[tuple], Callable[[], dict]]] = collections.deque()
         self.off = 0, 0, 0
         self._stored: dict[str, tuple[int, int]] = {}  # digest -> place
         self._records: collections.Counter[int] = collections.Counter()  # by shard
 
+    @property
+    def files(self) -> list[dict]:
+        return [self._facts[shard] for shard in sorted(self._facts)]
+
     def write(self, runner: Runner, bar: tqdm) -> Iterator[None]:
         """Pauses after each shard, those that an earlier run finished included. bar: by pictures. One shard is in memory, and
-        what the runner has begun of the next."""
+        what the runner has begun of others."""
         total = len(self._gathered.opened)
-        count = -(-total // self._per_shard)
         parts = [range(at, min(at + self._per_shard, total)) for at in range(0, total, self._per_shard)]
-        names = [f"images-{shard:05d}-of-{count:05d}" for shard in range(count)]
-        files = [(self._out / f"{name}.array_record", self._out / "progress" / f"{name}.json") for name in names]
+        files = [self._paths(f"images-{shard:05d}-of-{len(parts):05d}") for shard in range(len(parts))]
         there = [_finished(*paths) for paths in files]
         missing = itertools.chain.from_iterable(part for part, done in zip(parts, there, strict=True) if not done)
         opened = np.array(self._gathered.opened, np.int64)
         encode = Encode(self._source, opened, self._how, self._gathered.folder)
         with contextlib.closing(runner.map(encode, missing)) as encoded:
             for shard, (file, progress) in enumerate(files):
-                facts, kept, contents = state.read(progress, REMADE) if there[shard] else None, [], []
-                pictures = (Encoded(b"", *values) for values in facts["pictures"]) if facts else encoded
-                for picture in itertools.islice(pictures, len(parts[shard])):
-                    if self._add(shard, picture):
-                        contents.append(picture.content)
-                    kept.append(picture[1:])
-                    bar.update()
-                if not facts:
-                    facts = shards.write(file, contents, OPTIONS)
-                    state.write_json(progress, facts | {"pictures": kept})
-                self.files.append({key: facts[key] for key in ("file", "records", "bytes", "sha256")})
-                yield
+                if there[shard]:
+                    facts = self._facts[shard] = state.read(progress, REMADE)
+                    self._take(shard, (Encoded(b"", *values) for values in facts.pop("pictures")), bar)
+                else:
+                    contents, kept = self._take(shard, itertools.islice(encoded, len(parts[shard])), bar)
+                    self._written.append((shard, progress, kept, runner.write(file, contents, OPTIONS)))
+                    self._settle(runner.writes)
+                try:
+                    yield
+                except GeneratorExit:  # what ends the run here ends it with all shards so far, whoever writes them
+                    self._settle(0)
+                    raise
+        self._settle(0)
+
+    def _paths(self, name: str) -> tuple[epath.Path, epath.Path]:
+        return self._out / f"{name}.array_record", self._out / "progress" / f"{name}.json"
+
+    def _take(self, shard: int, pictures: Iterable[Encoded], bar: tqdm) -> tuple[list, list[tuple]]:
+        """The contents that a shard stores, and what its progress file says of all of its pictures."""
+        contents, kept = [], []
+        for picture in pictures:
+            if self._add(shard, picture):
+                contents.append(picture.content)
+            kept.append(picture[1:])
+            bar.update()
+        return contents, kept
+
+    def _settle(self, most: int) -> None:
+        """Waits until at most so many shards are still being written."""
+        while len(self._written) > most:
+            shard, progress, kept, wait = self._written.popleft()
+            self._facts[shard] = wait()
+            state.write_json(progress, self._facts[shard] | {"pictures": kept})
 
     def _add(self, shard: int, picture: Encoded) -> bool:
         """Takes in the next picture; whether its content has to be stored: it decodes, and no picture before had its bytes."""

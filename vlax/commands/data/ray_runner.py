@@ -1,25 +1,23 @@
 """The workers of a Ray cluster: `--runner=ray` of `vlax data prepare` and `vlax data doctor`.
 
-Plain tasks of Ray Core. Ray Data (`from_items(...).map_batches(...).iter_rows()`) would do as well: with `preserve_order` it
-gives the same results in the same order. But it needs pandas, makes an Arrow table of each block, wraps what a worker raises,
-and reads its limits from a context that all of a process shares; the one thing wanted of it here, a bounded number of tasks
-whose results come in order, is `runners.in_order`.
+Plain tasks of Ray Core. Ray Data (`from_items(...).map_batches(...).iter_rows()`) would do for the doctor: with
+`preserve_order` its results are the same, in the same order. But it needs pandas, and makes tables of what passes through it;
+and which pictures a shard holds is known only when all before them are, here, while their bytes should stay with the workers.
+What is wanted is a bounded number of tasks whose results come in order, and that is `runners.in_order`.
 
-The work, with the source in it, is pickled once; each worker opens it once. Workers read the source's files, and only this
-process writes, so that OUT, its lease and its seal are what they are without Ray.
+The work, with the source in it, is pickled once, and each worker opens it once. Encoded pictures stay in the cluster until a
+worker writes their shard; this process gets digests, and so keeps up with many workers.
 """
 
-import importlib.metadata
 import itertools
 import logging
 import os
-import platform
 import signal
 import sys
 import threading
+import time
 import uuid
-import warnings
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future
 from typing import Any, NamedTuple
 
@@ -27,31 +25,32 @@ os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # read where ray is imported: nothi
 
 import ray
 import ray.exceptions
+from etils import epath
 
-import vlax
-from vlax.commands.data.runners import Result, Work, in_order
-from vlax.data.readers import pictures
-from vlax.errors import VlaxError
+from vlax.commands.data import ray_worker
+from vlax.commands.data.ray_worker import AGAIN, Done, Job, Setting
+from vlax.commands.data.runners import Result, RunnerError, Work, in_order
 
-AT_A_TIME = 16  # pictures of a task: a task costs about a millisecond, and a picture five to ten
+FEWEST, MOST = 8, 128  # pictures of a task: a task costs this process some milliseconds, and each picture a worker as many
 AHEAD = 2  # tasks by CPU that are begun before the first of them is asked for
-AGAIN = "mend that and give the same command again"
+WRITERS = 8  # CPUs that encode for each that writes
+SEEN = 60  # seconds that a network disk may take to show a file that another node wrote
 
 
-class Setting(NamedTuple):
-    """What a worker has to be like, so that it reads the same files and makes the same bytes of them."""
+class Kept(NamedTuple):
+    """A content that is in the cluster: a number in a list there."""
 
-    folder: str
-    outside: bool
-    versions: dict[str, str]
+    ref: Any
+    number: int
 
 
-class Done(NamedTuple):
-    """The results of a task, as far as they go, and what was raised then."""
+class Task(NamedTuple):
+    """A task that was begun, and the items that it is about."""
 
-    results: list[Any]
-    host: str
-    error: Exception | None = None
+    items: list[int]
+    done: Any
+    contents: Any
+    future: Future
 
 
 class RayRunner:
@@ -66,10 +65,11 @@ class RayRunner:
 
     def __init__(self, address: str, workers: int | None = None, *, outside: bool = False, memory: int | None = None):
         if workers is not None and workers < 1:
-            raise VlaxError(f"--workers={workers}: at least one of them has to work; mend the flag")
+            raise RunnerError(f"--workers={workers}: at least one of them has to work; mend the flag")
         self.address, self.workers, self._memory = address, workers, memory
-        self._setting = Setting(os.getcwd(), outside, versions())
+        self._setting = Setting(os.getcwd(), outside, ray_worker.versions())
         self._connected = False
+        self._job: Job | None = None
 
     def __enter__(self) -> "RayRunner":
         if not ray.is_initialized():
@@ -81,37 +81,56 @@ class RayRunner:
         if self._connected:
             ray.shutdown()
 
+    @property
+    def cpus(self) -> int:
+        """Tasks that can run at a time."""
+        return self.workers or int(ray.cluster_resources().get("CPU", 1)) or 1
+
+    @property
+    def writes(self) -> int:
+        return max(1, self.cpus // WRITERS)
+
     def map(self, work: Work[Result], items: Iterable[int]) -> Generator[Result, None, None]:
-        """As `runners.Runner`. VlaxError where a worker dies again and again, or is not as this process is."""
-        cpus = self.workers or int(ray.cluster_resources().get("CPU", 1)) or 1
-        task = ray.remote(_do)
-        held = [ray.put((work, self._setting))]  # in a list: Ray would unpickle a bare one for every task
-        token, all_items = uuid.uuid4().hex, iter(items)
+        """As `runners.Runner`. RunnerError where a worker dies again and again, or is not as this process is."""
+        task = ray.remote(num_returns=2)(ray_worker.do)
+        self._job = job = Job(uuid.uuid4().hex, [ray.put((work, self._setting))])
+        cpus = self.cpus
+        ahead = (
+            self.workers if self.workers and self.address != "local" else cpus * AHEAD
+        )  # no more than asked for, of others' CPUs
 
-        def begin(chunk: list[int]) -> tuple[list[int], Any, Future]:
-            ref = task.remote(token, held, chunk)
-            return chunk, ref, ref.future()  # signals are heard while a future is waited for; ray.get swallows what they raise
+        def begin(chunk: list[int]) -> Task:
+            done, contents = task.remote(job, chunk)
+            return Task(chunk, done, contents, done.future())
 
-        def end(begun: tuple[list[int], Any, Future]) -> tuple[list[int], Done]:
-            try:
-                return begun[0], begun[2].result()
-            except ray.exceptions.RayError as error:
-                raise failed(error) from error
+        def end(begun: Task) -> tuple[Task, Done]:
+            return begun, ended(begun.future)
 
-        def cancel(begun: tuple[list[int], Any, Future]) -> None:
-            ray.cancel(begun[1])
-
-        chunks = iter(lambda: list(itertools.islice(all_items, AT_A_TIME)), [])
-        for chunk, done in in_order(chunks, begin, end, cancel, cpus * AHEAD):
-            for item, result in zip(chunk, done.results, strict=False):
+        chunks = chunked(items, cpus)
+        for begun, done in in_order(chunks, begin, end, lambda begun: ray.cancel(begun.done), ahead):
+            for number, (item, result) in enumerate(zip(begun.items, done.results, strict=False)):
                 _check(work, item, result, done.host)
-                yield result
-            if done.error is not None:
-                raise failed(done.error) if isinstance(done.error, ray.exceptions.RayError) else done.error
+                yield result._replace(content=Kept(begun.contents, number)) if work.keeps else result
+            raise_error(done)
+
+    def write(self, path: epath.Path, contents: Sequence[Any], options: str) -> Callable[[], dict]:
+        """As `runners.Runner`. RunnerError, where it is waited for, if the file is not to be seen from here."""
+        runs = itertools.groupby(contents, key=lambda kept: kept.ref)
+        picked = [(ref, [kept.number for kept in run]) for ref, run in runs]
+        task = ray.remote(max_retries=0)(ray_worker.write)  # one that was thought lost may write still
+        future = task.remote(self._job, path, options, picked).future()
+
+        def facts() -> dict:
+            done = ended(future)
+            raise_error(done)
+            _check_seen(path, done.results[0]["bytes"], done.host)
+            return done.results[0]
+
+        return facts
 
 
 def connect(address: str, workers: int | None, memory: int | None) -> None:
-    """Starts or finds a cluster. VlaxError where there is none at the address."""
+    """Starts or finds a cluster. RunnerError where there is none at the address."""
     own = address == "local"
     given: dict[str, Any] = {"num_cpus": workers or os.cpu_count(), "object_store_memory": memory} if own else {}
     main = threading.current_thread() is threading.main_thread()
@@ -123,7 +142,9 @@ def connect(address: str, workers: int | None, memory: int | None) -> None:
         token = (
             "; one that wants a token gets it with RAY_AUTH_MODE=token" if not own and "RAY_AUTH_MODE" not in os.environ else ""
         )
-        raise VlaxError(f"no Ray cluster answers at {address} ({said}); give --ray-address of one, or local{token}") from error
+        raise RunnerError(
+            f"no Ray cluster answers at {address} ({said}); give --ray-address of one, or local{token}"
+        ) from error
     finally:
         if main:
             signal.signal(signal.SIGTERM, handler)  # Ray sets its own, and a stop is asked for by this process's
@@ -132,61 +153,54 @@ def connect(address: str, workers: int | None, memory: int | None) -> None:
     print(f"ray: {cpus:g} CPUs, {nodes} {'node' if nodes == 1 else 'nodes'} ({address})", file=sys.stderr)
 
 
-def versions() -> dict[str, str]:
-    """Of all that the bytes of a picture depend on."""
-    return {"vlax": vlax.__version__} | {name: importlib.metadata.version(name) for name in ("pillow", "numpy")}
+def chunked(items: Iterable[int], each: int) -> Generator[list[int], None, None]:
+    """`each` lists of FEWEST items, as many of twice that, and so on up to MOST: few items too are shared among all workers."""
+    left, size = iter(items), FEWEST
+    while True:
+        for _ in range(each):
+            if not (chunk := list(itertools.islice(left, size))):
+                return
+            yield chunk
+        size = min(2 * size, MOST)
 
 
-def failed(error: Exception) -> VlaxError:
+def ended(future: Future) -> Done:
+    """What a task gave. A future, since signals are heard while it is waited for; `ray.get` swallows what they raise."""
+    try:
+        done: Done = future.result()
+        return done
+    except ray.exceptions.RayError as error:
+        raise failed(error) from error
+
+
+def raise_error(done: Done) -> None:
+    """What the task raised, if it did."""
+    if done.error is not None:
+        raise failed(done.error) if isinstance(done.error, ray.exceptions.RayError) else done.error
+
+
+def failed(error: Exception) -> RunnerError:
     """What Ray says of a task that did not end."""
     lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     said = lines[-1] if isinstance(error, ray.exceptions.RayTaskError) else lines[0]
     if "No module named 'vlax" in said:
-        return VlaxError(
+        return RunnerError(
             "a node of the Ray cluster has no vlax: install this version on every node; then the same command again"
         )
-    return VlaxError(f"Ray: {type(error).__name__}: {said.strip()[:300]}; {AGAIN}")
+    return RunnerError(f"Ray: {type(error).__name__}: {said.strip()[:300]}; {AGAIN}")
 
 
 def _check(work: Work[Result], item: int, result: Result, host: str) -> None:
     """A picture that a worker could not read is tried once more here: a node that lacks a folder must not cost rows."""
     if (fault := work.fault(result)) and (here := work.fault(work(item))) != fault:
         text = f"node {host} says ({fault}), and here it is ({here or 'read well'})"
-        raise VlaxError(f"{text}: all nodes must see the same files under the same paths; {AGAIN}")
+        raise RunnerError(f"{text}: all nodes must see the same files under the same paths; {AGAIN}")
 
 
-_held: dict[str, Work] = {}  # in a worker: the work that it was given last
-
-
-def _do(token: str, refs: list, items: list[int]) -> Done:
-    """In a worker."""
-    results: list[Any] = []
-    host = platform.node()
-    try:
-        if token not in _held:
-            work, setting = ray.get(refs[0])
-            adapt(setting, host)
-            _held.clear()
-            _held[token] = work
-        results.extend(map(_held[token], items))
-    except Exception as error:
-        return Done(results, host, error)
-    return Done(results, host)
-
-
-def adapt(setting: Setting, host: str) -> None:
-    """Makes a worker like the process that it works for: relative paths mean the same. VlaxError where it cannot be."""
-    if (mine := versions()) != setting.versions:
-        text = f"node {host} has {_listed(mine)}, and the command was given with {_listed(setting.versions)}"
-        raise VlaxError(f"{text}: the same bytes need the same versions; {AGAIN}")
-    try:
-        os.chdir(setting.folder)
-    except OSError as error:
-        text = f"node {host} has no folder {setting.folder} ({error.strerror}), in which the command was given"
-        raise VlaxError(f"{text}; give it in one that all nodes have, as / with absolute paths") from error
-    pictures.allow_outside(setting.outside)
-    warnings.simplefilter("ignore")  # Pillow's, of odd pictures
-
-
-def _listed(named: dict[str, str]) -> str:
-    return ", ".join(f"{name} {version}" for name, version in named.items())
+def _check_seen(path: epath.Path, size: int, host: str) -> None:
+    """A folder of the same name on a node's own disk is not OUT."""
+    until = time.monotonic() + SEEN
+    while not (path.exists() and path.stat().length == size):
+        if time.monotonic() > until:
+            raise RunnerError(f"node {host} wrote {path}, which is not to be seen from here: all nodes must see OUT; {AGAIN}")
+        time.sleep(0.5)

@@ -57,6 +57,7 @@ class Examine:
 
     source: Source
     limits: Limits
+    keeps = False
 
     def __call__(self, index: int) -> Look:
         return look(self.source[index], self.limits)
