@@ -55,11 +55,11 @@ QUESTIONS = {
 }
 DIALOGUES = {
     "roles out of order": {"row 1"},
-    "row refused": {"row 2"},
+    "unanswered question": {"row 2"},
     "empty text": {"d#3"},
-    "no image token": {"d#4"},
-    "several image tokens": {"d#5"},
-    "image token without a picture": {"d#6"},
+    "no image token": {"row 4"},
+    "several image tokens": {"row 5"},
+    "image token without a picture": {"row 6"},
     "missing field": {"row 7"},
     "truncated picture": {"d#8"},
 }

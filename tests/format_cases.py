@@ -183,6 +183,13 @@ def arrow(folder):
     return str(folder), "hf", 6
 
 
+def folder(folder):
+    for number in range(PICTURES):
+        (folder / f"{number}.png").write_bytes(encoded(number))
+        (folder / f"{number}.txt").write_text(captions(number)[0] + "\n")
+    return str(folder), "folder", 6
+
+
 def webdataset(folder):
     for shard in range(2):
         with tarfile.open(folder / f"pairs-{shard:06d}.tar", "w") as file:
@@ -250,6 +257,6 @@ def cells(folder):
 
 WRITERS = {
     writer.__name__: writer
-    for writer in (coco, karpathy, llava, sharegpt, vqa, lxmert, gqa, textvqa, jsonl, csv, parquet, arrow, webdataset, tfds,
-                   arrayrecord, prepared, scenes, cells)
+    for writer in (coco, karpathy, llava, sharegpt, vqa, lxmert, gqa, textvqa, jsonl, csv, parquet, arrow, folder, webdataset,
+                   tfds, arrayrecord, prepared, scenes, cells)
 }  # fmt: skip

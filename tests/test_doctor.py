@@ -18,7 +18,7 @@ from PIL import Image
 from vlax.commands.data import checks, doctor, phash, picture_checks, scan
 from vlax.commands.data.checks import ERROR, KINDS, Limits
 from vlax.data.batches.quarantine import read_quarantine
-from vlax.data.readers.llava import TOKEN_FAULTS
+from vlax.data.readers.dialogue import TOKEN_FAULTS
 from vlax.data.readers.pictures import decode_picture, open_picture
 from vlax.data.sources import open_source
 from vlax.errors import VlaxError
@@ -113,7 +113,7 @@ def test_the_list_lets_a_reader_pass(damaged, tmp_path):
 
     run(damaged, tmp_path)
     quarantine = read_quarantine(str(tmp_path / "quarantine.jsonl"))
-    for text, rows in zip(specs(damaged), (32, 3, 6), strict=True):
+    for text, rows in zip(specs(damaged), (32, 3, 5), strict=True):
         with pytest.raises(VlaxError):
             open_source(json.loads(text))
         faults = Faults(quarantine)

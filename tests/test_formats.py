@@ -256,11 +256,18 @@ def without(content, at, key):
         ("sharegpt", [LLAVA[1], 3], "row 1 is a int, not an object"),
         ("sharegpt", [{**SHAREGPT[0], "images": [3]}], r'row 0: "images" is \[3\], not a file name'),
         ("sharegpt", '{"messages": []}\n{oops\n', r"line 2 is not JSON .* one whole object a line"),
-        ("table", [{"image": "a.jpg"}], r"row 0 has no text \(nor a question\); its columns are image\. a table has"),
-        ("table", [{"image": "a.jpg", "question": "what?"}], "row 0 has no answer; its columns are image, question"),
+        ("table", [{"image": "a.jpg"}], r"row 0 has image; looked for question with answer .*columns=\{'text': 'NAME'\}"),
+        ("table", [{"image": "a.jpg", "question": "what?"}], "row 0 .*: questions without answers .*columns=.'answer': NAME"),
         ("table", [{"id": 1, "text": "a"}, {"id": "1", "text": "b"}], "row 1: the id 1 occurs twice.*'id': ''"),
         ("table", [{"text": "a", "task": "question"}], "'question' does not fit a row without a question; use caption"),
-        ("table", [{"text": ["a"]}], r'row 0: "text" is a list, not a text'),
+        ("table", [{"text": [{"a": 1}]}], r'row 0: "text" is \[\{.a.: 1\}\], not a text; its columns are text'),
+        ("table", [{"image": "https://a.org/b.jpg", "text": "a"}], r"row 0: .image.: its picture is the address https://a.org/b"),
+        ("table", [{"image": "data:image/png;base64,!!", "text": "a"}], "row 0: .image.: its picture is no base64"),
+        ("table", [{"pixels": "a/b.jpg", "text": "a"}], "row 0: its field 'pixels' looks like a picture, and nothing reads it"),
+        ("table", [{"video": "a.mp4", "text": "a"}], "row 0 has video: vlax sees single pictures"),
+        ("llava", [{"conversations": said("<video>\nwhat?", "a")}], "row 0, message 0 has video"),
+        ("llava", [{"conversations": said("<image>\nwhat?", "a")}], "row 0: 1 <image> for 0 pictures; mend or remove"),
+        ("llava", [{"image": "a.jpg", "conversations": said("<image><image>x", "a")}], "row 0: 2 <image> for 1 pictures"),
         ("table", "image,text\na.jpg,a dog, a cat\n", "line 2 has 3 cells under 2 column names; put texts with commas"),
         ("table", "image,question,answers\na.jpg,what?,red\n", r'line 2: "answers" is not JSON .*; in CSV it is a JSON list'),
     ],
@@ -277,9 +284,9 @@ def test_errors_name_file_row_and_shape(tmp_path, kind, content, text):
         ("karpathy", {"split": "train", "task": "question"}, "captions have no task 'question'"),
         ("llava", {"task": "question"}, "conversations have no task 'question'"),
         ("llava", {"task": "caption"}, "row 0 has 2 exchanges; task='caption' takes single ones"),
-        ("sharegpt", {"columns": {"message": "x"}}, "there is no column 'message'; columns may name messages, images"),
-        ("table", {"columns": {"txt": "x"}}, "there is no column 'txt'; columns may name image, text"),
-        ("table", {"columns": {"text": "says"}}, r"file has no column 'says' \(it has: image, text\); mend `columns`"),
+        ("sharegpt", {"columns": {"message": "x"}}, "columns names no part 'message'; the parts are image, text"),
+        ("table", {"columns": {"txt": "x"}}, "columns names no part 'txt'; the parts are image, text"),
+        ("table", {"columns": {"text": "says"}}, r"file: row 0 has no column 'says' \(it has: image, text\); mend `columns`"),
         ("table", {"task": "sing"}, "there is no task 'sing'"),
     ],
 )
@@ -312,10 +319,11 @@ def test_faulty_rows_are_collected_and_the_others_keep_their_names(tmp_path, kin
 def test_image_tokens_that_do_not_match_are_noted(tmp_path):
     content = [LLAVA[0], {"image": "b.jpg", "conversations": said("x", "y")}, {"conversations": said("<image>", "y")},
                {"image": "c.jpg", "conversations": said("<image><image>x", "y")}]  # fmt: skip
-    faults = Faults(notes=True)
-    opened(tmp_path, "llava", content, faults=faults)
-    assert [(note.row, note.kind) for note in faults.notes] == [
-        ("row#1", "no image token"), ("row#2", "image token without a picture"), ("row#3", "several image tokens"),
+    faults = Faults(collect=True, notes=True)
+    assert len(opened(tmp_path, "llava", content, faults=faults)) == 2
+    assert [(note.row, note.kind) for note in faults.notes] == [("row 1", "no image token")]
+    assert [(fault.row, fault.kind) for fault in faults.found] == [
+        ("row 2", "image token without a picture"), ("row 3", "several image tokens"),
     ]  # fmt: skip
 
 

@@ -148,7 +148,7 @@ def test_splits_text_alone_long_texts_and_refused_rows(folder, capsys):
     rows = [{"text": "w " * 900}, {"text": ""}, {"text": "fine"}]
     Path("t.jsonl").write_text("\n".join(map(json.dumps, rows)))
     out = preview(capsys, "t.jsonl")
-    assert "  refused     1 rows, first: t.jsonl: line 2 has no text" in out and "  picture     none: text alone\n" in out
+    assert "  refused     1 rows, first: t.jsonl: line 2: \"text\" is ''" in out and "  picture     none: text alone\n" in out
     assert "w w[... 1,200 characters ...] w w" in out and "  pictures    0, and rows of text alone\n" in out
 
 
@@ -174,7 +174,7 @@ def test_evenly():
         (["preview", "coco.json", "--split=val"], "--split=val: COCO captions in coco.json know no splits"),
         (["preview", "coco.json", "--templates=plian"], "unknown prompt template 'plian'; there are plain"),
         (["preview", "coco.json", "--templates=chat"], "--templates=chat renders by the tokenizer's own template; add"),
-        (["preview", "empty.csv"], "empty.csv: line 2 has no text"),
+        (["preview", "empty.csv"], "empty.csv: line 2: \"text\" is '', not a text"),
         (["previe", "coco.json"], "there is no command 'previe'; the commands are preview"),
     ],
 )

@@ -198,7 +198,7 @@ def test_tfds_and_prepared_folders(tmp_path):
     [
         ("a.json", {"x": {}, "y": [{"id": 1, "url": ""}]}, r"an object with the keys x \(object\), y \(list of objects"),
         ("b.json", [3, 4], "it holds a list of 2; looked for COCO captions, Karpathy, "),
-        ("c.json", [{"ans": "yes"}], "it holds a list of objects with ans; looked for"),
+        ("c.json", [{"ans": "yes"}], "the first row has ans; looked for question with answer"),
         ("d.json", "[{oops", r"d\.json is not JSON .*no JSON lines either"),
         ("e.md", "# Hello\n\nworld\n", r"it holds the first bytes b'# Hello"),
         ("f.bin", "\0\1", r"the first bytes b'\\x00\\x01'; .* prepared folder, a TFDS folder\. Name it with kind"),

@@ -165,7 +165,7 @@ def test_notes_are_kept_and_what_a_reader_says_besides(tmp_path, kept, unread):
     assert open_source(spec, str(tmp_path), faults=plain).skipped == 1 and plain.notes == []
     unread()
     assert open_source(spec, str(tmp_path), faults=noted).skipped == 1
-    assert [(note.row, note.kind) for note in noted.notes] == [("0#0", "no image token")]
+    assert [(note.row, note.kind) for note in noted.notes] == [("row 0", "no image token")]
 
 
 def test_a_changed_file_is_read_again(tmp_path, kept):

@@ -87,7 +87,7 @@ def test_what_the_user_names_is_the_root(folder):
 
 def test_paths_on_an_object_store_are_judged_by_their_text():
     roots = ("gs:/bucket/images",)
-    for name in ("gs://bucket/images/../secret.png", "gs://other/a.png", "/etc/passwd", "https://there/a.png"):
+    for name in ("gs://bucket/images/../secret.png", "gs://other/a.png", "/etc/passwd", "s3://there/a.png"):
         with pytest.raises(RowFault, match="leads outside"):
             pictures.read_picture(name, "7", roots)
     assert pictures.resolved("gs://bucket/images") == roots[0]

@@ -25,7 +25,12 @@ KINDS = {
     "roles out of order": ERROR,
     "image token without a picture": ERROR,
     "several image tokens": ERROR,
+    "unread picture": ERROR,
+    "picture on the web": ERROR,
     "no image token": WARNING,
+    "unanswered question": WARNING,
+    "empty caption": WARNING,
+    "odd encoding": NOTE,
     "duplicate row id": WARNING,
     # the text
     "empty text": ERROR,

@@ -86,7 +86,8 @@ def _examine(text: str, args: argparse.Namespace, faults: Faults, limits: Limits
     """The Scan of one SOURCE, with what its reader refused or noted; one of a single finding where it cannot be read."""
     begin, noted = len(faults.found), len(faults.notes)
     try:
-        spec = source_spec(text, args.images, base=args.data_root, kind=args.kind, split=args.split)
+        spec = source_spec(text, args.images, base=args.data_root, kind=args.kind, split=args.split,
+                           columns=args.columns)  # fmt: skip
         source = open_source(spec, args.data_root, train=True, faults=faults)
         result = scan(source, limits, progress=progress, runner=runner)
     except RunnerError:

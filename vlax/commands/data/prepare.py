@@ -67,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> None:
     pictures.allow_outside(args.allow_outside)
-    spec = source_spec(args.source, args.images, base=args.data_root, kind=args.kind)
+    spec = source_spec(args.source, args.images, base=args.data_root, kind=args.kind, columns=args.columns)
     spec |= {key: value for key in ("split", "task", "limit") if (value := getattr(args, key))}
     quarantine = read_quarantine(args.quarantine) if args.quarantine else Quarantine()
     source = open_source(spec, args.data_root, train=args.train, faults=Faults(quarantine))

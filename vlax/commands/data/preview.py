@@ -51,7 +51,7 @@ def main(args: argparse.Namespace) -> int:
         raise VlaxError("--templates=chat renders by the tokenizer's own template; add --tokenizer=DIR")
     if args.rows < 1:
         raise VlaxError(f"--rows={args.rows}: show at least one row")
-    found = recognise(args.path, args.images, base=args.data_root, kind=args.kind)
+    found = recognise(args.path, args.images, base=args.data_root, kind=args.kind, columns=args.columns)
     if args.split and "split" not in KINDS[found.spec["kind"]].fields:
         raise VlaxError(f"--split={args.split}: {found.what} in {args.path} know no splits; leave it out")
     spec = {**found.spec, **({"split": args.split} if args.split else {})}

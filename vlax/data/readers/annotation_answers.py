@@ -1,6 +1,7 @@
 """Answers to one question: (what is learned, all references, answer type). A format of `annotations.py` names one of these."""
 
-from vlax.data.readers.annotation_file import File, majority
+from vlax.data.readers.annotation_file import File
+from vlax.data.readers.values import majority
 from vlax.errors import VlaxError
 from vlax.rows import RowFault
 

@@ -4,13 +4,13 @@
 [{"image": "a.jpg", "text": "a dog"}, ...], or JSON lines of these  File.listed()
 """
 
-import collections
 import functools
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 
 from etils import epath
 
+from vlax.data.readers import values
 from vlax.data.readers.faults import STRICT, Faults
 from vlax.errors import VlaxError
 from vlax.rows import RowFault
@@ -98,17 +98,11 @@ class File:
         return " ".join(value.split())
 
     def id(self, where: str, row: dict, key: str) -> str:
-        """An id as text: `17 -> "17"`, `"0a1b" -> "0a1b"`."""
+        """An id as text: `17 -> "17"`, `17.0 -> "17"` (a column with a hole in it), `"0a1b" -> "0a1b"`."""
         value = self.field(where, row, key)
-        if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
+        if isinstance(value, bool) or not isinstance(value, int | float | str) or value == "":
             raise VlaxError(f'{where}: "{key}" is {value!r}, not a number or a text; {self.shape}')
-        return str(value)
-
-
-def majority(answers) -> str:
-    """The most frequent answer, of equals the first: `("yes", "no", "no") -> "no"`; "" where all are empty."""
-    said = collections.Counter(answer for answer in answers if answer.strip())
-    return said.most_common(1)[0][0] if said else ""
+        return value if isinstance(value, str) else values.text(value)
 
 
 def usual_name(header: Mapping, image_id: str) -> str:
@@ -120,11 +114,3 @@ def usual_name(header: Mapping, image_id: str) -> str:
     if subtype and image_id.isdigit() and header.get("data_type", "mscoco") == "mscoco":
         return f"COCO_{subtype}_{int(image_id):012d}.jpg"
     return f"{image_id}.jpg"
-
-
-def known_columns(where, columns, known: tuple[str, ...]) -> dict[str, str]:
-    """A spec's `columns` as a dict; VlaxError for one that the format does not have."""
-    columns = dict(columns or {})
-    if unknown := sorted(set(columns) - set(known)):
-        raise VlaxError(f"{where}: there is no column {unknown[0]!r}; columns may name {', '.join(known)}")
-    return columns

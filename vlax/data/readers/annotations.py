@@ -88,12 +88,12 @@ def _names(file: File) -> dict[str, str]:
     names = {}
     for where, _, row in file.entries("images"):
         with file.guard(where):
-            names[str(file.field(where, row, "id"))] = file.text(where, row, "file_name")
+            names[file.id(where, row, "id")] = file.text(where, row, "file_name")
     return names
 
 
 def _image_id(file: File, where: str, row: dict, names: dict[str, str] | None) -> str:
-    image_id = str(file.field(where, row, "image_id"))
+    image_id = file.id(where, row, "image_id")
     if names is not None and image_id not in names:
         way_out = "add it there or remove the row"
         raise RowFault(f"{where} names image {image_id}, which `images` does not list; {way_out}", "unlisted image")
@@ -167,7 +167,7 @@ def _vqa(asked: File, answered: File, form: Format) -> Iterator[Item]:
     for where, _, row in asked.entries(form.rows):
         item = None
         with asked.guard(where):
-            key = str(asked.field(where, row, form.id))
+            key = asked.id(where, row, form.id)
             asked.field(where, row, form.image)
             if key not in annotations:
                 reason = f"{where}: question {key} has no annotation in {answered.path}; the two files must belong together"

@@ -3,7 +3,7 @@ r"""ArrayRecord files of one's own: each record a line of JSON and, after it, th
     writer.write(json.dumps({"id": "7", "image_id": "a", "caption": "a dog"}).encode() + b"\n" + jpeg)
     ->  Row(id="7#0", image_id="a", task="caption", ...)
 
-The JSON has the fields of `records.NAMES`; without a picture after it, "image" may name a file below `images`, and without
+The JSON has the fields of `columns.NAMES`; without a picture after it, "image" may name a file below `images`, and without
 either the row is text. tf.train.Example, msgpack, pickle and bare pictures are refused by name: a file of Examples is read
 with its features by `kind: tfds`.
 """
@@ -11,17 +11,19 @@ with its features by `kind: tfds`.
 import functools
 import io
 import json
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from etils import epath
 from PIL import Image
 
-from vlax.data.readers import records, shards
+from vlax.data.readers import shards
 from vlax.data.readers.faults import Faults
-from vlax.data.readers.files import Facts, FileSource, Reading, sha256
+from vlax.data.readers.files import Facts, sha256
 from vlax.data.readers.item_table import NOWHERE, Item, Place
 from vlax.data.readers.pictures import decode_picture
+from vlax.data.readers.record_source import RecordSource
+from vlax.data.readers.records import Held
 from vlax.errors import VlaxError
 from vlax.rows import Picture
 from vlax.storage.paths import local_file
@@ -37,26 +39,23 @@ OTHERS = (
 )
 
 
-class ArrayRecords(FileSource):
+class ArrayRecords(RecordSource):
     """Rows of one file, of a folder of them, or of a range "data.array_record-{00000..00009}-of-00010".
 
     A record has no columns: finding the texts reads every file once from end to end, files in parallel. For sets of many GB
     use `prepare`, which keeps pictures and texts apart. The fingerprint covers names, sizes and text.
     """
 
-    def __init__(self, path: str, images: str = "", task: str = "", *, columns: Mapping | None = None, split: str = "",
-                 reading: Reading):  # fmt: skip
+    def find(self) -> Iterable[epath.Path]:
         self._opened = shards.Kept(shards.Reader)
-        files = shards.listed(reading.base, path, shards.ARRAY_RECORD, "ArrayRecord")
-        files = shards.of_split(files, split, path)
-        self._named, self._files = files, [str(file) for file in files.values()]
-        self._path, self._columns, self._task, self._split, self._reading = path, columns, task, split, reading
-        given = {"path": path, "task": task, "columns": columns, "split": split}
-        super().__init__(reading, images, files.values(), given)
+        files = shards.listed(self.reading.base, self.path, shards.ARRAY_RECORD, "ArrayRecord")
+        self._named = shards.of_split(files, self.split, self.path)
+        self._files = [str(file) for file in self._named.values()]
+        return self._named.values()
 
     def read(self, faults: Faults) -> Generator[Item, None, Facts]:
-        name = self._reading.name(epath.Path(self._path).stem, self._split)
-        found = records.Collector(self._path, self._columns, self._task, self._reading.train)
+        name = self.reading.name(epath.Path(self.path).stem, self.split)
+        found = self.records(name, faults)
         with ThreadPoolExecutor(4) as pool:
             read = pool.map(functools.partial(headers_of, self._opened), self._files)
             for at, (called, file, headers) in enumerate(zip(self._named, self._files, read, strict=True)):
@@ -65,14 +64,14 @@ class ArrayRecords(FileSource):
                     where, of = f"{top}: {called} record {number}", f"{called}:{number}"
                     made: list[Item] = []
                     with faults.row(name, where):
-                        image = found.fields(values, where).image
-                        file_name = of if has_picture else str(values.get(image) or "")
-                        place = Place(at, number) if has_picture else NOWHERE
-                        made = found.add(where, of, str(values.get(image) or file_name), file_name, values, place)
+                        named = str(values.get(found.fields(values, where).image) or "")
+                        held = Held(of, Place(at, number), named) if has_picture else None
+                        found.digested(of if has_picture else named, values)
+                        made = found.items(where, of, values, held)
                     yield from made
         sizes = [[called, file.stat().length] for called, file in self._named.items()]
-        settings = {"split": self._split, "columns": sorted((self._columns or {}).items())}
-        return Facts(name, found.task, settings, [sha256(json.dumps([sizes, found.digest]))], numbered=True)
+        settings = {"split": self.split, "columns": sorted(self.columns.items())}
+        return self.facts(name, found, settings, [sha256(json.dumps([sizes, found.digest]))])
 
     def picture(self, item: Item) -> Picture | None:
         if item.place == NOWHERE:

@@ -9,11 +9,12 @@ from typing import NamedTuple
 
 _ROWS = {"train": bool, "limit": int}
 _CAPTIONS = {**_ROWS, "task": str}
-_DIALOGUES = {**_CAPTIONS, "columns": dict, "strip": str, "skip_multi_image": bool}
+_RECORDS = {**_CAPTIONS, "columns": dict, "split": str, "choices": str, "skip_multi_image": bool}
+_DIALOGUES = {**_RECORDS, "strip": str}
 _DRAWN = {"seed": int, "size": int}
 _JSON = {"annotations": str, "images": str}
 _PATH = {"path": str}
-_CONTAINER = {"images": str, **_CAPTIONS, "columns": dict, "split": str}
+_CONTAINER = {"images": str, **_RECORDS}
 
 
 class Kind(NamedTuple):
@@ -36,17 +37,18 @@ KINDS = {
     "cells": Kind("embedded.cells:CellSource", {"split": str}, _DRAWN),
     "coco": Kind("readers.annotations:Annotations", _JSON, _CAPTIONS),
     "karpathy": Kind("readers.annotations:Annotations", {**_JSON, "split": str}, _CAPTIONS),
-    "llava": Kind("readers.llava:Conversations", _JSON, _DIALOGUES),
-    "sharegpt": Kind("readers.llava:Conversations", _JSON, _DIALOGUES),
+    "llava": Kind("readers.table:Table", _JSON, _DIALOGUES),
+    "sharegpt": Kind("readers.table:Table", _JSON, _DIALOGUES),
     "vqa": Kind("readers.annotations:Annotations", {"questions": str, **_JSON}, _ROWS),
     "gqa": Kind("readers.annotations:Annotations", _JSON, _ROWS),
     "textvqa": Kind("readers.annotations:Annotations", _JSON, _ROWS),
     "lxmert": Kind("readers.annotations:Annotations", _JSON, _ROWS),
-    "table": Kind("readers.table:Table", _PATH, {"images": str, **_CAPTIONS, "columns": dict, "strip": str}),
+    "table": Kind("readers.table:Table", _PATH, {"images": str, **_DIALOGUES}),
     "hf": Kind("readers.parquet:HfTable", _PATH, _CONTAINER),
+    "folder": Kind("readers.folder:PictureFolder", _PATH, {**_RECORDS}),
     "webdataset": Kind("readers.webdataset:WebDataset", _PATH, _CONTAINER),
     "tfds": Kind("readers.tfds:TfdsSource", _PATH, _CONTAINER),
     "arrayrecord": Kind("readers.arrayrecord:ArrayRecords", _PATH, _CONTAINER),
-    "prepared": Kind("readers.prepared:PreparedSource", _PATH, _CONTAINER),
+    "prepared": Kind("readers.prepared:PreparedSource", _PATH, {"images": str, **_CAPTIONS, "columns": dict, "split": str}),
 }
 PATHS = ("questions", "annotations", "path", "images")  # the fields that are files or folders

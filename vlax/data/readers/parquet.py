@@ -13,80 +13,109 @@ import functools
 import hashlib
 import io
 import json
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable
 
 from etils import epath
 from PIL import Image
 
-from vlax.data.readers import records, shards
+from vlax.data.readers import columns as naming
+from vlax.data.readers import shards
 from vlax.data.readers.faults import Faults
-from vlax.data.readers.files import Facts, FileSource, Reading, sha256
+from vlax.data.readers.files import Facts, sha256
 from vlax.data.readers.item_table import NOWHERE, Item, Place
 from vlax.data.readers.pictures import decode_picture, open_picture
-from vlax.data.readers.table_file import TableFile
+from vlax.data.readers.record_source import RecordSource
+from vlax.data.readers.records import Held, Records
+from vlax.data.readers.table_file import TableFile, picture_of
 from vlax.errors import VlaxError
 from vlax.rows import Picture, RowFault
 from vlax.storage.paths import join
 
 
-class HfTable(FileSource):
+class HfTable(RecordSource):
     """Rows of one parquet or arrow file, of a folder of them, or of a glob.
 
     path     a folder as `datasets` writes it (data/train-00000-of-00002.parquet, train/data-00000-of-00001.arrow), or a file
     images   folder of the pictures where the image column holds paths, and not the pictures themselves
     split    picks the files by their names; needed where a folder holds several splits
-    columns  {part: column} where a column is not called as in `records.NAMES`, e.g. {"text": "caption_0"}
+    columns  {part: column} where a column is not called as in `columns.NAMES`, e.g. {"text": "caption_0"}
 
     Rows share an image id where an `image_id` column or the path inside the image struct says so; to evaluate on, else by the
     picture's bytes, for which all pictures are read once (the published PathVQA has no paths). The fingerprint covers the
     names, sizes, schema and text of the files, not the bytes of the pictures.
     """
 
-    def __init__(self, path: str, images: str = "", task: str = "", *, columns: Mapping | None = None, split: str = "",
-                 reading: Reading):  # fmt: skip
-        files = shards.of_split(shards.listed(reading.base, path, r"\.(parquet|arrow)$", "parquet or arrow"), split, path)
-        self._named, self._files = files, [TableFile(str(file)) for file in files.values()]
-        self._path, self._columns, self._task, self._split, self._reading = path, columns, task, split, reading
-        self._root = str(join(reading.base, images))
-        given = {"path": path, "task": task, "columns": columns, "split": split}
-        super().__init__(reading, images, files.values(), given)
+    def find(self) -> Iterable[epath.Path]:
+        files = shards.listed(self.reading.base, self.path, r"\.(parquet|arrow)$", "parquet or arrow")
+        # Where no file's name tells a split, a column may.
+        self._named = shards.of_split(files, self.split, self.path) if any(map(shards.split_of, files)) else files
+        self._files = [TableFile(str(file)) for file in self._named.values()]
+        self._root = str(join(self.reading.base, self._given))
+        return self._named.values()
+
+    def pictures_in(self, images: str) -> str:
+        self._given = images
+        return images
 
     def read(self, faults: Faults) -> Generator[Item, None, Facts]:
         first, schema = self._files[0], self._files[0].schema
-        fields = records.choose(schema.names, self._columns, first.path, picture=True)
-        task = records.task_of(fields, self._task, self._path)
+        name = self.reading.name(epath.Path(self.path).stem, self.split)
+        made, digests = self.records(name, faults), []
+        fields = naming.choose(schema.names, made.columns, first.path, first.first())
+        naming.check_image(schema.names, fields, self.columns, first.path, first.first())
+        if self.split and not fields.split:
+            shards.of_split(self._named, self.split, self.path)  # nothing tells of splits
         embedded = bool(fields.image) and first.embeds(fields.image)
-        name, digests = self._reading.name(epath.Path(self._path).stem, self._split), []
         for at, (called, file) in enumerate(self._named.items()):
             names = self._files[at].schema.names
             if names != schema.names:
                 raise VlaxError(f"{file} has the columns {', '.join(names)}, {first.path} has others; give files of one table")
-            digest = yield from self._file(called, at, fields, embedded, functools.partial(faults.row, name))
+            digest = yield from self._file(called, at, fields, embedded, made)
             digests.append(sha256(json.dumps([called, file.stat().length, str(schema.remove_metadata()), digest])))
-        kept = {"image": fields.image, "embedded": embedded}
-        return Facts(name, task, {"split": self._split, "fields": fields}, digests, kept, numbered=True)
+        settings = {"split": self.split, "fields": fields.list()}
+        return self.facts(name, made, settings, digests, image=fields.image, embedded=embedded)
 
-    def _file(self, called: str, at: int, fields: records.Fields, embedded: bool, guard) -> Generator[Item, None, str]:
+    def _file(self, called: str, at: int, fields: naming.Fields, embedded: bool, made: Records) -> Generator[Item, None, str]:
         """The Items of one file; returns a digest of all its text."""
         digest, row, file = hashlib.sha256(), 0, self._files[at]
         top = file.path.removesuffix(called).rstrip("/")
-        same = None if self._reading.train or not embedded else file.digests(fields.image)
-        for batch in file.texts(fields.texts, fields.image, embedded):
+        same = None if self.reading.train or not embedded else file.digests(fields.image)
+        counts = file.counts(fields.image) if embedded else None
+        digested = {fields.image, *naming.Fields(*fields.list()[:8]).texts, fields.messages, fields.choices}
+        for batch in file.texts(self._texts(fields), fields.image, embedded):
             rows = batch.to_pylist()
-            digest.update(json.dumps(rows, default=str).encode())
+            old = [{name: value for name, value in values.items() if name in digested} for values in rows]
+            digest.update(json.dumps(old, default=str).encode())
             for values in rows:
-                name, picture = f"{called.rpartition('.')[0]}:{row}", (values.get(fields.image) or "") if fields.image else ""
-                image_id = picture or (next(same) if same else "") or (name if embedded else "")
-                file_name, place = (name, Place(at, row)) if embedded else (picture, NOWHERE)
-                where, made = f"{top}: {called} row {row}", list[Item]()
-                with guard(where):
-                    made = records.items(where, name, image_id, file_name, values, fields, self._reading.train, place)
-                yield from made
+                name, where = f"{called.rpartition('.')[0]}:{row}", f"{top}: {called} row {row}"
+                items, held = list[Item](), None
+                if embedded:
+                    path = values.pop(fields.image, None) or ""
+                    count = 1 if counts is None else next(counts)
+                    image_id = path or (next(same) if same else "")
+                    held = Held(name, Place(at, row), image_id or name, count) if count else None
+                with made.faults.row(made.source, where):
+                    items = made.items(where, name, values, held)
+                yield from items
                 row += 1
         return digest.hexdigest()
 
+    def _texts(self, fields: naming.Fields) -> list[str]:
+        """The columns that are read with no picture: those that play a part, other names of the picture, single choices."""
+        import pyarrow.types as types
+
+        schema = self._files[0].schema
+        there = {name.lower(): name for name in schema.names}
+        names = [there[n] for part in ("image", "image_id") for n in naming.NAMES[part] if n in there]
+        names += [
+            n for n in (*naming.LETTERS, *naming.MOVING) if n in schema.names and (fields.choices == "A" or n in naming.MOVING)
+        ]
+        kinds = {n: schema.field(n).type for n in names}
+        more = [n for n, kind in kinds.items() if types.is_string(kind) or types.is_integer(kind) or types.is_floating(kind)]
+        return list(dict.fromkeys([*fields.texts, *(n for n in more if n != fields.image)]))
+
     def picture(self, item: Item) -> Picture | None:
-        if not self.kept["embedded"]:
+        if item.place == NOWHERE:
             return super().picture(item)
         file, row = self._files[item.place.number], item.place.at
         opener = functools.partial(open_embedded, file, self.kept["image"], row, (self._root, self._roots), item.id)
@@ -101,10 +130,10 @@ def open_embedded(file: "TableFile", column: str, row: int, within: tuple, row_i
         reason = str(error).splitlines()[0]
         text = f"row {row_id}: {file.path}: row {row} cannot be read ({reason}); fetch the file again"
         raise RowFault(text, "corrupt picture") from None
-    value = value if isinstance(value, dict) else {"bytes": value}
-    if value.get("bytes") is None and value.get("path"):
-        return open_picture(str(join(within[0], value["path"])), row_id, within[1])
-    if not value.get("bytes"):
+    content, path = picture_of(value)
+    if not content and path:
+        return open_picture(str(join(within[0], path)), row_id, within[1])
+    if not content:
         text = f"row {row_id}: {file.path}: row {row} has no picture; remove the row, or name another image column"
         raise RowFault(text, "missing picture")
-    return decode_picture(io.BytesIO(value["bytes"]), f"{file.path}: row {row}", row_id)
+    return decode_picture(io.BytesIO(content), f"{file.path}: row {row}", row_id)

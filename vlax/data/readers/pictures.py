@@ -5,12 +5,14 @@ import functools
 import io
 import os
 import posixpath
+import unicodedata
 from collections.abc import Collection
 from typing import BinaryIO
 
 from etils import epath
 from PIL import EpsImagePlugin, Image, ImageOps, UnidentifiedImageError
 
+from vlax.data.readers.picture_values import check_address
 from vlax.errors import VlaxError
 from vlax.images import as_rgb
 from vlax.rows import RowFault, making
@@ -57,11 +59,13 @@ def read_picture(path: str, row_id: str, roots: Collection[str] = ()) -> bytes:
     """
     where = f"row {row_id}: {path}" if row_id else path
     with making(where):  # a file name may be no file name at all
-        real = resolved(path)
+        check_address(where, path)
+        real = resolved(found(path))
         if roots and not _outside and not any(f"{real}/".startswith(f"{root.rstrip('/')}/") for root in roots):
             text = f"{where} leads outside of {' and '.join(roots)}; set --config.run.allow_outside=True (--allow-outside of "
             raise RowFault(f"{text}`vlax data`) if this is meant, or remove the row", "picture outside")
         try:
+            path = found(path)
             if fault := irregular(path, PICTURE_BYTES):
                 way_out = "put a picture there or remove the row" if row_id else "give the path of a picture"
                 raise RowFault(f"{where} {fault}; {way_out}", "not a picture")
@@ -72,6 +76,20 @@ def read_picture(path: str, row_id: str, roots: Collection[str] = ()) -> bytes:
                 way_out = way_out if row_id else "give the path of a picture that is there"
                 raise RowFault(f"{where}: the picture is missing; {way_out}", "missing picture") from error
             raise VlaxError(f"{where} cannot be read ({error}); mend its permissions or the connection") from None
+
+
+ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
+
+
+def found(path: str) -> str:
+    """The file that a name means: itself, or, where there is no such file, the one of the same letters in the other form of
+    Unicode (macOS writes é as two), with / for Windows' backslashes, or with an ending, which ids have none of."""
+    if remote(path) or os.path.lexists(path):
+        return path
+    plain = path.replace("\\", "/")
+    forms = [form for form in (plain, *(unicodedata.normalize(kind, plain) for kind in ("NFC", "NFD"))) if form != path]
+    bare = [] if os.path.splitext(plain)[1].lower() in ENDINGS else [f"{plain}{ending}" for ending in ENDINGS]
+    return next((form for form in (*forms, *bare) if os.path.lexists(form)), path)
 
 
 @functools.cache

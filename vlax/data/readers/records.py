@@ -1,168 +1,245 @@
-"""Rows from records of named fields: the columns of a parquet file, the JSON members of a tar, TFDS features.
+"""Rows from records of named fields: lines of JSON or CSV, columns of parquet, JSON members of a tar, TFDS features.
 
 {"caption": ["a dog", "a black dog"]}                   two caption rows to train on; one with both references to evaluate on
 {"question": "is it red?", "answer": "no"}              one question row, answer_type "yes/no"
 {"question": "what?", "answers": ["a", "b", "a"]}       learns "a", the most frequent; the references are all three
+{"question": "what?", "choices": ["red", "blue"], "answer": 1}                         learns "blue"
+{"messages": [{"role": "user", "content": "what?"}, {"role": "assistant", "content": "a dog"}]}      one chat row
+
+What fields are called stands in `columns.py`, what their values mean in `values.py`, `dialogue.py` and `picture_values.py`.
 """
 
-import collections
+import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
 
+from vlax.data.readers import answers, dialogue, picture_values, values
+from vlax.data.readers import columns as naming
+from vlax.data.readers.columns import Fields
+from vlax.data.readers.faults import Faults
 from vlax.data.readers.item_table import NOWHERE, Item, Place
+from vlax.data.readers.splits import Splits
 from vlax.errors import VlaxError
-from vlax.rows import TASKS, RowFault
+from vlax.rows import TASKS, RowFault, Turn
 
-# What the fields of a record may be called; the first that is there is taken.
-NAMES = {
-    "image": ("image", "img", "picture", "jpg", "image_path", "file_name"),
-    "text": ("caption", "captions", "text", "texts", "raw", "sentences"),
-    "question": ("question",),
-    "answer": ("multiple_choice_answer", "answer"),
-    "references": ("answers",),
-    "id": ("question_id", "id"),
-    "image_id": ("image_id", "image/id", "imgid"),
-    "answer_type": ("answer_type",),
-}
+SHAPE = (
+    'a row has "image" and "text", or "image", "question" and "answer", or "image" and "messages"; '
+    'others are named by columns={"text": "THEIR NAME", ...}'
+)
+FORMS = ("text", "letter")  # what is learned of a question with choices
 
 
-class Fields(NamedTuple):
-    """Which field plays which part; "" where none does."""
+@dataclasses.dataclass(frozen=True)
+class Held:
+    """The picture of a record whose container holds it. name: what it is called; id: what rows about it share; count: how many
+    there are."""
 
-    image: str
-    text: str
-    question: str
-    answer: str
-    references: str
-    id: str
-    image_id: str
-    answer_type: str
-
-    @property
-    def texts(self) -> list[str]:
-        return [name for name in self[1:] if name]
+    name: str
+    place: Place
+    id: str = ""
+    count: int = 1
 
 
-def choose(names, columns: Mapping | None, where: str, picture: bool = False) -> Fields:
-    """The fields among `names` by their usual names, or as `columns` ({part: name}) says; question and answer before text.
+@dataclasses.dataclass
+class Records:
+    """Makes Items of the records of one source.
 
-    VlaxError, naming what is there and what was looked for, where neither a text nor a question with an answer is found;
-    with `picture` also where no image is, unless columns has "image": "" for rows that are meant to be text alone.
-    """
-    names, columns = list(names), dict(columns or {})
-    for part, name in columns.items():
-        if part not in NAMES:
-            raise VlaxError(f"{where}: columns names no part {part!r}; the parts are {', '.join(NAMES)}")
-        if name and name not in names:
-            raise VlaxError(f"{where} has no column {name!r} for {part}; it has {', '.join(names)}")
-    found = {part: next((name for name in usual if name in names), "") for part, usual in NAMES.items()}
-    if "text" in columns and "question" not in columns:
-        found["question"] = ""
-    fields = Fields(**{**found, **columns})
-    if picture and not fields.image and "image" not in columns:
-        raise VlaxError(f"{where} has {', '.join(names)}; no image among them (looked for {', '.join(NAMES['image'])}); name "
-                        f"yours: columns={{'image': NAME}}, or {{'image': ''}} for text alone")  # fmt: skip
-    if fields.question and (fields.answer or fields.references):
-        return fields._replace(text="")
-    if not fields.text:
-        looked = f"question with answer or answers, or one of {', '.join(NAMES['text'])}"
-        way_out = "name yours, for example columns={'text': NAME} or {'question': NAME, 'answer': NAME}"
-        raise VlaxError(f"{where} has {', '.join(names) or 'no fields'}; looked for {looked}; {way_out}")
-    return fields._replace(question="", answer="", references="", answer_type="")
+    where, columns, task, split, choices, strip, skip_multi_image   of its spec
+    train     one row a caption
+    faults, source   who is told what is odd about rows, and of which source
+    shape     what errors say that was looked for
+    listed    rows of a list that people write: a caption has its row's id and no number, an answer type is "other" by itself
 
-
-def task_of(fields: Fields, task: str, where: str) -> str:
-    """The task of these rows: question, or for texts what was asked for (caption when nothing was)."""
-    fits = ("question",) if fields.question else TASKS[:2]
-    if task and task not in fits:
-        raise VlaxError(
-            f"{where}: {'questions' if fields.question else 'captions'} have no task {task!r}; use {', '.join(fits)}"
-        )
-    return task or fits[0]
-
-
-def items(
-    where: str, name: str, image_id: str, file_name: str, values: Mapping, fields: Fields, train: bool, place: Place = NOWHERE
-) -> list[Item]:
-    """The Items of one record: a question is one, captions are one each to train on and one in all to evaluate on.
-
-    where            what an error calls the record
-    name, image_id   what it is called where it has no id or image id of its own
-    file_name        what its picture is called; "" for a row of text
-    place            where that lies in a container
-    """
-    image_id = _plain(values.get(fields.image_id)) or image_id if file_name else ""
-    name = _plain(values.get(fields.id)) or name
-    if not fields.question:
-        said = texts(where, fields.text, values.get(fields.text))
-        if train:
-            each = enumerate(said)
-            return [Item(f"{name}#{k}", image_id, file_name, "", caption, place=place) for k, caption in each]
-        return [Item(name, image_id, file_name, "", said[0], tuple(said), place=place)]
-    question = texts(where, fields.question, values.get(fields.question))[0]
-    given = values.get(fields.references)
-    references = texts(where, fields.references, given) if given is not None and len(given) else []
-    answer = _plain(values.get(fields.answer)) or (collections.Counter(references).most_common(1)[0][0] if references else "")
-    if not answer:
-        raise RowFault(f"{where} has no answer; give it one or remove the row", "missing field")
-    kind = _plain(values.get(fields.answer_type)) or ("yes/no" if answer.lower() in ("yes", "no") else "open")
-    return [Item(name, image_id, file_name, question, answer, tuple(references) or (answer,), kind, place=place)]
-
-
-def texts(where: str, field: str, value) -> list[str]:
-    """The texts of a field: one, a list, or a list of objects that hold one. VlaxError where one is empty or none is there."""
-    if isinstance(value, Mapping):  # a sequence of features, as TFDS hands it over: {"text": [...], "id": [...]}
-        value = _inner(value)
-    listed = [value] if value is None or isinstance(value, str) else value
-    listed = list(listed) if isinstance(listed, (list, tuple)) else [listed]
-    said = [_plain(_inner(one) if isinstance(one, Mapping) else one) for one in listed]
-    if not said or not all(said):
-        raise RowFault(f'{where}: "{field}" is {value!r}, not a text; mend or remove the row', "empty text")
-    return said
-
-
-class Collector:
-    """Makes Items of records that each bring their own fields (JSON), and a digest of their values.
-
-    path is what the source was called; columns, task and train are the source's own.
+    `tasks` are those of the rows so far, `skipped` counts rows with several pictures, `digest` goes over all values.
     """
 
-    def __init__(self, path: str, columns: Mapping | None, task: str, train: bool):
-        self.path, self.columns, self.train, self._asked = path, columns, train, task
+    where: str
+    train: bool
+    faults: Faults
+    source: str
+    columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    task: str = ""
+    split: str = ""
+    choices: str = ""
+    strip: str = ""
+    skip_multi_image: bool = False
+    shape: str = SHAPE
+    listed: bool = False
+
+    def __post_init__(self) -> None:
+        self.columns = naming.given(self.where, self.columns, dialogue.TAGS)
+        self.tasks: dict[str, str] = {}
+        self.skipped = self.unanswered = 0
+        self._splits = Splits(self.split)
+        self._seen: set[str] = set()
+        self._tags = {key: self.columns[key] for key in dialogue.TAGS if self.columns.get(key)}
         self._fields: dict[tuple, Fields] = {}
-        self._tasks: dict[str, str] = {}
         self._digest = hashlib.sha256()
+        if self.task and self.task not in TASKS:
+            raise VlaxError(f"{self.where}: there is no task {self.task!r}; the tasks are {', '.join(TASKS)}")
+        if self.choices and self.choices not in FORMS:
+            raise VlaxError(f"{self.where}: choices={self.choices!r} is not one of {', '.join(FORMS)}")
 
-    def fields(self, values: Mapping, where: str) -> Fields:
-        key = tuple(values)
+    def fields(self, record: Mapping, where: str) -> Fields:
+        """Which fields of a record play which parts: found once for all records of the same fields."""
+        key = tuple(record)
         if key not in self._fields:
-            self._fields[key] = choose(values, self.columns, where)
-            self._tasks.setdefault(task_of(self._fields[key], self._asked, where), where)
+            own = {part: name if name in record else "" for part, name in self.columns.items() if part in naming.NAMES}
+            self._seen |= {name for name in own.values() if name}
+            if not self._fields and (missing := self._missing()):
+                there = ", ".join(map(str, record))
+                raise VlaxError(f"{where} has no column {missing!r} (it has: {there}); mend `columns`")
+            self._fields[key] = naming.choose(record, own, where, record, self.listed)
         return self._fields[key]
 
-    def add(self, where: str, name: str, image_id: str, file_name: str, values: Mapping, place: Place = NOWHERE) -> list[Item]:
-        """The Items of one record, as `items` has them."""
-        self._digest.update(json.dumps([file_name, values], default=str).encode())
-        return items(where, name, image_id, file_name, values, self.fields(values, where), self.train, place)
+    def _missing(self) -> str:
+        """A column that the spec names and no record has had; "" for none."""
+        return next(
+            (name for part, name in self.columns.items() if name and part in naming.NAMES and name not in self._seen), ""
+        )
 
-    @property
-    def task(self) -> str:
-        """The one task of all rows; VlaxError where some are captions and some are questions."""
-        if len(self._tasks) > 1:
-            raise VlaxError(f"{self.path} mixes captions and questions ({' and '.join(self._tasks.values())}); give them apart")
-        return next(iter(self._tasks), "caption")
+    def digested(self, file_name: str, record: Mapping) -> None:
+        """Takes a record into the digest."""
+        self._digest.update(json.dumps([file_name, record], default=str).encode())
 
     @property
     def digest(self) -> str:
         return self._digest.hexdigest()
 
+    def items(self, where: str, name: str, record: Mapping, held: Held | None = None) -> list[Item]:
+        """The Items of one record: none where it is of another split, or has several pictures and may be skipped.
 
-def _inner(value: Mapping):
-    return next((value[key] for key in ("text", "raw", "caption", "answer") if key in value), None)
+        where  what an error calls the record
+        name   what it is called where it has no id of its own
+        held   its picture, where the container holds it; otherwise it is one that the record names or has
+
+        RowFault, VlaxError where a reader can't take it.
+        """
+        fields = self.fields(record, where)
+        if fields.split and not self._splits.wanted(record.get(fields.split)):
+            return []
+        talk = self._talk(where, record, fields)
+        pictures = [] if "image" in self.columns and not fields.image else self._pictures(where, record, fields, held)
+        pictures += talk.pictures if talk else []
+        count = len(pictures) + (held.count if held else 0)
+        if count > 1 and self.skip_multi_image:
+            self.skipped += 1
+            return []
+        if count > 1:
+            first = pictures[0].name if pictures else held.name if held else ""
+            way_out = "vlax takes one a row; remove the row or set skip_multi_image=True"
+            raise VlaxError(f"{where} has {count} pictures ({first}, ...); {way_out}")
+        blank = self._blank(record, fields, name, pictures[0] if pictures else None, held)
+        made = self._chat(where, talk, blank, count, bool(held)) if talk else self._told(where, record, fields, blank)
+        for item in made:
+            self.tasks.setdefault(item.task, where)
+        return made
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """For a fingerprint: what a spec says beside its columns and its split."""
+        own = {"choices": self.choices, "skip_multi_image": self.skip_multi_image}
+        return {key: value for key, value in own.items() if value}
+
+    @property
+    def first_task(self) -> str:
+        """The source's: what was asked for, or the first row's."""
+        return self.task or next(iter(self.tasks), "caption")
+
+    def check(self) -> None:
+        """When all records were seen: VlaxError where they are of several splits and none is named, or none is of that one, or
+        where a column that is named is in none of them."""
+        if self._fields and (missing := self._missing()):
+            there = ", ".join(dict.fromkeys(str(name) for names in self._fields for name in names))
+            raise VlaxError(f"{self.where} has no column {missing!r} (it has: {there}); mend `columns`")
+        self._splits.check(self.where)
+
+    def _talk(self, where: str, record: Mapping, fields: Fields) -> dialogue.Dialogue | None:
+        if not fields.messages or record.get(fields.messages) is None:
+            return None
+        talk = dialogue.read(where, fields.messages, record[fields.messages], self._tags, self.shape)
+        if talk.unanswered:
+            self.unanswered += 1
+            self._note(where, "unanswered question", f"{where}: its last question has no answer and is left out")
+        system = str(record.get(fields.system) or "") if fields.system else ""
+        return talk._replace(system=[system, *talk.system])
+
+    def _pictures(self, where: str, record: Mapping, fields: Fields, held: Held | None) -> list[picture_values.Named]:
+        if held:
+            return []
+        for name in naming.MOVING:
+            if record.get(name):
+                raise dialogue.moving(where, name)
+        field = fields.image
+        found = picture_values.pictures(f'{where}: "{field}"', record.get(field)) if field else []
+        if not found and (unread := naming.unread_picture(record, fields)):
+            raise RowFault(
+                f"{where}: its field {unread!r} looks like a picture, and nothing reads it; say what it is: columns={{'image': "
+                f"{unread!r}}}, or learn the texts alone with {{'image': ''}}", "unread picture"
+            )  # fmt: skip
+        return found
+
+    def _blank(self, record: Mapping, fields: Fields, name: str, picture: picture_values.Named | None, held: Held | None):
+        """An Item with all that a row has besides its texts."""
+        own = values.text(record.get(fields.image_id)) if fields.image_id else ""
+        image_id = (own or held.id or held.name) if held else ""
+        if picture:
+            image_id = picture.name if self.listed else own or picture.name
+        also = {
+            values.text(record.get(field)) for part in ("image", "image_id") for field in naming.NAMES[part] if field in record
+        }
+        called = held.name if held else picture.name.removeprefix(self.strip) if picture else ""
+        return Item(
+            id=values.text(record.get(fields.id)) or name, image_id=image_id, file_name=called, question="", answer="",
+            place=held.place if held else NOWHERE, inline=picture.content if picture else b"",
+            also=tuple(sorted(also - {"", image_id, called})) if called else (),
+        )  # fmt: skip
+
+    def _chat(self, where: str, talk: dialogue.Dialogue, blank: Item, pictures: int, held: bool) -> list[Item]:
+        task = self.task or "chat"
+        if task == "question":
+            raise VlaxError(f"{self.where}: conversations have no task {task!r}; the tasks are caption, describe, chat")
+        if task != "chat" and len(talk.turns) > 1:
+            raise VlaxError(f"{where} has {len(talk.turns)} exchanges; task={task!r} takes single ones. Use task=chat")
+        turns, note = dialogue.without_tokens(where, talk.turns, pictures)
+        if note and not held:  # in a column of its own a picture needs no placeholder
+            self._note(where, dialogue.TOKEN_FAULTS[0], note)
+        asked = "\n".join(text for text in (*talk.system, turns[0].question) if text)
+        first = Turn("" if task != "chat" else asked, turns[0].answer)
+        return [
+            blank._replace(
+                question=first.question, answer=first.answer, references=(turns[-1].answer,), later=tuple(turns[1:]), task=task
+            )
+        ]
+
+    def _told(self, where: str, record: Mapping, fields: Fields, blank: Item) -> list[Item]:
+        """Of a question, or of captions."""
+        question = answers.question(record, fields)
+        own = values.text(record.get(fields.task)) if fields.task and self.listed else ""
+        task = own or self.task or ("question" if question else "caption")
+        if task not in TASKS or bool(question) != (task in TASKS[2:]):
+            fits = ", ".join(TASKS[2:] if question else TASKS[:2])
+            of = f"{where}: the task {task!r} does not fit a row {'with' if question else 'without'} a question"
+            raise VlaxError(f"{of}; use {fits}")
+        blank = blank._replace(task=task)
+        if question:
+            return [answers.asked(where, record, fields, blank, question, self.choices == "letter", self.listed, self.shape)]
+        made, empty = answers.captioned(where, record, fields, blank, self.train, self.listed, self.shape)
+        if empty:
+            self._note(where, "empty caption", f"{where}: {empty} of its captions are empty")
+        return made
+
+    def _note(self, where: str, kind: str, text: str) -> None:
+        self.faults.note(self.source, where.rpartition(": ")[2], kind, text)
 
 
-def _plain(value) -> str:
-    """A text or number as one line; "" for what is neither."""
-    return " ".join(str(value).split()) if isinstance(value, (str, int, float)) else ""
+def one_picture_each(items: Iterable[Item]) -> Iterator[Item]:
+    """Captions of one picture (and task) joined: the first row's id and answer, all of their texts as references."""
+    joined: dict[tuple, list[Item]] = {}
+    for item in items:
+        own = (item.id,) if item.question or not item.image_id else (item.image_id, item.task)
+        joined.setdefault(own, []).append(item)
+    for same in joined.values():
+        said = tuple(text for item in same for text in item.references)
+        yield same[0] if same[0].question else same[0]._replace(references=said)

@@ -95,6 +95,11 @@ def split_of(name: str) -> str:
     return ""
 
 
+def same_split(one: str, other: str) -> bool:
+    """val, valid, dev and validation are one name."""
+    return ALIASES.get(one.lower(), one.lower()) == ALIASES.get(other.lower(), other.lower())
+
+
 def of_split(files: dict[str, epath.Path], split: str, where: str) -> dict[str, epath.Path]:
     """The files of one split; without a split all, which must then be of one. val, valid, dev and validation are one name."""
     by_split = {name: split_of(name) for name in files}
@@ -104,7 +109,7 @@ def of_split(files: dict[str, epath.Path], split: str, where: str) -> dict[str, 
             raise VlaxError(f"{where} holds the splits {', '.join(splits)}; name one: split={splits[0]!r}")
         return files
     chosen = {n: f for n, f in files.items() if by_split[n] == split}
-    chosen = chosen or {n: f for n, f in files.items() if ALIASES.get(by_split[n], by_split[n]) == ALIASES.get(split, split)}
+    chosen = chosen or {n: f for n, f in files.items() if same_split(by_split[n], split)}
     if not chosen:
         said = f"it holds {', '.join(splits)}" if splits else "its file names tell no split: leave split out"
         raise VlaxError(f"{where} has no files of the split {split!r}; {said}")

@@ -124,17 +124,48 @@ class TableFile:
         return self.metadata.schema.to_arrow_schema() if self.is_parquet else self.table.schema
 
     def embeds(self, column: str) -> bool:
-        """Whether the image column holds pictures (a struct of bytes and path, or bytes), and not the paths of files."""
+        """Whether the image column holds pictures (a struct of bytes and path, or bytes, or a list of these), and not the paths
+        of files."""
         import pyarrow.types as types
 
-        kind = self.schema.field(column).type
+        kind = own = self.schema.field(column).type
+        if types.is_list(kind) or types.is_large_list(kind):
+            kind = kind.value_type
         is_struct = types.is_struct(kind) and kind.get_field_index("bytes") >= 0
         if is_struct or types.is_binary(kind) or types.is_large_binary(kind):
             return True
         if types.is_string(kind) or types.is_large_string(kind):
             return False
-        wanted = "struct<bytes, path>, binary or a path"
-        raise VlaxError(f"{self.path}: the image column {column!r} is {kind}; it should be {wanted}")
+        wanted = "struct<bytes, path>, binary, a path or a list of these"
+        raise VlaxError(f"{self.path}: the image column {column!r} is {own}; it should be {wanted}")
+
+    def first(self, column: str = "") -> dict[str, Any]:
+        """The values of the first row besides pictures: what columns of the usual names hold; {} of an empty file."""
+        import pyarrow.types as types
+
+        names = [field.name for field in self.schema if not types.is_struct(field.type) and not types.is_binary(field.type)]
+        names = [name for name in names if "bytes: binary" not in str(self.schema.field(name).type)]
+        if not self.is_parquet:
+            rows = self.table.select(names).slice(0, 1).to_pylist()
+        else:
+            batches = _open(self.path, self.metadata).iter_batches(1, columns=names) if names else iter(())
+            rows = next((batch.to_pylist() for batch in batches), [])
+        held = {name: {"bytes": b""} for name in self.schema.names if name not in names}
+        return {**held, **rows[0]} if rows else held
+
+    def distinct(self, column: str) -> list[str]:
+        """The texts that occur in a column of few; none where it is not there, or holds other things."""
+        import pyarrow
+        import pyarrow.compute
+
+        kind = self.schema.field(column).type if column in self.schema.names else None
+        if kind is None or not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
+            return []
+        found: set[str] = set()
+        read = _open(self.path, self.metadata).iter_batches(columns=[column]) if self.is_parquet else self.table.to_batches()
+        for batch in read:
+            found |= set(pyarrow.compute.unique(batch.column(column)).to_pylist()) - {None}
+        return sorted(found)
 
     def cell(self, column: str, row: int):
         if not self.is_parquet:
@@ -142,18 +173,36 @@ class TableFile:
         group = bisect.bisect_right(self.starts, row) - 1
         return _GROUPS.get((self, group, column))[row - self.starts[group]].as_py()
 
-    def digests(self, column: str) -> Iterator[str]:
-        """Of each row that has no path, what its picture's bytes say; asked for only where there is none."""
+    def counts(self, column: str) -> Iterator[int] | None:
+        """How many pictures each row has, where some may have none; None where all of them have one each. In a parquet file
+        that costs a look at all pictures, where its statistics do not say that none is missing."""
+        if self.is_parquet:
+            leaves = [at for at in range(self.metadata.num_columns) if _holds(self.metadata.schema.column(at).path, column)]
+            groups = [self.metadata.row_group(at) for at in range(self.metadata.num_row_groups)]
+            said = [group.column(leaf).statistics for group in groups for leaf in leaves]
+            if all(one is not None and one.null_count == 0 for one in said) and not self._lists(column):
+                return None
+        return (_count(value) for value in self._values(column))
+
+    def _lists(self, column: str) -> bool:
+        return "list" in str(self.schema.field(column).type)
+
+    def _values(self, column: str) -> Iterator[Any]:
+        """A picture column's values, a few at a time."""
         if self.is_parquet:
             batches = (batch.column(column) for batch in _open(self.path).iter_batches(AT_ONCE, columns=[column]))
         else:
-            batches = self.table.column(column).chunks
+            batches = iter(self.table.column(column).chunks)
         for batch in batches:
             for value in batch:
-                value = value.as_py()
-                content, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
-                if not path:
-                    yield hashlib.sha256(content).hexdigest()[:20] if content else ""
+                yield value.as_py()
+
+    def digests(self, column: str) -> Iterator[str]:
+        """Of each row that has no path, what its picture's bytes say; asked for only where there is none."""
+        for value in self._values(column):
+            content, path = picture_of(value)
+            if not path:
+                yield hashlib.sha256(content).hexdigest()[:20] if content else ""
 
     def texts(self, names: list[str], image: str, embedded: bool, rows: int = 4096):
         """Batches of the text columns and, under the image column's name, the paths of the pictures where there are any."""
@@ -177,3 +226,23 @@ class TableFile:
         except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise VlaxError(f"{self.path} is damaged ({reason}); fetch or export it again") from None
+
+
+def picture_of(value: Any) -> tuple[bytes | None, str]:
+    """(bytes, path) of a picture column's value: of the first one of a list."""
+    if isinstance(value, list):
+        value = next((one for one in value if _count(one)), None)
+    if isinstance(value, dict):
+        return value.get("bytes"), value.get("path") or ""
+    return value, ""
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, list):
+        return sum(_count(one) for one in value)
+    return int(bool(value.get("bytes") or value.get("path")) if isinstance(value, dict) else bool(value))
+
+
+def _holds(leaf: str, column: str) -> bool:
+    """Whether a leaf of a parquet schema holds the bytes of a picture column."""
+    return leaf == column or (leaf.startswith(f"{column}.") and not leaf.endswith(".path"))

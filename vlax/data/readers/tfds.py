@@ -9,25 +9,28 @@ knows no random access and is refused.
 import functools
 import io
 import json
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from etils import epath
 from PIL import Image
 
-from vlax.data.readers import records, shards
+from vlax.data.readers import columns as naming
+from vlax.data.readers import shards
 from vlax.data.readers.faults import Faults
-from vlax.data.readers.files import Facts, FileSource, Reading, sha256
+from vlax.data.readers.files import Facts, sha256
 from vlax.data.readers.item_table import NOWHERE, Item, Place
 from vlax.data.readers.pictures import decode_picture
+from vlax.data.readers.record_source import RecordSource
+from vlax.data.readers.records import Held
 from vlax.errors import VlaxError
 from vlax.rows import Picture
 from vlax.storage.paths import join
 
 
-class TfdsSource(FileSource):
-    """Rows of one split of a prepared builder, whose features are an image and texts named as in `records.NAMES`, such as
+class TfdsSource(RecordSource):
+    """Rows of one split of a prepared builder, whose features are an image and texts named as in `columns.NAMES`, such as
     coco_captions' {"image", "captions": [{"text"}]} or {"image", "question", "answer"}.
 
     split    any that tfds reads ("train", "train[:1000]"); may be left out where there is one
@@ -38,40 +41,38 @@ class TfdsSource(FileSource):
     features, and the texts.
     """
 
-    def __init__(self, path: str, images: str = "", task: str = "", *, columns: Mapping | None = None, split: str = "",
-                 reading: Reading):  # fmt: skip
-        self._folder = str(join(reading.base, path))
-        self._path, self._columns, self._task, self._asked, self._reading = path, columns, task, split, reading
+    def find(self) -> Iterable[epath.Path]:
+        self._folder = str(join(self.reading.base, self.path))
         self._examples = shards.Kept(_examples)
-        given = {"path": path, "task": task, "columns": columns, "split": split}
-        super().__init__(reading, images, epath.Path(self._folder).glob("*"), given)
+        return epath.Path(self._folder).glob("*")
 
     def read(self, faults: Faults) -> Generator[Item, None, Facts]:
         info = _info(self._folder)
-        splits, columns = list(info.splits), self._columns
-        if not self._asked and len(splits) != 1:
+        splits = list(info.splits)
+        if not self.split and len(splits) != 1:
             raise VlaxError(f"{self._folder} holds the splits {', '.join(splits)}; name one: split={splits[0]!r}")
-        split = self._asked or splits[0]
-        fields = records.choose(list(info.features), columns, self._folder, picture=True)
+        split = self.split or splits[0]
+        name = self.reading.name(info.name, split)
+        made = self.records(name, faults, split="")
+        first = self._examples(self._folder, split)[0]
+        fields = naming.choose(info.features, made.columns, self._folder, first)
+        naming.check_image(info.features, fields, self.columns, self._folder, first)
         if fields.image and not _is_image(info.features[fields.image]):
             kind = type(info.features[fields.image]).__name__
             way_out = "name the image feature: columns={'image': NAME}"
             raise VlaxError(f"{self._folder}: the feature {fields.image!r} is no image but a {kind}; {way_out}")
-        found = records.Collector(self._path, columns, self._task, self._reading.train)
-        name = self._reading.name(info.name, split)
         for at, values in enumerate(self._texts(split, fields, list(info.features))):
             where, of = f"{self._folder}: {split}:{at}", f"{split}:{at}"
-            made: list[Item] = []
+            items: list[Item] = []
             with faults.row(name, where):
-                picture, place = (of, Place(0, at)) if fields.image else ("", NOWHERE)
-                made = found.add(where, of, picture, picture, values, place)
-            yield from made
+                made.digested(of if fields.image else "", values)
+                items = made.items(where, of, values, Held(of, Place(0, at)) if fields.image else None)
+            yield from items
         names = [info.name, str(info.version), str(info.features), split]
-        settings = {"columns": sorted((columns or {}).items())}
-        digests = [sha256(json.dumps([*names, found.digest]))]
-        return Facts(name, found.task, settings, digests, {"split": split, "image": fields.image}, numbered=True)
+        settings = {"columns": sorted(self.columns.items())}
+        return self.facts(name, made, settings, [sha256(json.dumps([*names, made.digest]))], split=split, image=fields.image)
 
-    def _texts(self, split: str, fields: records.Fields, features: list[str]):
+    def _texts(self, split: str, fields: naming.Fields, features: list[str]):
         """The text features of every example in order; the others are left encoded and let go."""
         examples = self._examples(self._folder, split)
         # Every feature's name stays, so that the parts are found again; the pictures' bytes do not.
@@ -87,7 +88,7 @@ class TfdsSource(FileSource):
 
     def picture(self, item: Item) -> Picture | None:
         if item.place == NOWHERE:
-            return None
+            return super().picture(item)
         at = item.place.at
         name = f"{self._folder}: {item.file_name}"
         where, image = (self._folder, self.kept["split"]), self.kept["image"]

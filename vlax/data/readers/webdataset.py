@@ -10,17 +10,20 @@ import functools
 import io
 import json
 import tarfile
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from etils import epath
 from PIL import Image
 
-from vlax.data.readers import records, shards
+from vlax.data.readers import columns as naming
+from vlax.data.readers import shards
 from vlax.data.readers.faults import Faults
-from vlax.data.readers.files import Facts, FileSource, Reading, sha256
+from vlax.data.readers.files import Facts, sha256
 from vlax.data.readers.item_table import NOWHERE, Item, Place
 from vlax.data.readers.pictures import PICTURE_BYTES, decode_picture
+from vlax.data.readers.record_source import RecordSource
+from vlax.data.readers.records import Held
 from vlax.errors import VlaxError
 from vlax.rows import Picture
 from vlax.storage.state import LINE_BYTES, load_line
@@ -33,43 +36,42 @@ HEADER_BYTES = 1 << 20  # of names and attributes that go before a member
 SHAPE = "a sample is KEY.jpg (jpeg, png, webp) with KEY.txt (a caption) or KEY.json (caption, or question and answer)"
 
 
-class WebDataset(FileSource):
+class WebDataset(RecordSource):
     """Rows of one tar, of a folder of them, or of a range "pairs-{000..010}.tar".
 
-    The text is that of KEY.json where there is one, with its fields named as in `records.NAMES` or by `columns`, else of
+    The text is that of KEY.json where there is one, with its fields named as in `columns.NAMES` or by `columns`, else of
     KEY.txt, else the class in KEY.cls. A sample without a picture is a row of text. The fingerprint covers names, sizes and
     text of the shards.
     """
 
-    def __init__(self, path: str, images: str = "", task: str = "", *, columns: Mapping | None = None, split: str = "",
-                 reading: Reading):  # fmt: skip
-        files = shards.listed(reading.base, path, r"\.(tar(\.\w+)?|tgz)$", "tar")
-        files = shards.of_split(files, split, path)
-        self._named, self._files = files, [str(file) for file in files.values()]
-        self._path, self._columns, self._task, self._split, self._reading = path, columns, task, split, reading
-        given = {"path": path, "task": task, "columns": columns, "split": split}
-        super().__init__(reading, images, files.values(), given)
+    def find(self) -> Iterable[epath.Path]:
+        files = shards.listed(self.reading.base, self.path, r"\.(tar(\.\w+)?|tgz)$", "tar")
+        self._named = shards.of_split(files, self.split, self.path)
+        self._files = [str(file) for file in self._named.values()]
+        return self._named.values()
 
     def read(self, faults: Faults) -> Generator[Item, None, Facts]:
-        name = self._reading.name(epath.Path(self._path).stem, self._split)
-        found = records.Collector(self._path, self._columns, self._task, self._reading.train)
+        name = self.reading.name(epath.Path(self.path).stem, self.split)
+        found = self.records(name, faults)
         with ThreadPoolExecutor(8) as pool:
             for at, (called, samples) in enumerate(zip(self._named, pool.map(scan, self._files), strict=True)):
                 top = self._files[at].removesuffix(called).rstrip("/")
                 for key, sample in samples.items():
                     where, of = f"{top}: {called} {key}", f"{called.removesuffix('.tar')}/{key}"
-                    picture, place = (of, Place(at, *sample[""])) if "" in sample else ("", NOWHERE)
+                    held = Held(of, Place(at, *sample[""])) if "" in sample else None
                     made: list[Item] = []
                     with faults.row(name, where):
-                        made = found.add(where, of, picture, picture, _values(where, sample), place)
+                        values = sample_values(where, sample)
+                        found.digested(held.name if held else "", values)
+                        made = found.items(where, of, values, held)
                     yield from made
         sizes = [[called, file.stat().length] for called, file in self._named.items()]
-        settings = {"split": self._split, "columns": sorted((self._columns or {}).items())}
-        return Facts(name, found.task, settings, [sha256(json.dumps([sizes, found.digest]))], numbered=True)
+        settings = {"split": self.split, "columns": sorted(self.columns.items())}
+        return self.facts(name, found, settings, [sha256(json.dumps([sizes, found.digest]))])
 
     def picture(self, item: Item) -> Picture | None:
         if item.place == NOWHERE:
-            return None
+            return super().picture(item)
         file, offset, size = self._files[item.place.number], item.place.at, item.place.size
         name = f"{file}: {item.file_name}"
         return Picture(name, functools.partial(open_member, file, offset, size, name, item.id))
@@ -152,14 +154,14 @@ def _check(file: str, member: tarfile.TarInfo, before: int, end: int, size: int)
         raise VlaxError(f"{file} is not a whole tar of samples: its member {member.name[:80]!r} {fault}; fetch it again")
 
 
-def _values(where: str, sample: dict) -> dict:
+def sample_values(where: str, sample: dict) -> dict:
     """The fields of a sample: of its JSON, else its caption, else its class."""
     try:
         if "json" in sample:
             values = load_line(f"{where}.json", sample["json"], "mend or remove the sample")
             if not isinstance(values, dict):
                 raise VlaxError(f"{where}.json holds a {type(values).__name__}, not an object; {SHAPE}")
-            has_text = any(name in values for part in ("text", "question") for name in records.NAMES[part])
+            has_text = any(naming.named(values, part) for part in ("text", "question", "messages"))
             return values if has_text or "txt" not in sample else {**values, "caption": sample["txt"].decode()}
         for kind in ("txt", "cls"):
             if kind in sample:

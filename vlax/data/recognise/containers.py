@@ -4,12 +4,13 @@ of_files(Path("train.parquet"), ...)    ({"kind": "hf", "path": Path("train.parq
 of_shards(Path("pathvqa"))              ({"kind": "hf", "path": Path("pathvqa"), "split": "train"}, "parquet files (...)")
 """
 
+import contextlib
 import re
 from collections.abc import Iterable, Mapping
 
 from etils import epath
 
-from vlax.data.readers import shards
+from vlax.data.readers import shards, table_file
 from vlax.data.recognise import picture_folder
 from vlax.errors import VlaxError
 from vlax.storage import state
@@ -35,7 +36,7 @@ def of_files(path: epath.Path, files: Mapping[str, epath.Path]) -> tuple[dict, s
         head = file.read(512)
     for at, magic, kind, what in MAGIC:
         if head[at : at + len(magic)] == magic:
-            return _with_split(path, kind, what, files if len(files) > 1 else ())
+            return _with_split(path, next(iter(files.values())), kind, what, files if len(files) > 1 else ())
     if re.search(r"\.(tar\.\w+|tgz)$", str(path)):  # compressed: its reader says what to do
         return {"kind": "webdataset", "path": path}, "compressed tar shards"
     return None
@@ -57,13 +58,16 @@ def of_shards(path: epath.Path) -> tuple[dict, str] | None:
     names = [str(file)[len(str(path)) + 1 :] for file in picture_folder.files(path)]
     for pattern, kind, what in SHARDS:
         if mine := sorted(name for name in names if re.search(pattern, name)):
-            return _with_split(path, kind, what, mine)
+            return _with_split(path, path / mine[0], kind, what, mine)
     return None
 
 
-def _with_split(path: epath.Path, kind: str, what: str, names: Iterable[str]) -> tuple[dict, str]:
-    """Of several splits one is taken, train where there is one."""
+def _with_split(path: epath.Path, first: epath.Path, kind: str, what: str, names: Iterable[str]) -> tuple[dict, str]:
+    """Of several splits one is taken, train where there is one: of files by their names, else of rows by a column `split`."""
     splits = sorted({shards.split_of(name) for name in names} - {""})
+    if kind == "hf" and not splits:
+        with contextlib.suppress(VlaxError):  # of a damaged file: its reader says so
+            splits = table_file.TableFile(str(first)).distinct("split")
     return _choose({"kind": kind, "path": path}, what, splits)
 
 

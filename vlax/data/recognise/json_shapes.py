@@ -6,24 +6,20 @@
 """
 
 import collections
+from collections.abc import Mapping
 from typing import NamedTuple
 
+from vlax.data.readers import columns as naming
+from vlax.data.readers import picture_values
 from vlax.data.readers.annotations import FORMATS
+from vlax.data.readers.shards import same_split
 from vlax.data.recognise.picture_folder import sample
+from vlax.errors import VlaxError
 
-# What the columns of a table may be called; ours first.
-ALIASES = {
-    "image": ("image", "image_path", "image_file", "img", "file_name", "filename", "file", "path", "picture"),
-    "text": ("text", "caption", "description", "sentence"),
-    "question": ("question", "query"),
-    "answer": ("answer", "response"),
-    "answers": ("answers",),
-    "id": ("id", "question_id"),
-    "answer_type": ("answer_type",),
-}
 LOOKED_FOR = (
     "COCO captions, Karpathy, LLaVA or ShareGPT conversations, VQAv2, GQA, TextVQA, LXMERT, JSON lines or CSV with image and "
-    "text or question and answer, parquet, arrow, tar shards, ArrayRecord, a prepared folder, a TFDS folder"
+    "text, question and answer or messages, Flickr8k tokens, parquet, arrow, tar shards, ArrayRecord, pictures with "
+    "a text beside each, a prepared folder, a TFDS folder"
 )
 
 
@@ -51,35 +47,68 @@ def of_object(data: dict) -> Shape | None:
         entries = data.get(form.rows, []) if form.rows else list(data.values())
         if form.what and {form.id, form.image, "question"} - {""} <= _first(entries).keys():
             return Shape(kind, form.what, [f"{row.get(form.image)}.jpg" for row in sample(_objects(entries))])
-    return None
+    held = [value for value in data.values() if isinstance(value, list) and _objects(value)]
+    try:
+        return of_rows(max(held, key=len)) if held else None  # an object that holds a list of rows
+    except VlaxError:
+        return None
 
 
-def of_rows(rows: list) -> Shape | None:
-    """The format of a list of rows: of a JSON list, JSON lines or CSV. None for an unknown one."""
+def of_rows(rows: list, columns: Mapping[str, str] | None = None) -> Shape | None:
+    """The format of a list of rows: of a JSON list, JSON lines or CSV. None where there is no row.
+
+    columns: {part: name} as the user has it. VlaxError, with what comes nearest, for rows of which no part is known.
+    """
     rows = _objects(rows)
     first = rows[0] if rows else {}
     if {"img_id", "sentf", "labelf"} <= first.keys():
         asked = [row for row in rows if isinstance(row.get("sentf"), dict) and any(row["sentf"].values())]
         return Shape("lxmert", "LXMERT questions", [f"{row.get('img_id')}.jpg" for row in sample(asked)])
-    messages = first.get("messages", first.get("conversations"))
-    if isinstance(messages, list):
-        plain = "messages" not in first and "images" not in first and "from" in _first(messages)
-        kind, what = ("llava", "LLaVA conversations") if plain else ("sharegpt", "ShareGPT conversations")
-        return Shape(kind, what, sample([name for row in rows for name in as_names(row.get("images") or row.get("image"))]))
-    return _table(rows, first)
-
-
-def _table(rows: list[dict], first: dict) -> Shape | None:
-    columns = {part: next((name for name in names if name in first), "") for part, names in ALIASES.items()}
-    asks = columns["question"] and (columns["answer"] or columns["answers"])
-    if not asks and not columns["text"]:
+    if not rows:
         return None
-    what = "questions and answers" if asks else "captions" if columns["image"] else "texts"
-    renamed = {part: name for part, name in columns.items() if name and name != part}
-    if "id" in renamed and not asks:
-        del renamed["id"]
-    names = [str(row.get(columns["image"]) or "") for row in rows if row.get(columns["image"])]
-    return Shape("table", f"a table of {what}", sample(names), {"columns": renamed} if renamed else {})
+    own = {part: name for part, name in (columns or {}).items() if part in naming.NAMES}
+    fields = naming.choose(first, own, "the first row", first, listed=True)
+    names = [name for row in rows for name in _names(row, own)]
+    if fields.messages and fields.messages in ("messages", "conversations") and not isinstance(first[fields.messages], str):
+        kind, what = "sharegpt", "ShareGPT conversations"
+        if "messages" not in first and "images" not in first and "from" in _first(first[fields.messages]):
+            kind, what = "llava", "LLaVA conversations"
+        return Shape(kind, what, sample(names), _splits(rows, fields))
+    return _table(rows, first, fields, names)
+
+
+def _table(rows: list[dict], first: dict, fields: naming.Fields, names: list[str]) -> Shape:
+    captions = "captions" if names or fields.image else "texts"
+    what = "dialogues" if fields.messages else "questions and answers" if fields.asks else captions
+    parts = ("image", "text", "question", "answer", "answers", "answer_type", *(("id",) if fields.asks else ()))
+    shown = fields._asdict()
+    for part in ("text",) if fields.asks else ("answer", "answers", "question", "answer_type"):
+        shown[part] = ""
+    renamed = {part: shown[part] for part in parts if shown[part] and shown[part] != part} if not fields.messages else {}
+    spec = {"columns": renamed} if renamed else {}
+    return Shape("table", f"a table of {what}", sample(names), {**spec, **_splits(rows, fields)})
+
+
+def _names(row: dict, columns: Mapping[str, str]) -> list[str]:
+    """The names of a row's pictures, in a field of its own or inside its messages."""
+    field = columns["image"] if "image" in columns else naming.named(row, "image") or naming.named(row, "image_id")
+    talk = row.get(columns.get("messages") or naming.named(row, "messages"))
+    return as_names(row.get(field)) or [name for message in talk for name in _inside(message)] if isinstance(
+        talk, list) else as_names(row.get(field))  # fmt: skip
+
+
+def _inside(message) -> list[str]:
+    parts = message.get("content") if isinstance(message, dict) else None
+    parts = [part for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
+    kinds = [part for part in parts if "image" in str(part.get("type"))]
+    return [name for part in kinds for key, value in part.items() if key != "type" for name in as_names(value)]
+
+
+def _splits(rows: list[dict], fields: naming.Fields) -> dict:
+    """The split to take, where the rows are of several."""
+    there = list(dict.fromkeys(str(row[fields.split]) for row in rows if row.get(fields.split))) if fields.split else []
+    named = next((name for name in there if same_split(name, "train")), there[0] if there else "")
+    return {"split": named} if len(there) > 1 else {}
 
 
 def _karpathy(images: list) -> Shape:
@@ -130,5 +159,8 @@ def _first(value) -> dict:
 
 
 def as_names(value) -> list[str]:
-    """The file names in what a row says of its pictures: a name, a list of them, or nothing."""
-    return [name for name in (value if isinstance(value, list) else [value]) if name and isinstance(name, str)][:1]
+    """The first file name in what a row says of its pictures; none where it says none, or holds the picture itself."""
+    try:
+        return [one.name for one in picture_values.pictures("", value) if not one.content][:1]
+    except VlaxError:
+        return []

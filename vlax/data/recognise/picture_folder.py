@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 from etils import epath
 
+from vlax.data.readers import pictures
+from vlax.data.readers.picture_values import ENDING
 from vlax.errors import VlaxError
 from vlax.storage.paths import read_file
 from vlax.storage.state import load_json
@@ -47,7 +49,7 @@ def picture_folder(file: epath.Path, names: Sequence[str], given: epath.Path | N
     places = [[given]] if given is not None else [list(_folders(near)), list(_folders(near.parent))]
     for strip, folders in itertools.product(_prefixes(names), places):
         for folder in folders:
-            found = sum((folder / name.removeprefix(strip)).exists() for name in names)
+            found = sum(epath.Path(pictures.found(str(folder / name.removeprefix(strip)))).exists() for name in names)
             if found > best.found:
                 best = Pictures(folder, strip, found, len(names))
             if names and found == len(names):
@@ -122,6 +124,16 @@ def _candidates(path: epath.Path, mine: str, other: str) -> list[epath.Path]:
     named = {str(file) for file in listed}
     rest = [file for file in _files(path.parent, "") if file != path and str(file) not in named]
     return [*sorted(listed, key=lambda file: file.name != usual), *rest][:8]
+
+
+def beside_texts(folder: epath.Path) -> bool:
+    """Whether most pictures of a folder (or of the first folder in it that has any) have a text of their name."""
+    for one in (folder, *subfolders(folder)[:8]):
+        names = [path.name for path in itertools.islice(one.iterdir(), 2000)]
+        pictures = [re.sub(ENDING, "", name) for name in names if re.search(ENDING, name)]
+        if pictures:
+            return 2 * len({*pictures} & {re.sub(r"\.(txt|json|caption)$", "", name) for name in names}) > len(pictures)
+    return False
 
 
 def files(folder: epath.Path) -> list[epath.Path]:

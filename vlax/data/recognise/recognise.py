@@ -7,23 +7,21 @@ recognise("coco/annotations/captions_val2014.json")
 recognise("easy_vqa")     looks for such a file in the folder and in the folders in it; `also` names the others there are
 """
 
-import csv
 import dataclasses
-import itertools
 import re
+from collections.abc import Mapping
 
 from etils import epath
 
 from vlax.data.readers import shards
 from vlax.data.readers.annotation_file import usual_name
 from vlax.data.readers.kinds import KINDS
-from vlax.data.readers.table import cells
-from vlax.data.recognise import containers, json_shapes, picture_folder
+from vlax.data.recognise import containers, heads, json_shapes, picture_folder
 from vlax.errors import VlaxError
 from vlax.storage.paths import check_regular, join, read_file
-from vlax.storage.state import load_json, load_line, understood
+from vlax.storage.state import load_json, understood
 
-HEAD = 1 << 20  # bytes that tell a format; only a JSON file is read whole, once
+DATA = (".json", ".jsonl", ".ndjson", ".csv", ".tsv")  # files that say that they hold rows
 TRIES = 12  # files that are read in a folder
 _ODD = {"instances", "keypoints", "person", "panoptic", "stuff", "license", "licence", "vocab", "config", "ans", "tokenizer"}
 
@@ -38,20 +36,28 @@ class Recognised:
     note: str = ""
 
 
-def recognise(path: str, images: str = "", *, base: str = "", kind: str = "") -> Recognised:
+def recognise(
+    path: str, images: str = "", *, base: str = "", kind: str = "", columns: Mapping[str, str] | None = None
+) -> Recognised:
     """What lies at `path`: a file, a folder, or shards by a glob or {000..010}.
 
     images  the folder of the pictures; "": it is looked for nearby
     base    what relative paths are relative to, also those in the spec
     kind    one of `kinds.KINDS`; "": it is found out. VlaxError says what was looked for and what is there instead.
+    columns {part: name} where the columns of rows have names that vlax does not know
     """
     if kind and kind not in KINDS:
         raise VlaxError(f"{path}: there is no kind {kind!r}; the kinds are {', '.join(KINDS)}")
     with understood(path, "name it with kind, and its reader says what is wrong with it"):
-        return _recognised(path, images, base, kind)
+        found = _recognised(path, images, base, kind, columns)
+    if not columns:
+        return found
+    if "columns" not in KINDS[found.spec["kind"]].fields:
+        raise VlaxError(f"{path}: {found.what} have no columns to name; leave --columns out")
+    return dataclasses.replace(found, spec={**found.spec, "columns": {**found.spec.get("columns", {}), **columns}})
 
 
-def _recognised(path: str, images: str, base: str, kind: str) -> Recognised:
+def _recognised(path: str, images: str, base: str, kind: str, columns: Mapping[str, str] | None) -> Recognised:
     where = join(base, path)
     given = join(base, images) if images else None
     if re.search(r"[*?\[{]", str(path)):
@@ -60,9 +66,9 @@ def _recognised(path: str, images: str, base: str, kind: str) -> Recognised:
     elif not where.exists():
         raise VlaxError(f"there is no file or folder {where}; mend the path")
     elif where.is_dir():
-        found = _folder(where, given)
+        found = _folder(where, given, columns)
     else:
-        found = _file(where, given)
+        found = _file(where, given, columns)
     if kind and (found is None or found.spec["kind"] != kind):
         found = _named(where, given, kind)
     if found is None:
@@ -79,49 +85,39 @@ def _relative(path: epath.Path, base: str) -> str:
     return text.removeprefix(top) if base and text != top[:-1] else "." if base else text
 
 
-def _file(path: epath.Path, given: epath.Path | None) -> Recognised | None:
+def _file(path: epath.Path, given: epath.Path | None, columns: Mapping[str, str] | None = None) -> Recognised | None:
     """None for an unknown file; VlaxError for one that is known and lacks its other half, and for a FIFO or a device."""
     check_regular(path, "name another")
     if found := containers.of_files(path, {path.name: path}):
         return Recognised(*found)
     with path.open("rb") as file:
-        head = file.read(HEAD)
+        head = file.read(heads.HEAD)
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
     if text[:1] in (b"{", b"["):
-        rows = _lines(head)
+        rows = heads.lines(head)
         if rows is None:
-            return _json(path, given)
-        shape = json_shapes.of_rows(rows)
+            return _json(path, given, columns)
+        shape = _of_rows(path, rows, columns)
     else:
-        shape = json_shapes.of_rows(_cells(head))
+        shape = _of_rows(path, heads.cells_of(head), columns)
     return shape and _with_pictures(path, shape, given)
 
 
-def _lines(head: bytes) -> list | None:
-    """The rows of JSON lines, None where the file is one JSON text."""
-    lines = head.split(b"\n")
-    lines = [line for line in (lines[:-1] if len(head) == HEAD else lines) if line.strip()]
+def _of_rows(path: epath.Path, rows: list, columns: Mapping[str, str] | None) -> json_shapes.Shape | None:
+    """None where there is no row; VlaxError, with columns to try, for rows of which nothing is known."""
     try:
-        rows = [load_line("", line) for line in lines[:1000]]
-    except VlaxError:
-        return None
-    return rows if all(isinstance(row, dict) for row in rows) and (len(rows) > 1 or json_shapes.of_rows(rows)) else None
+        return json_shapes.of_rows(rows, columns)
+    except VlaxError as error:
+        if path.suffix.lower() not in DATA:
+            return None
+        way_out = f"try it: python -m vlax data preview {path} --columns text=NAME"
+        raise VlaxError(f"{path} is not recognised: {error}; {way_out}") from None
 
 
-def _cells(head: bytes) -> list[dict]:
-    """The first rows of a text with a header; none for bytes that are no text."""
-    if b"\0" in head:
-        return []
-    try:
-        return list(itertools.islice(cells(head.decode("utf-8-sig", errors="ignore")), 1000))
-    except csv.Error:
-        return []
-
-
-def _json(path: epath.Path, given: epath.Path | None) -> Recognised | None:
+def _json(path: epath.Path, given: epath.Path | None, columns: Mapping[str, str] | None) -> Recognised | None:
     data = load_json(path, read_file(path), "it is no JSON lines either; fetch or export it again")
     if isinstance(data, list):
-        shape = json_shapes.of_rows(data)
+        shape = _of_rows(path, data, columns)
     elif described := json_shapes.of_dataset_info(data):
         return _described(path, described, given)
     else:
@@ -178,14 +174,16 @@ def _described(path: epath.Path, described: list, given: epath.Path | None) -> R
     return dataclasses.replace(found, also=tuple(str(file) for file, _ in there[1:]))
 
 
-def _folder(path: epath.Path, given: epath.Path | None) -> Recognised | None:
+def _folder(path: epath.Path, given: epath.Path | None, columns: Mapping[str, str] | None) -> Recognised | None:
     if built := containers.of_builder(path):
         return Recognised(*built)
+    if picture_folder.beside_texts(path):
+        return Recognised({"kind": "folder", "path": path}, "pictures with a text beside each")
     files = sorted((file for file in picture_folder.files(path) if _is_text(file)), key=lambda file: _order(file, path))
     refusals = []
     for at, file in enumerate(files[:TRIES]):
         try:
-            found = _file(file, given)
+            found = _file(file, given, columns)
         except VlaxError as error:
             refusals.append(str(error))
             continue
@@ -200,7 +198,7 @@ def _folder(path: epath.Path, given: epath.Path | None) -> Recognised | None:
 
 
 def _is_text(file: epath.Path) -> bool:
-    return file.suffix in (".json", ".jsonl", ".csv", ".tsv") and not file.name.startswith(".")
+    return file.suffix.lower() in (*DATA, ".txt") and not file.name.startswith(".")
 
 
 def _order(file: epath.Path, top: epath.Path) -> tuple:

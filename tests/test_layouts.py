@@ -1,0 +1,148 @@
+"""Layouts in which people publish and keep their data: what each is read as, pictures included, and what is refused."""
+
+import json
+from pathlib import Path
+
+import layout_cases as cases
+import numpy as np
+import pytest
+
+from vlax.data.readers.faults import Faults
+from vlax.data.recognise.recognise import recognise
+from vlax.data.sources import open_source
+from vlax.errors import VlaxError
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "cases"
+
+
+def opened(path, faults=None, train=True, **fields):
+    spec = {**recognise(path).spec, **fields}
+    return open_source(spec, train=train, **({"faults": faults} if faults else {}))
+
+
+def seen(row) -> str:
+    """The colour that a row's picture shows."""
+    pixel = np.asarray(row.picture.open())[8, 12]
+    return min(cases.COLOURS, key=lambda name: np.abs(pixel.astype(int) - cases.COLOURS[name]).sum())
+
+
+def rows(source):
+    return [source[at] for at in range(len(source))]
+
+
+@pytest.mark.parametrize("write", cases.QUESTIONS, ids=lambda write: write.__name__)
+def test_questions(tmp_path, write):
+    found = rows(opened(write(tmp_path)))
+    assert [row.task for row in found] == ["question"] * 4
+    assert [(row.turns[0].question, row.turns[0].answer) for row in found] == [
+        (cases.ASKED, colour) for colour in cases.COLOURS
+    ]
+    assert [seen(row) for row in found] == list(cases.COLOURS) and len({row.image_id for row in found}) == 4
+
+
+@pytest.mark.parametrize("write", cases.DIALOGUES, ids=lambda write: write.__name__)
+def test_dialogues(tmp_path, write):
+    found = rows(opened(write(tmp_path)))
+    assert [row.task for row in found] == ["chat"] * 4
+    assert [[(turn.question, turn.answer) for turn in row.turns] for row in found] == [
+        [(cases.ASKED, colour)] for colour in cases.COLOURS
+    ]
+    assert [seen(row) for row in found] == list(cases.COLOURS)
+
+
+@pytest.mark.parametrize("write", cases.CAPTIONS, ids=lambda write: write.__name__)
+def test_captions(tmp_path, write):
+    each = 2 if write in cases.TWICE else 1
+    path = write(tmp_path)
+    found, scored = rows(opened(path)), rows(opened(path, train=False))
+    assert [row.task for row in found] == ["caption"] * 4 * each
+    assert [seen(row) for row in found] == [colour for colour in cases.COLOURS for _ in range(each)]
+    for row in found:
+        said = row.turns[0].answer
+        assert row.turns[0].question == "" and seen(row) in said and len(said.split()) >= 3 and "never" not in said
+    assert [(seen(row), len(row.references)) for row in scored] == [(colour, each) for colour in cases.COLOURS]
+
+
+def test_answers_and_ids_of_columns_with_holes(tmp_path):
+    faults = Faults(collect=True)
+    found = rows(opened(cases.answers_with_holes(tmp_path), faults))
+    assert [row.turns[0].answer for row in found] == ["1", "2", "3"]
+    assert [(fault.row, fault.kind) for fault in faults.found] == [("train.parquet row 2", "missing field")]
+
+
+def test_choices_by_letter(tmp_path):
+    path = cases.scienceqa(tmp_path)
+    first, second = rows(opened(path, choices="letter"))[:2]
+    assert first.turns[0].question == f"{cases.ASKED}\nA. red\nB. green"
+    assert (first.turns[0].answer, second.turns[0].answer, second.references) == ("A", "B", ("B",))
+    assert opened(path).fingerprint != opened(path, choices="letter").fingerprint
+    with pytest.raises(VlaxError, match="choices='number' is not one of text, letter"):
+        opened(path, choices="number")
+
+
+def test_all_references_of_a_row_are_kept(tmp_path):
+    row = opened(cases.vizwiz(tmp_path), train=False)[0]
+    assert (row.references, row.answer_type) == (("red", "red", "unsuitable"), "other")
+
+
+def test_splits_of_a_column(tmp_path):
+    path = cases.split_column(tmp_path)
+    assert recognise(path).spec["split"] == "train" and len(opened(path, split="validation")) == 2
+    spec = {"kind": "hf", "path": path}
+    with pytest.raises(VlaxError, match=r"splits train \(4 rows\), val \(2 rows\), test \(2 rows\); name one: split='train'"):
+        open_source(spec)
+    with pytest.raises(VlaxError, match=r"no rows of the split 'dev2'; it holds train \(4 rows\), val"):
+        open_source({**spec, "split": "dev2"})
+
+
+def test_columns_of_other_names(tmp_path):
+    names = cases._files(tmp_path)
+    lines = [json.dumps({"scan": name, "finding": f"a {colour} square"}) for colour, name in names.items()]
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
+    path = str(tmp_path / "rows.jsonl")
+    with pytest.raises(VlaxError, match=r"first row has scan, finding; .*columns=\{'image': 'scan', 'text': 'finding'\}"):
+        recognise(path)
+    found = recognise(path, columns={"image": "scan", "text": "finding"})
+    assert [seen(row) for row in rows(open_source(found.spec))] == list(cases.COLOURS)
+
+
+def test_questions_without_answers_are_no_captions(tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"image": "a.jpg", "question": "red?", "caption": "a dog"}')
+    with pytest.raises(VlaxError, match=r"questions without answers .*learn 'caption': columns=\{'question': ''\}"):
+        open_source({"kind": "table", "path": str(tmp_path / "rows.jsonl")})
+    source = open_source({"kind": "table", "path": str(tmp_path / "rows.jsonl"), "columns": {"question": ""}})
+    assert source[0].turns[0].answer == "a dog"
+
+
+def test_pictures_that_nobody_reads_are_no_text(tmp_path):
+    """Where a row says that it has a picture, it is one of a picture, or a fault."""
+    rows = {"scan": "a/b.jpg"}, {"image": "http://x.org/a.jpg"}, {"video": "a.mp4"}, {"images": ["a.jpg", "b.jpg"]}
+    (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps({**row, "text": "a dog"}) for row in (*rows, {"note": "x"})))
+    faults = Faults(collect=True)
+    source = open_source({"kind": "table", "path": str(tmp_path / "rows.jsonl")}, faults=faults)
+    assert len(source) == 1 and source[0].picture is None
+    assert [fault.kind for fault in faults.found] == ["unread picture", "picture on the web", "not a picture", "row refused"]
+
+
+def test_shared_cases_open():
+    if not SHARED.exists():
+        pytest.skip("the cases to develop on are not here")
+    counts = {}
+    for path in sorted(SHARED.iterdir()):
+        if path.suffix in (".json", ".jsonl", ".csv", ".txt", ".parquet"):
+            faults = Faults(collect=True)
+            try:
+                source = opened(str(path), faults)
+            except VlaxError as error:
+                counts[path.name] = str(error)
+                continue
+            counts[path.name] = sum(row.picture is not None for row in rows(source)), len(source), len(faults.found)
+    refused = {"llava_url.json", "llava_video.json"}
+    assert {name for name, count in counts.items() if isinstance(count, str)} == refused
+    fours = {"qwen_inline.jsonl", "qwen_file_url.jsonl", "openai_inline.jsonl", "llava_other_key.json", "llava_file_url.json",
+             "llava_base64.json", "llava_human_last.json", "coco_float_ids.json", "answer_list.jsonl", "answer_list.parquet",
+             "cauldron.parquet", "trl.parquet", "onevision.parquet", "chartqa.parquet", "paligemma.jsonl"}  # fmt: skip
+    assert {name: counts[name] for name in fours} == dict.fromkeys(fours, (4, 4, 0))
+    assert counts["captions_list.jsonl"] == counts["Flickr8k.token.txt"] == counts["kaggle30k.csv"] == (8, 8, 0)
+    assert counts["llava_textmix.json"] == (4, 5, 0) and counts["null_caption.jsonl"] == (3, 3, 1)
+    assert counts["captions_holes.parquet"] == (3, 3, 1) and counts["splitcolumn.parquet"] == (2, 2, 0)
