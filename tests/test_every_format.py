@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 from conftest import tiny
 from format_cases import PICTURES, WRITERS, captions, question
+from layout_cases import CAPTIONS, DIALOGUES, QUESTIONS
 from ml_collections import ConfigDict
 
 from vlax.commands import front
 from vlax.data.readers.kinds import KINDS
 from vlax.data.sources import open_source
+from vlax.errors import VlaxError
 from vlax.training import inputs, session, stages, start
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -47,7 +49,7 @@ def trainer(tmp_path_factory):
     texts = [text for n in range(PICTURES) for text in (*captions(n), *question(n))]
     (folder / "words.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts * 4))
     config = tiny("flickr8k", stage__validation=ConfigDict(), stage__suites=ConfigDict())
-    words = {"words": {"kind": "table", "path": str(folder / "words.jsonl")}}
+    words = {"words": {"kind": "table", "path": str(folder / "words.jsonl"), "columns": {"image": ""}}}
     with config.unlocked():
         config.run.bpe_text, config.stage.mixture = ConfigDict(words), ConfigDict(words)
     (plan,) = stages.chain(config, folder / "run")
@@ -107,6 +109,27 @@ def test_from_files_to_a_training_step(name, tmp_path, capsys, trainer, monkeypa
     metrics = trainer.step(spec)
     assert metrics["finite"] == 1 and metrics["tokens"] > 0 and np.isfinite(metrics["loss_sum"])
     assert trainer.step(again) == metrics
+
+
+@pytest.mark.parametrize("write", (*QUESTIONS, *DIALOGUES, *CAPTIONS), ids=lambda write: write.__name__)
+def test_layouts_to_a_training_step(write, tmp_path, capsys, trainer):
+    """The commands, training on the files and training on the prepared set agree on layouts as people have them."""
+    path = write(tmp_path)
+    out = run(capsys, "preview", path)
+    assert "missing" not in out and "broken" not in out and "refused" not in out
+    spec = ast.literal_eval(out[out.index("\n{\n") : out.index("\n}\n") + 2].strip())
+    again = prepare(capsys, path, tmp_path / "prepared", "--codec=raw")
+    assert texts(open_source(again)) == texts(open_source(spec))
+    metrics = trainer.step(spec)
+    assert metrics["finite"] == 1 and metrics["tokens"] > 0 and trainer.step(again) == metrics
+
+
+def test_a_source_without_pictures_says_that_it_is_meant(trainer, tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"text": "a dog", "scan": "17"}\n')
+    spec = {"kind": "table", "path": str(tmp_path / "rows.jsonl")}
+    with pytest.raises(VlaxError, match=r'data: no row of table-rows has a picture.*"columns": \{"image": NAME\}, or that'):
+        trainer.step(spec)
+    assert trainer.step({**spec, "columns": {"image": ""}})["tokens"] > 0
 
 
 def test_the_loss_follows_the_pictures(trainer, tmp_path, capsys):

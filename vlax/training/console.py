@@ -8,6 +8,8 @@ import jax
 from tqdm import tqdm
 
 from vlax.data.batches import lengths
+from vlax.data.readers.files import FileSource
+from vlax.data.readers.prepared import PreparedSource
 from vlax.model import exports
 from vlax.params import distributed, groups
 from vlax.training.session import Session
@@ -35,7 +37,11 @@ def print_header(session: Session, begin: int) -> None:
     print(groups.table(session.abstract, session.assigned, dict(stage.learning_rate)))
     mixture = session.batches.collate.mixture
     for source, count in zip(mixture.sources, mixture.counts, strict=True):
-        note = f", {source.dropped:,} dropped as evaluation pictures" if hasattr(source, "dropped") else ""
+        note = ""
+        if isinstance(source, FileSource | PreparedSource):
+            alone = source.read_rows - source.pictured
+            pictures = f"{alone:,} of {source.read_rows:,} without a picture" if alone else "all with pictures"
+            note = f", {pictures}, {source.dropped:,} dropped as evaluation pictures"
         print(f"data      {source.name}: {len(source):,} rows, {count:,} an epoch{note}")
     if len(quarantine := session.batches.collate.quarantine):
         print(f"quarantine {quarantine.about(source.name for source in mixture.sources)}")

@@ -3,7 +3,7 @@
 import functools
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vlax.data.batches import arrange, augment, mixture
@@ -15,6 +15,8 @@ from vlax.data.batches.quarantine import read_quarantine
 from vlax.data.batches.row_plan import Plan
 from vlax.data.readers import leaks
 from vlax.data.readers.faults import STRICT, Faults
+from vlax.data.readers.files import FileSource
+from vlax.data.readers.prepared import PreparedSource
 from vlax.data.sources import open_source
 from vlax.errors import VlaxError
 from vlax.models.vlm import VLMConfig
@@ -47,6 +49,8 @@ def build(plan: StagePlan, config: VLMConfig, encoder: Encoder) -> tuple[HostBat
     per_update = stage.accumulate // micro_batches
     faults = Faults(quarantine, collect=True)
     mixed = open_mixture(plan, lengths, faults)
+    if config.vision is not None:
+        _check_pictures(plan, mixed.sources)
     arranged, updates = arrange.make(stage, mixed, lengths, stage.batch_size // per_update, per_update)
     planned = planned_rows(mixed, arranged.positions(updates * per_update))
     # Of the rows that readers refused, the part that a run of this length would have met; the same on every host.
@@ -83,7 +87,7 @@ def open_mixture(plan: StagePlan, lengths: Lengths, faults: Faults = STRICT) -> 
     shares = {name: mixture.share(name, spec) for name, spec in specs.items()}
     if len(specs) > 1 and not first and any(kind == "weight" for kind, _ in shares.values()):
         raise VlaxError(f"the mixture has {len(specs)} sources: say with stage.epoch_of whose pass is an epoch: {listed}")
-    names = sorted(specs, key=lambda name: (name != first, name))
+    names = _names(plan)
     drawn = all(spec.get("kind") in DRAWN for spec in specs.values())
     drop = frozenset() if drawn else evaluation_pictures(plan)
     sources = [_open(specs[name], plan, faults, drop=drop) for name in names]
@@ -91,6 +95,25 @@ def open_mixture(plan: StagePlan, lengths: Lengths, faults: Faults = STRICT) -> 
     mean = functools.partial(lengths.mean, limit=plan.stage.text_length, overlong=plan.stage.overlong)
     fixed = [mixture.fixed_rows(name, *shares[name], source, mean) for name, source in zip(names, sources, strict=True)]
     return Mixture(sources, weights, plan.run.seed, fixed=fixed, order=checkpoints.recorded_order(plan.directory))
+
+
+def _names(plan: StagePlan) -> list[str]:
+    """The sources of the mixture in the order of their global row ids: that of an epoch first."""
+    return sorted(plan.stage.mixture, key=lambda name: (name != plan.stage.epoch_of, name))
+
+
+def _check_pictures(plan: StagePlan, sources: Sequence[Source]) -> None:
+    """VlaxError for a source without a single picture that doesn't say that this is meant: a picture that nobody reads would
+    be trained on as text."""
+    for name, source in zip(_names(plan), sources, strict=True):
+        if not isinstance(source, FileSource | PreparedSource) or source.pictured:
+            continue
+        spec = source.manifest["source"]["spec"] if isinstance(source, PreparedSource) else plan.stage.mixture[name]
+        if dict((spec or {}).get("columns") or {}).get("image") != "":
+            raise VlaxError(
+                f"{name}: no row of {source.name} has a picture, and the model has a vision tower. Say which column names the "
+                'pictures, "columns": {"image": NAME}, or that the rows are meant to be text alone: {"image": ""}'
+            )
 
 
 def _open(

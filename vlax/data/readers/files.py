@@ -90,6 +90,8 @@ class FileSource:
     files   what is read
     given   how, besides `reading`: what else the subclass was told
 
+    `pictured` of the `read_rows` have a picture; `dropped` were left out by the leak filter.
+
     A subclass knows how to `read`. Its constructor sets what it needs for that, and then calls this one.
     """
 
@@ -102,6 +104,7 @@ class FileSource:
         facts, self._table, self._numbered = Facts(**known["facts"]), ItemTable(blocks), known["numbered"]
         reading.check_limit(facts.name)
         self.name, self.task, self.kept = facts.name, facts.task, facts.kept
+        self.pictured, self.read_rows = int(known["pictured"]), len(self._table)
         gone = self._dropped(frozenset(map(str, reading.drop_image_ids)), key)
         self.dropped, left = len(gone), len(self._table) - len(gone)
         # int64[rows] where rows are missing, or else they go by their own numbers.
@@ -127,16 +130,18 @@ class FileSource:
 
     def _made(self, faults: Faults) -> row_cache.Made:
         """Record batches of all rows; returns what else is kept of them."""
-        recorder, facts, ids = Recorder(faults), list[Facts](), []
+        recorder, facts, ids, pictured = Recorder(faults), list[Facts](), [], 0
         try:
             for block in item_batches.blocks(_noted(self.read(recorder), facts)):
                 ids.append(block.column("id"))
+                pictured += pc.sum(pc.greater(pc.binary_length(block.column("file_name")), 0)).as_py() or 0
                 yield block
         except Exception:
             faults.take(recorder.found, recorder.notes)
             raise
         recurs = facts[0].numbered and pc.count_distinct(pa.chunked_array(ids, pa.string())).as_py() < sum(map(len, ids))
-        return {"facts": facts[0]._asdict(), "numbered": recurs, "found": recorder.found, "aside": recorder.notes}
+        kept = {"facts": facts[0]._asdict(), "numbered": recurs, "pictured": pictured}
+        return {**kept, "found": recorder.found, "aside": recorder.notes}
 
     def _dropped(self, drop: frozenset[str], key: str) -> Sequence[int]:
         """The numbers of the rows whose picture has a key in `drop`."""

@@ -91,7 +91,9 @@ class PreparedSource:
         files = (shards.Reader(local_file(folder / name)) for name in kinds["rows"])
         found = [_row(line, task) for file in files for line in file.records()]
         kept = [one for one in found if not drop & {one[0].image_id, *leaks.keys(one[2], one[0].image_id)}]
-        self.dropped = self.manifest["counts"]["rows"] - len(kept)
+        counts = self.manifest["counts"]
+        self.dropped, self.read_rows = counts["rows"] - len(kept), counts["rows"]
+        self.pictured = counts["rows"] - counts.get("rows_text_only", 0)
         self._rows = kept[: reading.limit]
         if not self._rows:
             raise VlaxError(f"{self.name}: no rows are left ({self.dropped} dropped by the leak filter); prepare other data")
