@@ -19,10 +19,12 @@ from vlax.data.batches.mixture import Mixture
 from vlax.data.batches.pipeline import Collator, ImageCache
 from vlax.data.batches.quarantine import Quarantine, read_quarantine
 from vlax.data.embedded.scenes import SceneSource
-from vlax.data.readers import shards, stored
+from vlax.data.readers import prepared_rows, row_cache, shards, stored
 from vlax.data.sources import open_source
 from vlax.errors import VlaxError
 from vlax.images import Preprocess
+from vlax.rows import Row, Turn
+from vlax.storage import state
 from vlax.text.bpe import train_bpe
 from vlax.text.prompts import Encoder
 
@@ -96,7 +98,7 @@ def test_rows_come_back(coco, tmp_path):
         "pictures_undecodable": 0,
     }  # fmt: skip
     assert [(entry["file"], entry["records"]) for entry in manifest["shards"]] == [
-        ("rows-00000-of-00001.array_record", 24),
+        ("rows-00000-of-00001.arrow", 24),
         ("images-00000-of-00003.array_record", 4),
         ("images-00001-of-00003.array_record", 5),
         ("images-00002-of-00003.array_record", 2),
@@ -111,6 +113,82 @@ def test_rows_come_back(coco, tmp_path):
     np.testing.assert_array_equal(
         np.load(tmp_path / "out" / "index.npy")[[0, 3, 4, 5, 11]], [[0, 0], [0, 1], [0, 3], [1, 0], [2, 1]]
     )
+
+
+def first_format(out):
+    """Turns a set into what `prepare` wrote before rows were columns: one JSON object a row, in ArrayRecord."""
+
+    def line(row, picture, name):
+        turns = [[t.question, t.answer, *([t.task] if t.task else [])] for t in row.turns]
+        values = {"id": row.id, "image_id": row.image_id, "task": row.task, "turns": turns, "references": row.references,
+                  "answer_type": row.answer_type, "name": name, "picture": picture}  # fmt: skip
+        return state.as_json({key: value for key, value in values.items() if value not in ("", (), -1)}, ensure_ascii=False)
+
+    manifest = json.loads((out / "manifest.json").read_text())
+    files = [entry["file"] for entry in manifest["shards"] if entry["file"].startswith("rows")]
+    table = prepared_rows.opened(out, manifest, files)[0]
+    lines = [line(prepared_rows.row(item, ""), item.place.at, item.file_name) for item in table]
+    for file in (*out.glob("rows*"), out / "seal.json"):
+        file.unlink()
+    facts = shards.write(out / "rows-00000-of-00001.array_record", lines, "group_size:64,zstd:3")
+    manifest["shards"] = [facts, *(entry for entry in manifest["shards"] if entry["file"][:4] != "rows")]
+    del manifest["captions"]
+    (out / "manifest.json").write_text(json.dumps(manifest | {"format": "vlax prepared 1"}))
+
+
+@pytest.mark.parametrize("large", (False, True))
+def test_sets_of_the_first_format_have_the_same_rows(coco, tmp_path, monkeypatch, large):
+    monkeypatch.setattr(row_cache, "RECENT", 0.0)
+    monkeypatch.setattr(row_cache, "SMALL", 0 if large else 1 << 40)
+    monkeypatch.setenv("VLAX_CACHE", str(tmp_path / "cache"))
+    make(coco, tmp_path / "out")
+    now = prepared(str(tmp_path / "out"))
+    rows, names = [plain(row) for row in now], [row.image_name for row in now]
+    first_format(tmp_path / "out")
+    for _ in range(2):
+        read = prepared(str(tmp_path / "out"))
+        assert [plain(row) for row in read] == rows and [row.image_name for row in read] == names
+        np.testing.assert_array_equal(read[6].picture.pixels(SQUARE), now[6].picture.pixels(SQUARE))
+        fewer = prepared(str(tmp_path / "out"), drop_image_ids={"4.png", "7"})
+        assert fewer.dropped == 4 and [row.image_id for row in fewer] == [
+            row.image_id for row in rows if row.image_id not in ("4", "7")
+        ]
+        with pytest.raises(VlaxError, match=r"out was not prepared to evaluate on.*prepare the source with --no-train"):
+            prepared(str(tmp_path / "out"), train=False)
+        monkeypatch.setattr(shards.Reader, "records", lambda self: pytest.fail("rows are read again") if large else [])
+        if not large:
+            break
+
+
+def test_turns_that_say_their_own_task_come_back(coco, tmp_path):
+    turns = {
+        "a": (Turn("", "a dog", "caption"), Turn("why?", "so")),
+        "b": (Turn("", ""), Turn("q", "a")),
+        "c": (Turn("x", ""),),
+    }
+    for name, given in turns.items():
+        row = Row(name, "p", "chat", given, None, ("r",), "other")
+        assert prepared_rows.row(prepared_rows.item(row, 3, "n"), "") == row
+
+
+def test_rows_of_another_number_than_the_manifest_says_are_refused(coco, tmp_path):
+    make(coco, tmp_path / "out")
+    (tmp_path / "out" / "seal.json").unlink()
+    table = np.load(tmp_path / "out" / "rows.npy")
+    for changed in (table[:0], table[1:], table + 1, table.astype(np.int32), table[:, :4]):
+        np.save(tmp_path / "out" / "rows.npy", changed)
+        with pytest.raises(VlaxError, match=r"rows\.npy does not say where 24 rows are; copy or prepare the set again"):
+            prepared(str(tmp_path / "out"))
+
+
+def test_damaged_rows_are_named_when_they_are_asked_for(coco, tmp_path):
+    make(coco, tmp_path / "out")
+    file = tmp_path / "out" / "rows-00000-of-00001.arrow"
+    content = bytearray(file.read_bytes())
+    content[content.index(b"a dog and")] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(VlaxError, match=r"rows-00000-of-00001\.arrow cannot be read \(it is damaged .*copy or prepare the set"):
+        prepared(str(tmp_path / "out"))[0]
 
 
 def test_pictures_in_a_shard():
@@ -324,7 +402,7 @@ def test_incomplete_copies_are_refused(coco, tmp_path):
     with pytest.raises(VlaxError, match=r"images-00001-of-00003\.array_record is missing or not of \d+ bytes"):
         prepared(str(tmp_path / "out"))
     (tmp_path / "out" / "manifest.json").write_text('{"format": "vlax prepared 0"}')
-    with pytest.raises(VlaxError, match="is of the format 'vlax prepared 0', not 'vlax prepared 1'; prepare the set again"):
+    with pytest.raises(VlaxError, match=r"is of the format 'vlax prepared 0', not .* 'vlax prepared 2'; prepare the set again"):
         prepared(str(tmp_path / "out"))
 
 

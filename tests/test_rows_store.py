@@ -303,6 +303,6 @@ def test_leaks_are_found_in_columns_of_numbers():
 
 def test_numbers_of_rows_are_an_array_only_where_some_are_missing(tmp_path, kept):
     spec, faults = coco(tmp_path), Faults(collect=True)
-    assert open_source(spec, str(tmp_path), faults=faults)._numbers is None
+    assert open_source(spec, str(tmp_path), faults=faults)._left.numbers is None
     fewer = open_source(spec, str(tmp_path), faults=faults, drop_image_ids={"coco/0"})
-    assert fewer._numbers.dtype == np.int64 and fewer._numbers.tolist() == [1] and fewer[0].id == "2#0"
+    assert fewer._left.numbers.dtype == np.int64 and fewer._left.numbers.tolist() == [1] and fewer[0].id == "2#0"

@@ -135,12 +135,12 @@ def prepare(source: Source, out, how: Encoding, *, spec=None, train: bool | None
     first: dict[tuple[int, int], str] = {}  # pictures with the same bytes go by the name of the first of them
     relative = (name.removeprefix(gathered.folder) for name in gathered.names)
     names = [first.setdefault(place, name) for place, name in zip(pictures.places, relative, strict=True)]
-    rows = row_shards.write(source, gathered, pictures.reasons, names, out)
+    rows, table, captions = row_shards.write(source, gathered, pictures.reasons, names, out)
     kept = sum(entry["records"] for entry in rows)
     if not kept:
         raise VlaxError(f"{out}: no row of {source.name} is left to prepare; mend the source or the quarantine list")
-    index = io.BytesIO()
-    np.save(index, np.array(pictures.places, np.int32).reshape(-1, 2))
+    index = np.array(pictures.places, np.int32).reshape(-1, 2)
+    files = {"index.npy": _npy(index), "rows.npy": _npy(table), "dropped.jsonl": "".join(lost).encode()}
     off, total, most = pictures.off
     manifest = plan | {
         "source": {"name": source.name, "fingerprint": source.fingerprint, "spec": spec},
@@ -154,14 +154,14 @@ def prepare(source: Source, out, how: Encoding, *, spec=None, train: bool | None
             "pictures_named": len(names),
             "pictures_undecodable": len(pictures.reasons),
         },
+        "captions": captions,
         "shards": [*rows, *pictures.files],
-        "files": [_write(out, "index.npy", index.getvalue()), _write(out, "dropped.jsonl", "".join(lost).encode())],
+        "files": [_write(out, name, content) for name, content in files.items()],
         "difference": {"mean_abs": round(off / max(total, 1), 4), "largest": most, "of": 255, "values": total},
     }
     content = state.as_json(manifest, end="\n", indent=1, ensure_ascii=False)
-    known = {
-        entry["file"]: {key: entry[key] for key in ("bytes", "sha256")} for entry in manifest["shards"] + manifest["files"]
-    }
+    entries = manifest["shards"] + manifest["files"]
+    known = {entry["file"]: {key: entry[key] for key in ("bytes", "sha256")} for entry in entries}
     seal.write(out, coming={"manifest.json": content}, known=known)
     state.write(out / "manifest.json", content)
     (out / "progress").rmtree()
@@ -179,7 +179,7 @@ def _plan(source: Source, gathered: row_shards.Gathered, how: Encoding, train: b
         "preprocess": stored.settings(how.preprocess),
         "codec": {"name": how.codec} | ({"quality": how.quality, "subsampling": "4:4:4"} if how.codec == "jpeg" else {}),
         "pictures_per_shard": how.per_shard(shard_mb),
-        "versions": {name: importlib.metadata.version(name) for name in ("pillow", "array_record")},
+        "versions": {name: importlib.metadata.version(name) for name in ("pillow", "array_record", "pyarrow")},
     }
 
 
@@ -212,6 +212,12 @@ def _over_budget(
     mend = f"Mend the pictures or raise --drop-budget and give the same command again (all so far are in {out}/dropped.jsonl)"
     what = f"{lost} of {len(source)} rows are about pictures that cannot be opened"
     return f"{what}, and {budget}: {'; '.join(first)}. {mend}, or pass --quarantine with the doctor's list and another OUT"
+
+
+def _npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
 
 
 def _write(out: epath.Path, name: str, content: bytes) -> dict:

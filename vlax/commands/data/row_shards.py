@@ -4,21 +4,21 @@ import dataclasses
 import functools
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from etils import epath
 from tqdm import tqdm
 
 from vlax.data.batches.quarantine import Quarantine, place
-from vlax.data.readers import shards
-from vlax.data.readers.prepared import line
+from vlax.data.readers import item_batches, prepared_rows
+from vlax.data.readers.item_table import SCHEMA, Item
 from vlax.errors import VlaxError
-from vlax.rows import Source, making
+from vlax.rows import TASKS, Source, making
 from vlax.storage import state
+from vlax.storage.paths import sha256
 
 PER_SHARD = 100_000  # rows of the source; what is left out of them leaves no gap
-OPTIONS = "group_size:64,zstd:3"  # rows are read from end to end
 TEXT_ONLY, QUARANTINED = -1, -2
 
 
@@ -66,22 +66,31 @@ def gather(source: Source, quarantine: Quarantine, progress: bool = False) -> Ga
     return Gathered(picture, opened, [name for name, _ in numbers], digest.hexdigest())
 
 
-def write(source: Source, gathered: Gathered, reasons: Mapping[int, str], names: Sequence[str], out: epath.Path) -> list[dict]:
-    """Writes the rows whose picture is there; {"file", "records", "bytes", "sha256"} of each shard.
+def write(
+    source: Source, gathered: Gathered, reasons: Mapping[int, str], names: Sequence[str], out: epath.Path
+) -> tuple[list[dict], np.ndarray, bool]:
+    """Writes the rows whose picture is there; ({"file", "records", "bytes", "sha256"} of each shard, where their batches lie
+    (`rows.npy`), whether there are captions among them).
 
     reasons  {number of a picture: why it cannot be opened}
     names    of every picture; pictures with the same bytes have one
     """
-    count, facts = -(-len(source) // PER_SHARD), []
+    count, facts, written, tasks = -(-len(source) // PER_SHARD), [], [], set[str]()
+
+    def items(begin: int) -> Iterator[Item]:
+        for index, picture in enumerate(gathered.picture[begin : begin + PER_SHARD].tolist(), begin):
+            if picture != QUARANTINED and picture not in reasons:
+                row = source[index]
+                tasks.add(row.task)
+                yield prepared_rows.item(row, picture, "" if picture == TEXT_ONLY else names[picture])
+
     for shard in range(count):
-        part = gathered.picture[shard * PER_SHARD : (shard + 1) * PER_SHARD].tolist()
-        lines = (
-            line(source[index], picture, "" if picture == TEXT_ONLY else names[picture])
-            for index, picture in enumerate(part, shard * PER_SHARD)
-            if picture != QUARANTINED and picture not in reasons
-        )
-        facts.append(shards.write(out / f"rows-{shard:05d}-of-{count:05d}.array_record", lines, OPTIONS))
-    return facts
+        file = out / f"rows-{shard:05d}-of-{count:05d}.arrow"
+        with state.replacing(file) as part:
+            written.append(item_batches.write(part, SCHEMA, item_batches.blocks(items(shard * PER_SHARD))))
+            entry = {"records": sum(rows for rows, *_ in written[-1]), "bytes": part.stat().st_size, "sha256": sha256(part)}
+            facts.append({"file": file.name, **entry})
+    return facts, item_batches.places(written), not tasks.isdisjoint(TASKS[:2])
 
 
 def lost(source: Source, gathered: Gathered, reasons: Mapping[int, str]) -> list[str]:

@@ -7,16 +7,15 @@ import hashlib
 import io
 import itertools
 import json
-from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator
 from typing import NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from etils import epath
 from PIL import Image
 
-from vlax.data.readers import item_batches, leaks, row_cache
+from vlax.data.readers import item_batches, leaks, left, row_cache
 from vlax.data.readers.faults import STRICT, Fault, Faults, Recorder
 from vlax.data.readers.item_table import SCHEMA, Item, ItemTable
 from vlax.data.readers.pictures import decode_picture, open_picture, read_picture, resolved
@@ -105,12 +104,11 @@ class FileSource:
         reading.check_limit(facts.name)
         self.name, self.task, self.kept = facts.name, facts.task, facts.kept
         self.pictured, self.read_rows = int(known["pictured"]), len(self._table)
-        gone = self._dropped(frozenset(map(str, reading.drop_image_ids)), key)
-        self.dropped, left = len(gone), len(self._table) - len(gone)
-        # int64[rows] where rows are missing, or else they go by their own numbers.
-        self._numbers = np.delete(np.arange(len(self._table)), gone) if gone else None
-        self._count = min(left, left if reading.limit is None else reading.limit)
-        if not self._count:
+        drop = frozenset(map(str, reading.drop_image_ids))
+        numbers = range(len(self._table))
+        gone = left.gone(drop, key and f"{key} {self._images}", lambda: map(self._keys_of, numbers), self._keys_of)
+        self.dropped, self._left = len(gone), left.Left(len(self._table), gone, reading.limit)
+        if not len(self._left):
             read = f"{len(self._table)} read, {self.dropped} dropped by the leak filter"
             raise VlaxError(f"{self.name}: no rows are left ({read}); mend the file")
         place = images.rstrip("/").split("/")[-1] if rooted(images) else images
@@ -143,23 +141,8 @@ class FileSource:
         kept = {"facts": facts[0]._asdict(), "numbered": recurs, "pictured": pictured}
         return {**kept, "found": recorder.found, "aside": recorder.notes}
 
-    def _dropped(self, drop: frozenset[str], key: str) -> Sequence[int]:
-        """The numbers of the rows whose picture has a key in `drop`."""
-        if not drop:
-            return []
-
-        def keys(at: int) -> set[str]:
-            return self._keys(self._item(at))
-
-        def made() -> row_cache.Made:
-            yield from leaks.columns(map(keys, range(len(self._table))))
-            return {}
-
-        own = key and row_cache.derived(key, "keys", str(self._images))
-        return leaks.dropped(row_cache.kept(own, leaks.SCHEMA, made)[0], drop, keys)
-
     def __len__(self) -> int:
-        return self._count
+        return len(self._left)
 
     def _item(self, at: int) -> Item:
         item = self._table[at]
@@ -167,8 +150,10 @@ class FileSource:
 
     def items(self) -> Iterator[Item]:
         """Of every row in order."""
-        numbers = range(self._count) if self._numbers is None else self._numbers[: self._count]
-        return (self._item(int(at)) for at in numbers)
+        return map(self._item, self._left)
+
+    def _keys_of(self, at: int) -> set[str]:
+        return self._keys(self._item(at))
 
     def _keys(self, item: Item) -> set[str]:
         return {item.image_id, *leaks.keys(*self._picture(item))}
@@ -183,9 +168,9 @@ class FileSource:
         return map(self._picture, self.items())
 
     def __getitem__(self, index: int) -> Row:
-        if not 0 <= index < self._count:
+        if not 0 <= index < len(self):
             raise IndexError(f"{self.name} has {len(self)} rows, no row {index}")
-        item = self._item(index if self._numbers is None else int(self._numbers[index]))
+        item = self._item(self._left[index])
         turns = (Turn(item.question, item.answer), *item.later)
         task = item.task or self.task
         return Row(item.id, item.image_id, task, turns, self.picture(item), item.references, item.answer_type)

@@ -26,11 +26,16 @@ def _strings(values: list[str]) -> pa.Array:
 
 def _listed(values: list[tuple], make: Callable[[list], pa.Array]) -> pa.Array:
     ends = np.array([0, *itertools.accumulate(map(len, values))], np.int32)
-    return pa.ListArray.from_arrays(pa.array(ends), make(list(itertools.chain.from_iterable(values))))
+    flat = make(list(itertools.chain.from_iterable(values)))
+    if isinstance(flat, pa.ChunkedArray):
+        raise pa.ArrowCapacityError("more than one array holds")
+    return pa.ListArray.from_arrays(pa.array(ends), flat)
 
 
 def _structs(turns: list[Turn]) -> pa.Array:
     columns = [_strings([getattr(turn, name) for turn in turns]) for name in ("question", "answer", "task")]
+    if any(isinstance(column, pa.ChunkedArray) for column in columns):
+        raise pa.ArrowCapacityError("more than one array holds")
     return pa.StructArray.from_arrays(columns, fields=list(TURNS.value_type))
 
 
@@ -48,12 +53,14 @@ def batches(items: Sequence[Item]) -> list[pa.RecordBatch]:
     try:
         made = [_column(name, list(values)) for name, values in columns.items()]
         made += [pa.array(numbers, pa.int64()) for numbers in places]
-        return [pa.RecordBatch.from_arrays(made, schema=SCHEMA)]
-    except (pa.ArrowInvalid, pa.ArrowCapacityError, TypeError):  # a column that came in two chunks is no array
-        if len(items) == 1:
-            raise VlaxError(f"row {items[0].id} has more text than a column takes (2 GiB); remove the row") from None
-        half = len(items) // 2
-        return [*batches(items[:half]), *batches(items[half:])]
+        if not any(isinstance(column, pa.ChunkedArray) for column in made):
+            return [pa.RecordBatch.from_arrays(made, schema=SCHEMA)]
+    except pa.ArrowCapacityError:
+        pass  # it is cut in halves below
+    if len(items) == 1:
+        raise VlaxError(f"row {items[0].id} has more text than a column takes (2 GiB); remove the row")
+    half = len(items) // 2
+    return [*batches(items[:half]), *batches(items[half:])]
 
 
 def blocks(items: Iterable[Item]) -> Iterator[pa.RecordBatch]:

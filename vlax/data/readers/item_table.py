@@ -20,9 +20,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from etils import epath
 
 from vlax.errors import VlaxError
 from vlax.rows import Turn
+from vlax.storage.paths import local_file
 
 KEPT = 256  # record batches whose columns are at hand; what they hold stays on disk
 
@@ -101,7 +103,7 @@ class Mapped:
             self._file(number)
 
     def _open(self, number: int) -> pa.Buffer:
-        with pa.memory_map(f"{self.folder}/{self.files[number]}") as file:  # what is mapped stays so
+        with pa.memory_map(local_file(epath.Path(f"{self.folder}/{self.files[number]}"))) as file:  # what is mapped stays so
             return file.read_buffer()
 
     def __getitem__(self, block: int) -> pa.RecordBatch:
@@ -114,7 +116,7 @@ class Mapped:
                     raise ValueError(f"it is damaged at byte {at:,}")
                 self._checked[block] = True
             return pa.ipc.read_record_batch(found, self.schema)
-        except (OSError, ValueError, IndexError) as error:
+        except (OSError, ValueError, IndexError, MemoryError, pa.ArrowException) as error:
             if self.spoilt:
                 Path(self.spoilt).unlink(missing_ok=True)
             raise VlaxError(f"{file} cannot be read ({str(error).splitlines()[0]}); {self.again}") from None
@@ -192,6 +194,7 @@ class ItemTable:
         else:
             self._starts = [0, *itertools.accumulate(map(len, blocks))]
         self._block = functools.lru_cache(KEPT)(self._taken_apart)
+        self._again = blocks.again if isinstance(blocks, Mapped) else "open it again"
 
     def __reduce__(self):
         return ItemTable, (self.blocks,)
@@ -204,12 +207,21 @@ class ItemTable:
 
     def __getitem__(self, row: int) -> Item:
         number = bisect.bisect_right(self._starts, row) - 1
-        return self._block(number).item(row - self._starts[number])
+        try:
+            return self._block(number).item(row - self._starts[number])
+        except (IndexError, ValueError, TypeError) as error:  # a loop over rows would take an IndexError for their end
+            raise VlaxError(f"row number {row} is not as it was written ({error}); {self._again}") from None
 
     def __iter__(self) -> Iterator[Item]:
         for number in range(len(self.blocks)):
             block = _Block(self.blocks[number])
             yield from map(block.item, range(self._starts[number + 1] - self._starts[number]))
+
+    def columns(self, *names: str) -> Iterator[tuple[str, ...]]:
+        """Some columns of texts, row by row."""
+        for batch in self.blocks:
+            readers = [_texts(batch.column(name)) for name in names]
+            yield from (tuple([read(at) for read in readers]) for at in range(len(batch)))
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         return iter(self.blocks)

@@ -53,12 +53,12 @@ def key(files: Iterable[epath.PathLike], *given: Any) -> str:
     now = time.time()
     if sum(size for _, size, _ in states) < SMALL or any(abs(now - at / 1e9) < RECENT for *_, at in states):
         return ""
-    return derived(_code(), pa.__version__, states, *given)
+    return derived(states, *given)
 
 
 def derived(*of: Any) -> str:
-    """A key for what is made of something that has a key."""
-    return hashlib.sha256(state.as_json(of, default=str, sort_keys=True)).hexdigest()[:40]
+    """A key for what is made of something, by this code, that has a name or a key."""
+    return hashlib.sha256(state.as_json([_code(), pa.__version__, *of], default=str, sort_keys=True)).hexdigest()[:40]
 
 
 @functools.cache

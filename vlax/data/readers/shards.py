@@ -77,6 +77,8 @@ def _listed(top: str, path: str, kind: str, what: str) -> dict[str, epath.Path]:
             return {root.name: root}
         found = [file for depth in ("*", "*/*", "*/*/*") for file in root.glob(depth)]  # "**" is refused for object stores
         files = [file for file in found if re.search(kind, file.name) and not file.name.startswith((".", "cache-"))]
+        prepared = {file.parent for file in files if file.name.startswith("rows-") and (file.parent / "rows.npy").exists()}
+        files = [file for file in files if file.parent not in prepared]  # a set that was written into its source's folder
     if not files:
         raise VlaxError(f"{root} holds no {what} files ({path}); give the folder that does, or one file")
     return {str(file)[len(str(root)) :].lstrip("/"): file for file in sorted(files, key=str)}

@@ -16,7 +16,8 @@ from PIL import Image
 from vlax.errors import VlaxError
 from vlax.images import Preprocess
 
-FORMAT = "vlax prepared 1"
+FORMAT = "vlax prepared 2"  # which is written
+FORMATS = ("vlax prepared 1", FORMAT)  # which are read
 BYTES_PER_PIXEL = {"raw": 3.0, "png": 1.8, "jpeg": 0.55}  # of photographs at 224; shards are cut by it, before any is encoded
 FILTERS = {filter.name.lower(): int(filter) for filter in Image.Resampling}
 
