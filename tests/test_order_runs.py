@@ -85,7 +85,7 @@ def test_a_damaged_checkpoint_says_nothing_of_the_order(tmp_path):
 
 
 class Wide:
-    """Five thousand million rows, which are those of another source again and again."""
+    """Ten thousand million rows, which are those of another source again and again."""
 
     name, fingerprint = "wide", "f"
 
@@ -93,7 +93,7 @@ class Wide:
         self.source = source
 
     def __len__(self) -> int:
-        return 5_000_000_000
+        return 10_000_000_000
 
     def __getitem__(self, index: int):
         row = self.source[index % len(self.source)]
@@ -135,7 +135,7 @@ def test_row_ids_beyond_32_bits_are_named_as_they_are(workdir, monkeypatch, wron
     with pytest.raises(VlaxError) as error:
         train(window(), workdir)
     ids = built[-1].batches.plan.batch(2).ids.ravel()
-    assert ids.max() >= 2**31 and built[-1].batches[2]["row"].ravel().tolist() == ids.tolist()
+    assert ids.max() > 2**32 and built[-1].batches[2]["row"].ravel().tolist() == ids.tolist()
     assert re.search(says, str(error.value))[1] == ", ".join(f"wide:row-{i}" for i in ids), error.value
 
 

@@ -15,7 +15,7 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from vlax.errors import VlaxError
 from vlax.masks import ANSWER, PROMPT
@@ -137,14 +137,23 @@ class Encoder:
         bos = self.tokenizer.bos_token_id
         return [] if bos is None or self.templates == "chat" else [bos]
 
+    def pieces(self, row: Row) -> tuple[list[tuple[str, bool]], list[int]]:
+        """([(text, supervised), ...], the ids that follow each supervised one): what a row is tokenised in, after `start`."""
+        if self.templates == "chat":
+            return chat.spans(exchanges(row, "chat"), self.tokenizer, row.id), []  # the text has its EOS
+        return spans(row, self.templates), [self.tokenizer.eos_token_id]
+
+    def counts(self, texts: Sequence[str]) -> list[int]:
+        """How many ids `ids` gives of each. Many at once, in Rust: other threads of Python run on meanwhile."""
+        self.ids("")  # transformers switches truncation and padding off at the first call
+        with no_panic():
+            return [len(found) for found in self.tokenizer.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+
     def encode(self, row: Row) -> tuple[list[int], list[int]]:
         """(token ids, segments) of a whole row."""
         tokens = self.start
         segments = [PROMPT] * len(tokens)
-        if self.templates == "chat":
-            pieces, end = chat.spans(exchanges(row, "chat"), self.tokenizer, row.id), []  # the text has its EOS
-        else:
-            pieces, end = spans(row, self.templates), [self.tokenizer.eos_token_id]
+        pieces, end = self.pieces(row)
         for text, supervised in pieces:
             ids = self.ids(text) + (end if supervised else [])
             tokens += ids

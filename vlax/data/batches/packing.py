@@ -6,11 +6,15 @@ logits are those of the same examples one a row.
 
 import bisect
 import dataclasses
+import logging
+import time
 
 import numpy as np
 
 from vlax.data.batches.row_plan import Planned, WindowedPlan
 from vlax.errors import VlaxError
+
+SAY_EVERY = 20.0  # seconds of a wait
 
 
 def pack(lengths: np.ndarray, capacity: int, slots: int) -> list[list[int]]:
@@ -51,8 +55,9 @@ class PackedPlan(WindowedPlan):
 
     Every example takes a slot, text-only ones too (their image stays hidden). Rows that are dropped take none: every batch of
     their window names them. A window has as many batch rows as it needs, so step k is found by packing what comes before it: a
-    resumed run measures the rows up to its step (some 30 microseconds a row of short text, once a process; packing costs a
-    fiftieth of that), and so does a stage that is given in epochs, to know its length.
+    resumed run needs the lengths of the rows up to its step, and a stage that is given in epochs those of all its rows, since
+    only packing them says how many updates it has. They are measured by all cores and kept for the next run (`lengths.py`);
+    stage.steps spares a new run of a very large set the wait.
     """
 
     _starts: list[int] = dataclasses.field(default_factory=lambda: [0])  # batch rows before each window, as far as is known
@@ -99,10 +104,15 @@ class PackedPlan(WindowedPlan):
     def batches(self, positions: int) -> int:
         if positions != self.stop:
             raise ValueError("packed rows are counted by whole windows: ask for `stop`")
-        windows = -(-positions // self._size)
+        windows, said = -(-positions // self._size), time.monotonic()
         with self._lock:
             while len(self._starts) <= windows:
                 self._extend()
+                if time.monotonic() > said + SAY_EVERY:
+                    said, done = time.monotonic(), (len(self._starts) - 1) * self._size
+                    logging.info(
+                        "packing: %s of %s rows are arranged, to know how long the stage is", f"{done:,}", f"{positions:,}"
+                    )
         return max(1, -(-self._starts[windows] // self.rows))
 
     def positions(self, batches: int) -> int:

@@ -31,6 +31,7 @@ from vlax.errors import VlaxError
 from vlax.images import Preprocess
 from vlax.masks import ANSWER
 from vlax.rows import Row, RowFault, as_fault
+from vlax.storage import cache
 from vlax.text.prompts import Encoder
 
 
@@ -118,7 +119,10 @@ class Collator:
         row, tokens, segments, image = accepted
         i, end = slot[0], at + len(tokens)
         if end > batch["tokens"].shape[1]:  # lengths are known before batching, so the row is another one than it was then
-            raise VlaxError(f"{self.mixture.name(row_id)} has other tokens than when it was measured; did its file change?")
+            raise VlaxError(
+                f"{self.mixture.name(row_id)} has other tokens than when it was measured; did its file change? Lengths are "
+                f"kept in {cache.folder() / 'lengths'}: delete that folder to measure again"
+            )
         if image is not None:
             batch["image"][slot] = image if draw is None else augment.apply(image, row, self.augment, draw)
             batch["has_image"][slot] = True

@@ -113,7 +113,7 @@ class WindowedPlan(Plan):
             if number not in self._arranged:
                 begin, end = self._bounds(number)
                 ids = self.mixture.ids(begin, end)
-                tokens = self.lengths.of(self.mixture, ids)
+                tokens = self.lengths.of(self.mixture, ids, keep=True)
                 kept = (tokens <= self.text_length) | (self.overlong == "cut")
                 rng = np.random.default_rng([self.mixture.seed, 4, number])
                 made = self._arrange(begin, ids, tokens, kept, rng)

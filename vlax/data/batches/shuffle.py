@@ -30,10 +30,11 @@ def key(*words: int | str) -> int:
 
 def numbered(base: int | np.ndarray, number: np.ndarray) -> np.ndarray:
     """uint64, as many as `number` (int64): the key of each number under its base key, such as that of a source's passes."""
-    return _mixed(np.asarray(base, np.uint64) ^ _mixed(number.astype(np.uint64) * np.uint64(_GOLDEN)))
+    return mixed(np.asarray(base, np.uint64) ^ mixed(number.astype(np.uint64) * np.uint64(_GOLDEN)))
 
 
-def _mixed(value: np.ndarray) -> np.ndarray:
+def mixed(value: np.ndarray) -> np.ndarray:
+    """uint64[n] -> uint64[n]: another number for each number, every bit of which depends on all bits."""
     value = (value ^ (value >> _32)) * _MIX[0]
     value = (value ^ (value >> _32)) * _MIX[1]
     return value ^ (value >> _32)
@@ -49,7 +50,7 @@ def shuffled(index: np.ndarray, size: int | np.ndarray, keys: int | np.ndarray) 
     high, keys = np.maximum(bits, LEAST_BITS).astype(np.uint64), np.asarray(keys, np.uint64)
     low = high >> np.uint64(1)
     high = high - low
-    rounds = np.broadcast_to(_mixed(keys + _STEPS), (ROUNDS, *index.shape))
+    rounds = np.broadcast_to(mixed(keys + _STEPS), (ROUNDS, *index.shape))
     out = _feistel(index.astype(np.uint64), high, low, rounds)
     outside = np.flatnonzero(out >= sizes)
     while len(outside):
