@@ -148,7 +148,61 @@ def vqav2_lmms(folder):
                              "question": [ASKED] * 4, "image": _held()})  # fmt: skip
 
 
+def docvqa(folder):
+    names = _files(folder, "documents/{n}_1.png")
+    rows = [{"questionId": n, "question": ASKED, "image": name, "docId": n, "answers": [colour, colour.title()],
+             "data_split": "train"} for n, (colour, name) in enumerate(names.items())]  # fmt: skip
+    return _write(folder, "train_v1.0.json", {"dataset_name": "docvqa", "dataset_split": "train", "data": rows})
+
+
+def ocr_vqa(folder):
+    return _parquet(folder, {"image": _held(), "image_id": list("wxyz"), "questions": [[ASKED]] * 4,
+                             "answers": [[colour] for colour in COLOURS], "title": ["t"] * 4})  # fmt: skip
+
+
+def mathvista(folder):
+    """The name of a file beside the picture itself."""
+    return _parquet(folder, {"pid": list("1234"), "question": [ASKED] * 4, "image": [f"images/{n}.jpg" for n in range(4)],
+                             "decoded_image": _held(), "answer": list(COLOURS)})  # fmt: skip
+
+
+def vqa_med(folder):
+    names = _files(folder, "Train_images/synpic{n}.jpg")
+    return _write(folder, "All_QA_Pairs_train.txt", "\n".join(f"{Path(n).name}|{ASKED}|{c}" for c, n in names.items()))
+
+
+def keyed_by_id(folder):
+    rows = {
+        str(n): {"image": name, "question": ASKED, "answer": colour} for n, (colour, name) in enumerate(_files(folder).items())
+    }
+    return _write(folder, "rows.json", rows)
+
+
+def swift(folder):
+    rows = [{"query": ASKED, "response": colour, "images": [name]} for colour, name in _files(folder).items()]
+    return _write(folder, "train.jsonl", rows)
+
+
 # Dialogues
+
+
+def qwen_vl(folder):
+    rows = [{"id": colour, "conversations": [{"from": "user", "value": f"Picture 1: <img>{name}</img>\n{ASKED}"},
+                                             {"from": "assistant", "value": colour}]}
+            for colour, name in _files(folder).items()]  # fmt: skip
+    return _write(folder, "train.json", rows)
+
+
+def trl_completion(folder):
+    rows = [{"prompt": [{"role": "user", "content": ASKED}], "completion": [{"role": "assistant", "content": colour}],
+             "images": [name]} for colour, name in _files(folder).items()]  # fmt: skip
+    return _write(folder, "train.jsonl", rows)
+
+
+def xtuner(folder):
+    rows = [{"conversation": [{"input": f"<image>\n{ASKED}", "output": colour}], "image": name}
+            for colour, name in _files(folder).items()]  # fmt: skip
+    return _write(folder, "train.json", rows)
 
 
 def cauldron(folder):
@@ -223,6 +277,27 @@ def json_in_a_column(folder):
 
 
 # Captions
+
+
+def keyed_by_name(folder):
+    return _write(folder, "captions.json", {name: [f"a {colour} square"] for colour, name in _files(folder).items()})
+
+
+def coco_results(folder):
+    """Captions as programs hand them in, with COCO's numbers alone."""
+    names = _files(folder, "val2014/{n:012d}.jpg")
+    return _write(folder, "results.json", [{"image_id": n, "caption": f"a {colour} square"} for n, colour in enumerate(names)])
+
+
+def headerless(folder):
+    return _write(folder, "pairs.tsv", "\n".join(f"{name}\ta {colour} square" for colour, name in _files(folder).items()))
+
+
+def flickr30k_hf(folder):
+    said = [[f"a {colour} square"] for colour in COLOURS]
+    names = [f"{n}.jpg" for n in range(4)]
+    return _parquet(folder, {"image": _held(), "caption": said, "split": ["train"] * 4, "sentids": [["0"]] * 4,
+                             "img_id": list("0123"), "filename": names})  # fmt: skip
 
 
 def flickr8k_tokens(folder):
@@ -309,9 +384,10 @@ def nocaps_like(folder):
 
 
 QUESTIONS = (slake, vqa_rad, daquar, clevr, vizwiz, chartqa, scienceqa, aokvqa, vlmevalkit, paligemma, ids_with_endings,
-             vqav2_lmms)  # fmt: skip
+             vqav2_lmms, docvqa, ocr_vqa, mathvista, vqa_med, keyed_by_id, swift)  # fmt: skip
 DIALOGUES = (cauldron, finevision, trl, trl_parts, onevision, qwen, openai, llava_other_key, llava_file_address, llava_thanks,
-             json_in_a_column)  # fmt: skip
+             json_in_a_column, qwen_vl, trl_completion, xtuner)  # fmt: skip
 CAPTIONS = (flickr8k_tokens, flickr30k_results, flickr8k_captions, spreadsheet, windows, pandas_index, beside, imagefolder,
-            coco_floats, other_unicode, captions_with_holes, split_column, split_column_of_csv, nocaps_like)  # fmt: skip
+            coco_floats, other_unicode, captions_with_holes, split_column, split_column_of_csv, nocaps_like,
+            keyed_by_name, coco_results, headerless, flickr30k_hf)  # fmt: skip
 TWICE = (flickr8k_tokens, flickr30k_results, nocaps_like)  # two captions a picture

@@ -80,6 +80,16 @@ def test_choices_by_letter(tmp_path):
         opened(path, choices="number")
 
 
+def test_exchanges_before_the_last(tmp_path):
+    row = {"query": "and now?", "response": "a cat", "history": [["what?", "a dog"]], "images": ["a.jpg"]}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row))
+    (row,) = rows(opened(str(tmp_path / "rows.jsonl")))
+    assert [(turn.question, turn.answer) for turn in row.turns] == [("what?", "a dog"), ("and now?", "a cat")]
+    row = {"instruction": "Name it.", "input": "A or B?", "output": "A", "image": "a.jpg"}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row))
+    assert opened(str(tmp_path / "rows.jsonl"))[0].turns[0].question == "Name it. A or B?"
+
+
 def test_all_references_of_a_row_are_kept(tmp_path):
     row = opened(cases.vizwiz(tmp_path), train=False)[0]
     assert (row.references, row.answer_type) == (("red", "red", "unsuitable"), "other")

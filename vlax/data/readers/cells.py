@@ -2,7 +2,8 @@
 
     image,caption\\na.jpg,a dog                   cells split by comma, tab, semicolon or |: by what the header has most of
     image_name| comment_number| comment          blanks around cells are no part of them
-    a.jpg#0<TAB>A dog .                          without a header: two columns, `image` and `text`
+    a.jpg#0<TAB>A dog .                          without a header: `image` and `text`
+    a.jpg|what is it?|a dog                      without a header: `image`, `question` and `answer`
 
 UTF-8 with a byte order mark or without, UTF-16 with one, and else Windows-1252, which is said.
 """
@@ -18,7 +19,8 @@ from vlax.errors import VlaxError
 from vlax.storage.state import LINE_BYTES
 
 csv.field_size_limit(LINE_BYTES)  # by itself csv ends at a cell of 128 KiB, and with it the file
-TOKENS = re.compile(r"[^\t\r\n]+\.(?:jpe?g|png)#\d+\t", re.IGNORECASE)
+TOKENS = re.compile(r"[^\t\r\n]+\.(?:jpe?g|png)#\d+\t", re.IGNORECASE)  # Flickr8k's, which quote nothing either
+BARE = re.compile(r"([^\t\r\n,|;]+\.(?:jpe?g|png|webp))(#\d+)?([\t,|;])", re.IGNORECASE)  # a first line without a header
 
 
 def decoded(content: bytes) -> tuple[str, str]:
@@ -39,15 +41,21 @@ def table(text: str) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
     csv.Sniffer would go by the texts too, which are full of commas, and has no answer for a single column.
     """
     first = text.lstrip("\ufeff\r\n").split("\n", 1)[0]
-    if TOKENS.match(first):
-        rows = csv.reader(io.StringIO(text, newline=""), delimiter="\t", quoting=csv.QUOTE_NONE)
-        return ["image", "text"], ((rows.line_num, [row[0].rpartition("#")[0], *row[1:]]) for row in rows if row)
+    if bare := BARE.match(first):
+        rows = _reader(text, bare[3])
+        three = first.count(bare[3]) == 2
+        names = ["image", "question", "answer"] if three else ["image", "text"]
+        return names, ((rows.line_num, [re.sub(r"#\d+$", "", row[0]), *row[1:]]) for row in rows if row)
     delimiter = max(",\t;|", key=first.count)
-    # Who chose | for a comma quotes nothing.
-    quoting: Literal[0, 3] = csv.QUOTE_NONE if delimiter == "|" else csv.QUOTE_MINIMAL
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting, strict=True)
-    header = next(rows, [])
+    rows = _reader(text, delimiter)
+    header: list[str] = next(rows, [])
     return [name.strip().lstrip("\ufeff") for name in header], ((rows.line_num, row) for row in rows if row)
+
+
+def _reader(text: str, delimiter: str) -> Any:
+    # Who chose | for a comma quotes nothing.
+    quoting: Literal[0, 3] = csv.QUOTE_NONE if delimiter == "|" or TOKENS.match(text) else csv.QUOTE_MINIMAL
+    return csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting, strict=True)
 
 
 def record(where: str, names: list[str], cells: list[str]) -> dict[str, Any]:

@@ -19,11 +19,11 @@ NAMES = {
     "image": ("image", "images", "img", "picture", "pictures", "photo", "photos", "jpg", "image_path", "image_file",
               "image_name", "image_filename", "img_path", "img_file", "img_name", "img_filename", "picture_path", "photo_path",
               "file_name", "filename", "file_path", "filepath", "file", "path", "image_paths", "image_files", "image_bytes",
-              "image_base64", "image_data", "image_url", "img_url", "photo_url"),
+              "image_base64", "image_base64_str", "image_data", "image_url", "img_url", "photo_url"),
     "text": ("text", "caption", "captions", "description", "sentence", "sentences", "raw", "texts", "comment", "caption_text",
              "alt", "alt_text", "caption_str"),
     "question": ("question", "query", "prefix", "prompt", "instruction", "problem"),
-    "answer": ("answer", "multiple_choice_answer", "response", "label", "suffix", "output", "completion", "solution",
+    "answer": ("answer", "multiple_choice_answer", "response", "label", "suffix", "output", "outputs", "completion", "solution",
                "correct_choice_idx"),
     "answers": ("answers", "labels", "direct_answers", "reference_answers"),
     "id": ("id", "question_id"),
@@ -38,6 +38,8 @@ NAMES = {
 SAME = {"references": "answers", "images": "image", "conversations": "messages"}  # what `columns` may call a part besides
 ASKED = ("question", "query")  # names that say that a row asks, with an answer or without
 LETTERS = "ABCDEFGHIJ"  # columns of one option each, as tables of multiple choice have them
+TALKS = {"role", "from", "content", "speaker", "user", "human", "question", "query", "prompt", "instruction", "input", "q"}
+FOLDED = ("history", "completion", "instruction", "questions")  # what `unfold.py` looks at
 MOVING = ("video", "videos", "audio", "audios")
 
 
@@ -112,6 +114,11 @@ def choose(
             way_out = f"mend `columns`, or leave {part} out to have it found"
             raise VlaxError(f"{where} has no column {name!r} for {part} (it has: {', '.join(map(str, names))}); {way_out}")
     found = {part: columns[part] if part in columns else named(names, part) for part in NAMES}
+    holds = [
+        name for name, value in (first or {}).items() if isinstance(value, Mapping) and isinstance(value.get("bytes"), bytes)
+    ]
+    if "image" not in columns and len(holds) == 1 and isinstance((first or {}).get(found["image"]), str):
+        found["image"] = holds[0]  # a picture before the name of one
     value = (first or {}).get(found["messages"])
     if found["messages"] and "messages" not in columns and first is not None and not _is_dialogue(value):
         found["messages"] = ""
@@ -171,7 +178,7 @@ def _is_dialogue(value: Any) -> bool:
     if isinstance(value, str):
         return bool(re.match(r"\s*\[\s*\{", value))
     return isinstance(value, list | tuple) and bool(value) and all(isinstance(one, Mapping) for one in value) and any(
-        {"role", "from", "user", "content", "question", "speaker"} & one.keys() for one in value
+        TALKS & one.keys() for one in value
     )  # fmt: skip
 
 

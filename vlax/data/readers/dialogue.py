@@ -20,9 +20,11 @@ from vlax.storage.state import load_line
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system", "bot": "assistant",
          "model": "assistant", "chatgpt": "assistant", "developer": "system"}  # fmt: skip
 TAGS = ("role_tag", "content_tag", "user_tag", "assistant_tag", "system_tag")
-PAIRS = (("user", "assistant"), ("question", "answer"), ("human", "gpt"), ("instruction", "output"))
+PAIRS = (("user", "assistant"), ("question", "answer"), ("human", "gpt"), ("human", "assistant"), ("user", "bot"),
+         ("instruction", "output"), ("input", "output"), ("query", "response"), ("prompt", "response"), ("q", "a"))  # fmt: skip
 TOKEN = "<image>"
 TOKEN_FAULTS = {0: "no image token", 1: "image token without a picture", 2: "several image tokens"}
+TAGGED = re.compile(r"(?:Picture \d+:\s*)?<img>([^<>]+)</img>\n?")
 ALONE = re.compile(rf"(?:^|\n)\s*{TOKEN}|{TOKEN}\s*(?:\n|$)")  # where it stands for a picture, and is not spoken of
 
 
@@ -106,7 +108,7 @@ def _content(where: str, value: Any, shape: str) -> tuple[str, list[picture_valu
         if not isinstance(value, str):
             raise VlaxError(f"{where} has no text; {shape}")
         check_still(where, value)
-        return value, []
+        return _tagged(where, value)
     said, pictures = [], []
     for part in value:
         kind = "text" if isinstance(part, str) else str(part.get("type") or "text")
@@ -123,6 +125,15 @@ def _content(where: str, value: Any, shape: str) -> tuple[str, list[picture_valu
     whole = "".join(one for one in said if isinstance(one, str))
     check_still(where, whole)
     return whole, pictures
+
+
+def _tagged(where: str, text: str) -> tuple[str, list[picture_values.Named]]:
+    """A text in which pictures stand between tags, as Qwen-VL has them; other tags of that name are its own."""
+    if "</img>" not in text:
+        return text, []
+    found = [name.strip() for name in TAGGED.findall(text) if picture_values.like_a_picture("img", name.strip())]
+    pictures = [one for name in found for one in picture_values.pictures(where, name)]
+    return TAGGED.sub(lambda match: TOKEN if match[1].strip() in found else match[0], text), pictures
 
 
 def _part(where: str, key: str, value: Any) -> list[picture_values.Named]:

@@ -27,6 +27,7 @@ from vlax.data.readers.pictures import decode_picture, open_picture
 from vlax.data.readers.record_source import RecordSource
 from vlax.data.readers.records import Held, Records
 from vlax.data.readers.table_file import TableFile, picture_of
+from vlax.data.readers.unfold import unfolded
 from vlax.errors import VlaxError
 from vlax.rows import Picture, RowFault
 from vlax.storage.paths import join
@@ -61,8 +62,9 @@ class HfTable(RecordSource):
         first, schema = self._files[0], self._files[0].schema
         name = self.reading.name(epath.Path(self.path).stem, self.split)
         made, digests = self.records(name, faults), []
-        fields = naming.choose(schema.names, made.columns, first.path, first.first())
-        naming.check_image(schema.names, fields, self.columns, first.path, first.first())
+        row = unfolded(first.first())[0]
+        fields = naming.choose(row, made.columns, first.path, row)
+        naming.check_image(schema.names, fields, self.columns, first.path, row)
         if self.split and not fields.split:
             shards.of_split(self._named, self.split, self.path)  # nothing tells of splits
         embedded = bool(fields.image) and first.embeds(fields.image)
@@ -112,7 +114,10 @@ class HfTable(RecordSource):
         ]
         kinds = {n: schema.field(n).type for n in names}
         more = [n for n, kind in kinds.items() if types.is_string(kind) or types.is_integer(kind) or types.is_floating(kind)]
-        return list(dict.fromkeys([*fields.texts, *(n for n in more if n != fields.image)]))
+        folded = [n for n in naming.FOLDED if n in schema.names]
+        folded += [n for n in ("input", "inputs", "answers") if folded and n in schema.names]
+        parts = [n for n in fields.texts if n in schema.names]
+        return list(dict.fromkeys([*parts, *(n for n in (*more, *folded) if n != fields.image)]))
 
     def picture(self, item: Item) -> Picture | None:
         if item.place == NOWHERE:

@@ -83,12 +83,16 @@ ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 
 def found(path: str) -> str:
     """The file that a name means: itself, or, where there is no such file, the one of the same letters in the other form of
-    Unicode (macOS writes é as two), with / for Windows' backslashes, or with an ending, which ids have none of."""
+    Unicode (macOS writes é as two), with / for Windows' backslashes, or with the ending (and COCO's zeros) that ids lack."""
     if remote(path) or os.path.lexists(path):
         return path
     plain = path.replace("\\", "/")
     forms = [form for form in (plain, *(unicodedata.normalize(kind, plain) for kind in ("NFC", "NFD"))) if form != path]
-    bare = [] if os.path.splitext(plain)[1].lower() in ENDINGS else [f"{plain}{ending}" for ending in ENDINGS]
+    folder, name = os.path.split(plain)
+    names = [name, *([f"{int(name):012d}"] if name.isdecimal() and len(name) < 12 else [])]  # COCO's numbers have 12 places
+    bare = [] if os.path.splitext(name)[1].lower() in ENDINGS else [
+        os.path.join(folder, one + ending) for one in names for ending in ENDINGS
+    ]  # fmt: skip
     return next((form for form in (*forms, *bare) if os.path.lexists(form)), path)
 
 

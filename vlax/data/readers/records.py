@@ -14,7 +14,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 
-from vlax.data.readers import answers, dialogue, picture_values, values
+from vlax.data.readers import answers, dialogue, picture_values, unfold, values
 from vlax.data.readers import columns as naming
 from vlax.data.readers.columns import Fields
 from vlax.data.readers.faults import Faults
@@ -116,6 +116,11 @@ class Records:
 
         RowFault, VlaxError where a reader can't take it.
         """
+        folded = unfold.unfolded(record)
+        names = [name] if len(folded) == 1 else [f"{name}#{k}" for k in range(len(folded))]
+        return [item for own, one in zip(names, folded, strict=True) for item in self._items(where, own, one, held)]
+
+    def _items(self, where: str, name: str, record: Mapping, held: Held | None) -> list[Item]:
         fields = self.fields(record, where)
         if fields.split and not self._splits.wanted(record.get(fields.split)):
             return []

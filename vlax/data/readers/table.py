@@ -24,6 +24,7 @@ alignment stages want of LLaVA-Pretrain, whose instructions are paraphrases of o
 
 import csv
 from collections.abc import Generator, Iterable, Iterator
+from typing import Any
 
 from etils import epath
 
@@ -33,6 +34,7 @@ from vlax.data.readers.annotation_file import File
 from vlax.data.readers.faults import Faults
 from vlax.data.readers.files import Facts
 from vlax.data.readers.item_table import Item
+from vlax.data.readers.picture_values import ENDING
 from vlax.data.readers.record_source import RecordSource
 from vlax.data.readers.records import SHAPE, Records, one_picture_each
 from vlax.errors import VlaxError
@@ -105,8 +107,12 @@ def table_rows(file: File) -> Iterator[tuple[int, str, dict]]:
 
 
 def inner_list(path: epath.Path, content: bytes) -> list[dict]:
-    """The rows of one JSON object that holds them ({"questions": [...]}, {"data": [...]}): its longest list of objects; none
-    for JSON lines."""
+    """The rows of one JSON object that holds them; none for JSON lines.
+
+    {"questions": [{...}, ...]}, {"data": [...]}        its longest list of objects
+    {"a.jpg": "a dog", "b.jpg": ["a cat", "a tom"]}     {"image": "a.jpg", "text": "a dog"}, ...
+    {"17": {"image": "a.jpg", "text": "a dog"}}         {"id": "17", "image": "a.jpg", "text": "a dog"}, ...
+    """
     end = content.find(b"\n")
     try:
         whole = load_line(path, content[: end if end >= 0 else None])
@@ -117,12 +123,23 @@ def inner_list(path: epath.Path, content: bytes) -> list[dict]:
             whole = load_json(path, content)
         except VlaxError:
             return []  # JSON lines of which the first is damaged
+    return inside(path, whole)
+
+
+def inside(path: object, whole: Any) -> list[dict]:
+    """The rows inside one JSON value; none where it is a row itself."""
+    if not isinstance(whole, dict):
+        return []
     try:
         naming.choose(whole, {}, str(path), whole, listed=True)
         return []  # one row, with its messages or its answers
     except VlaxError:
-        lists = [value for value in whole.values() if isinstance(value, list)] if isinstance(whole, dict) else []
-    return max(([row for row in value if isinstance(row, dict)] for value in lists), key=len, default=[])
+        lists = [[row for row in value if isinstance(row, dict)] for value in whole.values() if isinstance(value, list)]
+    if whole and all(ENDING.search(name) for name in whole):
+        return [{"image": name, **(value if isinstance(value, dict) else {"text": value})} for name, value in whole.items()]
+    if whole and all(isinstance(value, dict) for value in whole.values()):
+        return [{"id": name, **value} for name, value in whole.items()]
+    return max(lists, key=len, default=[])
 
 
 def _cells(file: File) -> Iterator[tuple[int, str, dict]]:

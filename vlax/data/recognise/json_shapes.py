@@ -13,6 +13,8 @@ from vlax.data.readers import columns as naming
 from vlax.data.readers import picture_values
 from vlax.data.readers.annotations import FORMATS
 from vlax.data.readers.shards import same_split
+from vlax.data.readers.table import inside
+from vlax.data.readers.unfold import unfolded
 from vlax.data.recognise.picture_folder import sample
 from vlax.errors import VlaxError
 
@@ -47,9 +49,8 @@ def of_object(data: dict) -> Shape | None:
         entries = data.get(form.rows, []) if form.rows else list(data.values())
         if form.what and {form.id, form.image, "question"} - {""} <= _first(entries).keys():
             return Shape(kind, form.what, [f"{row.get(form.image)}.jpg" for row in sample(_objects(entries))])
-    held = [value for value in data.values() if isinstance(value, list) and _objects(value)]
     try:
-        return of_rows(max(held, key=len)) if held else None  # an object that holds a list of rows
+        return of_rows(inside("the file", data))
     except VlaxError:
         return None
 
@@ -67,6 +68,7 @@ def of_rows(rows: list, columns: Mapping[str, str] | None = None) -> Shape | Non
     if not rows:
         return None
     own = {part: name for part, name in (columns or {}).items() if part in naming.NAMES}
+    first = dict(unfolded(first)[0])
     fields = naming.choose(first, own, "the first row", first, listed=True)
     names = [name for row in rows for name in _names(row, own)]
     if fields.messages and fields.messages in ("messages", "conversations") and not isinstance(first[fields.messages], str):
