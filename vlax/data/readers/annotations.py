@@ -15,6 +15,7 @@ a picture to evaluate on. Questions: Row(id="4", task="question", turns=(Turn("i
 """
 
 import collections
+import sys
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import NamedTuple
 
@@ -112,14 +113,14 @@ def _coco(file: File, form: Format) -> Iterator[Item]:
 
 
 def _karpathy(file: File, form: Format, split: str) -> Iterator[Item]:
-    entries = file.entries(form.rows)
-    there = collections.Counter(str(row["split"]) for *_, row in entries if isinstance(row, dict) and row.get("split"))
+    named = (str(row["split"]) for *_, row in file.entries(form.rows) if isinstance(row, dict) and row.get("split"))
+    there = collections.Counter(named)
     wanted = set(split.split("+"))
     if unknown := sorted(wanted - set(there)):
         counts = ", ".join(f"{name} ({count} pictures)" for name, count in there.items())
         raise VlaxError(f"{file.path} has no split {unknown[0]!r}; it has {counts or 'no pictures'}")
     seen: set[str] = set()
-    for where, _, row in entries:
+    for where, _, row in file.entries(form.rows):
         item = None
         with file.guard(where):
             if file.text(where, row, "split") not in wanted:
@@ -159,22 +160,29 @@ def _vqa(asked: File, answered: File, form: Format) -> Iterator[Item]:
     """Questions and annotations joined by their ids. Where the questions file has `images`, these say the pictures' files."""
     header = collections.ChainMap(asked.data, answered.data)
     names = _names(asked) if "images" in asked.data else None
-    annotations: dict[str, tuple[str, dict]] = {}
+    answers: dict[str, Exception | tuple] = {}  # what is kept of an annotation: itself it has twenty times the bytes
     for where, _, row in answered.entries("annotations"):
         with answered.guard(where):
-            annotations[str(answered.field(where, row, form.id))] = where, row
+            key = answered.id(where, row, form.id)
+            try:
+                answer, references, kind = form.answers(answered, where, row)
+                answers[key] = answer, tuple(map(sys.intern, references)), sys.intern(kind)
+            except Exception as error:  # of the question that asks for it
+                answers[key] = error
     seen: set[str] = set()
     for where, _, row in asked.entries(form.rows):
         item = None
         with asked.guard(where):
             key = asked.id(where, row, form.id)
             asked.field(where, row, form.image)
-            if key not in annotations:
+            if key not in answers:
                 reason = f"{where}: question {key} has no annotation in {answered.path}; the two files must belong together"
                 raise RowFault(reason, "no annotation")
             image_id = _image_id(asked, where, row, names)
             file_name = names[image_id] if names is not None else usual_name(header, image_id)
-            said = form.answers(answered, *annotations[key])
+            said = answers[key]
+            if isinstance(said, Exception):
+                raise said
             item = _add(seen, where, Item(key, image_id, file_name, asked.text(where, row, "question"), *said))
         if item:
             yield item

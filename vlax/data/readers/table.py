@@ -96,11 +96,10 @@ class Table(RecordSource):
 
 def table_rows(file: File) -> Iterator[tuple[int, str, dict]]:
     """(number, where, {column: value}) of every row: JSON, or text with a header and cells."""
-    start = file.content[:4096].lstrip()[:1]
-    if start == b"{" and (held := inner_list(file.path, file.content)):
+    if file.start == b"{" and not file.lines and (held := inner_list(file.path, file.content)):
         for at, row in enumerate(held):
             yield at, f"{file.path}: row {at}", row
-    elif start in (b"{", b"["):
+    elif file.start in (b"{", b"["):
         yield from file.listed()
     else:
         yield from _cells(file)
