@@ -5,6 +5,8 @@ from pathlib import Path
 
 import layout_cases as cases
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from vlax.data.readers.faults import Faults
@@ -88,6 +90,19 @@ def test_exchanges_before_the_last(tmp_path):
     row = {"instruction": "Name it.", "input": "A or B?", "output": "A", "image": "a.jpg"}
     (tmp_path / "rows.jsonl").write_text(json.dumps(row))
     assert opened(str(tmp_path / "rows.jsonl"))[0].turns[0].question == "Name it. A or B?"
+
+
+def test_the_first_row_may_be_the_odd_one(tmp_path):
+    talk = [{"from": "human", "value": "what?"}, {"from": "gpt", "value": "a dog"}]
+    lines = [
+        {"image": "a.jpg", "conversations": None, "text": "a cat"},
+        {"image": "b.jpg", "conversations": talk, "text": None},
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    cat, dog = rows(open_source({"kind": "table", "path": str(tmp_path / "rows.jsonl")}))
+    assert (cat.task, cat.turns[0].answer, dog.task, dog.turns[0].answer) == ("caption", "a cat", "chat", "a dog")
+    pq.write_table(pa.Table.from_pylist([{**line, "image": cases._held()[0]} for line in lines]), tmp_path / "rows.parquet")
+    assert [row.task for row in rows(opened(str(tmp_path / "rows.parquet")))] == ["caption", "chat"]
 
 
 def test_all_references_of_a_row_are_kept(tmp_path):

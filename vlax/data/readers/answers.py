@@ -1,6 +1,6 @@
 """What a record of a question or of captions is learned and scored as."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from vlax.data.readers import values
 from vlax.data.readers.columns import Fields
@@ -53,3 +53,14 @@ def captioned(
     alone = listed and len(said) == 1
     made = [blank._replace(id=blank.id if alone else f"{blank.id}#{k}", answer=caption) for k, caption in numbered]
     return made, len(said) - len(made)
+
+
+def one_picture_each(items: Iterable[Item]) -> Iterator[Item]:
+    """Captions of one picture (and task) joined: the first row's id and answer, all of their texts as references."""
+    joined: dict[tuple, list[Item]] = {}
+    for item in items:
+        own = (item.id,) if item.question or not item.image_id else (item.image_id, item.task)
+        joined.setdefault(own, []).append(item)
+    for same in joined.values():
+        said = tuple(text for item in same for text in item.references)
+        yield same[0] if same[0].question else same[0]._replace(references=said)

@@ -120,8 +120,8 @@ def choose(
     if "image" not in columns and len(holds) == 1 and isinstance((first or {}).get(found["image"]), str):
         found["image"] = holds[0]  # a picture before the name of one
     value = (first or {}).get(found["messages"])
-    if found["messages"] and "messages" not in columns and first is not None and not _is_dialogue(value):
-        found["messages"] = ""
+    if "messages" not in columns and not _is_dialogue(value) and (value or found["messages"] == found["text"]):
+        found["messages"] = ""  # of a row without any, its name alone tells
     if found["messages"] and found["messages"] == found["text"]:
         found["text"] = ""
     if "text" in columns and "question" not in columns:

@@ -12,7 +12,7 @@ What fields are called stands in `columns.py`, what their values mean in `values
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 
 from vlax.data.readers import answers, dialogue, picture_values, unfold, values
 from vlax.data.readers import columns as naming
@@ -70,7 +70,7 @@ class Records:
     def __post_init__(self) -> None:
         self.columns = naming.given(self.where, self.columns, dialogue.TAGS)
         self.tasks: dict[str, str] = {}
-        self.skipped = self.unanswered = 0
+        self.skipped = 0
         self._splits = Splits(self.split)
         self._seen: set[str] = set()
         self._tags = {key: self.columns[key] for key in dialogue.TAGS if self.columns.get(key)}
@@ -90,7 +90,11 @@ class Records:
             if not self._fields and (missing := self._missing()):
                 there = ", ".join(map(str, record))
                 raise VlaxError(f"{where} has no column {missing!r} (it has: {there}); mend `columns`")
-            self._fields[key] = naming.choose(record, own, where, record, self.listed)
+            found = naming.choose(record, own, where, record, self.listed)
+            talk = naming.named(record, "messages")
+            if talk and not record[talk]:
+                return found  # another row may show that they are messages, or that they are not
+            self._fields[key] = found
         return self._fields[key]
 
     def _missing(self) -> str:
@@ -165,7 +169,6 @@ class Records:
             return None
         talk = dialogue.read(where, fields.messages, record[fields.messages], self._tags, self.shape)
         if talk.unanswered:
-            self.unanswered += 1
             self._note(where, "unanswered question", f"{where}: its last question has no answer and is left out")
         system = str(record.get(fields.system) or "") if fields.system else ""
         return talk._replace(system=[system, *talk.system])
@@ -237,14 +240,3 @@ class Records:
 
     def _note(self, where: str, kind: str, text: str) -> None:
         self.faults.note(self.source, where.rpartition(": ")[2], kind, text)
-
-
-def one_picture_each(items: Iterable[Item]) -> Iterator[Item]:
-    """Captions of one picture (and task) joined: the first row's id and answer, all of their texts as references."""
-    joined: dict[tuple, list[Item]] = {}
-    for item in items:
-        own = (item.id,) if item.question or not item.image_id else (item.image_id, item.task)
-        joined.setdefault(own, []).append(item)
-    for same in joined.values():
-        said = tuple(text for item in same for text in item.references)
-        yield same[0] if same[0].question else same[0]._replace(references=said)

@@ -31,12 +31,13 @@ from etils import epath
 from vlax.data.readers import cells
 from vlax.data.readers import columns as naming
 from vlax.data.readers.annotation_file import File
+from vlax.data.readers.answers import one_picture_each
 from vlax.data.readers.faults import Faults
 from vlax.data.readers.files import Facts
 from vlax.data.readers.item_table import Item
 from vlax.data.readers.picture_values import ENDING
 from vlax.data.readers.record_source import RecordSource
-from vlax.data.readers.records import SHAPE, Records, one_picture_each
+from vlax.data.readers.records import SHAPE, Records
 from vlax.errors import VlaxError
 from vlax.rows import RowFault
 from vlax.storage.paths import join
