@@ -117,7 +117,7 @@ class File:
         self.list(self.path, there, key)  # VlaxError where there is no such list
 
     def listed(self) -> Iterator[tuple[int, str, dict]]:
-        """(number, where, row) of every row of a file that is a JSON list, or JSON lines. Of a small file all are looked at first:
+        """(number, where, row) of every row of a file that is a JSON list, or JSON lines. Of a small file all are read first:
         a line that is no JSON says more than what is amiss with a row before it."""
         return self._found() if self._local else iter(list(self._found()))
 

@@ -35,6 +35,7 @@ NAMES = {
     "choices": ("choices", "options"),
     "split": ("split",),
 }  # fmt: skip
+PICTURED = frozenset((*NAMES["image"], *NAMES["image_id"]))  # fields that say something of the picture
 SAME = {"references": "answers", "images": "image", "conversations": "messages"}  # what `columns` may call a part besides
 ASKED = ("question", "query")  # names that say that a row asks, with an answer or without
 LETTERS = "ABCDEFGHIJ"  # columns of one option each, as tables of multiple choice have them

@@ -24,6 +24,7 @@ PAIRS = (("user", "assistant"), ("question", "answer"), ("human", "gpt"), ("huma
          ("instruction", "output"), ("input", "output"), ("query", "response"), ("prompt", "response"), ("q", "a"))  # fmt: skip
 TOKEN = "<image>"
 TOKEN_FAULTS = {0: "no image token", 1: "image token without a picture", 2: "several image tokens"}
+UNSEEN = re.compile(r"(?:^|\n)\s*<(video|audio)>|<(video|audio)>\s*(?:\n|$)")
 TAGGED = re.compile(r"(?:Picture \d+:\s*)?<img>([^<>]+)</img>\n?")
 ALONE = re.compile(rf"(?:^|\n)\s*{TOKEN}|{TOKEN}\s*(?:\n|$)")  # where it stands for a picture, and is not spoken of
 
@@ -73,7 +74,7 @@ def without_tokens(where: str, turns: list[Turn], pictures: int) -> tuple[list[T
     RowFault where a question has more of them: a row that says that it has a picture is never learned as text.
     """
     found = sum(turn.question.count(TOKEN) for turn in turns)
-    alone = sum(len(ALONE.findall(turn.question)) for turn in turns)
+    alone = sum(len(ALONE.findall(turn.question)) for turn in turns) if found else 0
     if (found > pictures > 0) or (alone and not pictures):
         kind = TOKEN_FAULTS[2 if pictures else 1]
         raise RowFault(f"{where}: {found} {TOKEN} for {pictures} pictures; mend or remove the row", kind)
@@ -90,18 +91,28 @@ def _messages(where: str, message: Any, tags: Mapping[str, str], shape: str) -> 
     """One message, or the two of a pair."""
     if not isinstance(message, Mapping):
         raise VlaxError(f"{where} is a {type(message).__name__}, not an object; {shape}")
-    for asks, answers in PAIRS if not tags else ():
-        if asks in message and answers in message:
-            pair = ("user", message[asks]), ("assistant", message[answers])
-            return [Message(role, *_content(where, value, shape)) for role, value in pair]
+    usual = ("from", "value") if "value" in message else ("role", "content")
+    if not tags and isinstance(said := message.get(usual[1]), str) and "<" not in said and usual[0] in message:
+        return [Message(ROLES.get(message[usual[0]], str(message[usual[0]])), said, [])]  # nearly all there are
+    if tags:
+        named = {tags[tag]: tag.removesuffix("_tag") for tag in TAGS[2:] if tags.get(tag)}
+        roles: Mapping[str, str] = {**ROLES, **named}
+    else:
+        roles = ROLES
+        if "role" not in message and "from" not in message:
+            for asks, answers in PAIRS:
+                if asks in message and answers in message:
+                    pair = ("user", message[asks]), ("assistant", message[answers])
+                    return [Message(role, *_content(where, value, shape)) for role, value in pair]
     role = message.get(tags.get("role_tag") or next((key for key in ("role", "from", "speaker") if key in message), "role"))
     key = tags.get("content_tag") or next((key for key in ("content", "value", "text") if key in message), "content")
-    named = {tags[tag]: tag.removesuffix("_tag") for tag in TAGS[2:] if tags.get(tag)}
-    return [Message({**ROLES, **named}.get(str(role), str(role)), *_content(where, message.get(key), shape))]
+    return [Message(roles.get(str(role), str(role)), *_content(where, message.get(key), shape))]
 
 
 def _content(where: str, value: Any, shape: str) -> tuple[str, list[picture_values.Named]]:
     """(text, pictures) of a message; the text may come in parts, and a part may be a picture."""
+    if isinstance(value, str) and "<" not in value:
+        return value, []
     if isinstance(value, Mapping):
         value = [value]
     if not isinstance(value, list | tuple) or not all(isinstance(part, Mapping | str) for part in value):
@@ -144,7 +155,9 @@ def _part(where: str, key: str, value: Any) -> list[picture_values.Named]:
 
 def check_still(where: str, text: str) -> None:
     """RowFault for a placeholder of what vlax does not see."""
-    if found := re.search(r"(?:^|\n)\s*<(video|audio)>|<(video|audio)>\s*(?:\n|$)", text):
+    if ("<video>" in text or "<audio>" in text) and (
+        found := re.search(r"(?:^|\n)\s*<(video|audio)>|<(video|audio)>\s*(?:\n|$)", text)
+    ):
         raise moving(where, found[1] or found[2])
 
 

@@ -194,9 +194,7 @@ class Records:
         image_id = (own or held.id or held.name) if held else ""
         if picture:
             image_id = picture.name if self.listed else own or picture.name
-        also = {
-            values.text(record.get(field)) for part in ("image", "image_id") for field in naming.NAMES[part] if field in record
-        }
+        also = {values.text(value) for field, value in record.items() if field in naming.PICTURED and value is not None}
         called = held.name if held else picture.name.removeprefix(self.strip) if picture else ""
         return Item(
             id=values.text(record.get(fields.id)) or name, image_id=image_id, file_name=called, question="", answer="",

@@ -21,14 +21,13 @@ from vlax.storage.state import load_line
 
 INNER = ("text", "raw", "caption", "answer", "value")  # keys of an object that stands for its text
 PACKED_BYTES = 1 << 20  # of a list that is written as text in a cell
-_QUOTES = str.maketrans("", "", "\ufeff")
 
 
 def text(value: Any) -> str:
     """A text or a number as one line: whole floats without their ".0" (a column of numbers with a hole in it has them), true
     and false as JSON spells them; "" for nothing and for what is neither."""
     if isinstance(value, str):
-        return " ".join(value.translate(_QUOTES).split())
+        return " ".join((value.replace("\ufeff", "") if "\ufeff" in value else value).split())
     if isinstance(value, bool):
         return json.dumps(value)
     if isinstance(value, int):
