@@ -464,6 +464,7 @@ def test_names_and_splits():
     assert shards.split_of("default/validation/0000.parquet") == "validation"
     assert shards.split_of("data-00000-of-00001.arrow") == shards.split_of("latest.tar") == ""
     assert shards.split_of("train/data-00000-of-00001.arrow") == "train"
+    assert shards.split_of("human/data-00000-of-00001.arrow") == "human" and shards.split_of("human/a.arrow") == ""
     with pytest.raises(VlaxError, match=r"counts down; write \{1..3\}"):
         shards.expand("{3..1}")
 

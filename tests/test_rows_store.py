@@ -10,6 +10,7 @@ import sys
 import time
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from tests import format_cases
@@ -306,3 +307,27 @@ def test_numbers_of_rows_are_an_array_only_where_some_are_missing(tmp_path, kept
     assert open_source(spec, str(tmp_path), faults=faults)._left.numbers is None
     fewer = open_source(spec, str(tmp_path), faults=faults, drop_image_ids={"coco/0"})
     assert fewer._left.numbers.dtype == np.int64 and fewer._left.numbers.tolist() == [1] and fewer[0].id == "2#0"
+
+
+def test_what_datasets_saved_opens_as_it_is(tmp_path):
+    """The files of `Dataset.save_to_disk` and, with a folder a split, of `DatasetDict.save_to_disk`."""
+    table = format_cases._table()
+    for name, part in (("human", table[:4]), ("machine", table[4:])):
+        folder = tmp_path / "saved" / name
+        folder.mkdir(parents=True)
+        listed = [{"filename": f"data-0000{n}-of-00002.arrow"} for n in range(2)]
+        (folder / "state.json").write_text(
+            json.dumps({"_data_files": listed, "_fingerprint": "160969e8c759317e", "_split": None})
+        )
+        (folder / "dataset_info.json").write_text(json.dumps({"features": {"image": {"_type": "Image"}}}))
+        for n, file in enumerate(listed):
+            with pa.ipc.new_stream(str(folder / file["filename"]), part.schema) as writer:
+                writer.write_table(part[: len(part) // 2] if n else part[len(part) // 2 :])
+    (tmp_path / "saved" / "dataset_dict.json").write_text(json.dumps({"splits": ["human", "machine"]}))
+    spec = {"kind": "hf", "path": str(tmp_path / "saved")}
+    with pytest.raises(VlaxError, match="holds the splits human, machine; name one"):
+        open_source(spec)
+    assert [row.id for row in open_source({**spec, "split": "machine"})] == [
+        "machine/data-00000-of-00002:0", "machine/data-00001-of-00002:0"
+    ]  # fmt: skip
+    assert len(open_source({"kind": "hf", "path": str(tmp_path / "saved" / "human")})) == 4

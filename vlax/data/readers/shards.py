@@ -4,6 +4,7 @@ expand("pairs-{08..10}.tar")                      ["pairs-08.tar", "pairs-09.tar
 split_of("data/train-00000-of-00002.parquet")     "train"
 split_of("default/validation/0000.parquet")       "validation"
 split_of("data-00000-of-00001.arrow")             ""
+split_of("human/data-00000-of-00001.arrow")       "human"
 """
 
 import functools
@@ -94,7 +95,8 @@ def split_of(name: str) -> str:
         known = [word for word in re.split(r"[^a-z]+", part.lower()) if word in SPLITS]
         if known:
             return known[0]
-    return ""
+    # A `DatasetDict` that was saved has a folder for each split, whatever that is called.
+    return folders[-1] if sharded and folders and file.endswith(".arrow") else ""
 
 
 def same_split(one: str, other: str) -> bool:
