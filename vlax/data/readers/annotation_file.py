@@ -36,6 +36,7 @@ class File:
 
     def __init__(self, path: epath.Path, shape: str, source: str = "", faults: Faults = STRICT):
         self.path, self.shape, self.source, self.faults = path, shape, source, faults
+        self._called = str(path)  # a path object takes longer to say so than a row to read
         if (size := _size(path)) <= STREAMED:
             self._start, self._local = self.content[:START], ""
         elif size > FILE_BYTES:
@@ -91,10 +92,10 @@ class File:
         """(where, place, row) of a list in the file's object; where key is "", of the object's values: {question id: row}."""
         if not key:
             for at, row in self._values():
-                yield f"{self.path}: question {at}", at, row
+                yield f"{self._called}: question {at}", at, row
             return
         for number, row in enumerate(self._listed(key)):
-            yield f"{self.path}: {key}[{number}]", number, row
+            yield f"{self._called}: {key}[{number}]", number, row
 
     def _values(self) -> Iterator[tuple[str, dict]]:
         if self.streamed and self.start == b"{":
@@ -140,7 +141,7 @@ class File:
             if not isinstance(data, list):
                 raise VlaxError(f"{self.path} holds a {type(data).__name__}, not a list; {self.shape}")
             found = ((at, row) for at, row in enumerate(data))
-        return ((f"{self.path}: row {at}", lambda row=row: row) for at, row in found)
+        return ((f"{self._called}: row {at}", lambda row=row: row) for at, row in found)
 
     def _lines(self) -> Iterator[tuple[str, Callable]]:
         way_out = "JSON lines have one whole object a line; mend the line, or write one JSON list"
@@ -148,7 +149,7 @@ class File:
         lines = self._long_lines() if self._local else iter(self.content.split(b"\n"))
         for number, line in enumerate(lines, 1):
             if line.strip():
-                where = f"{self.path}: line {number}"
+                where = f"{self._called}: line {number}"
                 yield where, functools.partial(load_line, where, line, way_out)
 
     def _long_lines(self) -> Iterator[bytes]:
