@@ -18,6 +18,7 @@ from PIL import Image
 from vlax.commands.data import checks, doctor, phash, picture_checks, scan
 from vlax.commands.data.checks import ERROR, KINDS, Limits
 from vlax.data.batches.quarantine import read_quarantine
+from vlax.data.readers import leaks
 from vlax.data.readers.dialogue import TOKEN_FAULTS
 from vlax.data.readers.pictures import decode_picture, open_picture
 from vlax.data.sources import open_source
@@ -295,16 +296,51 @@ def test_decoders_that_raise_anything(monkeypatch, tmp_path):
     assert [kind for kind, _ in seen.findings] == ["corrupt picture"] and "index out of range" in seen.findings[0][1]
 
 
-def test_names_of_pictures():
-    assert scan.names_of(scan.Picture("shard.tar: train/a.jpg", "7", 0)) == ["7", "a.jpg"]
-    assert scan.names_of(scan.Picture("scene test/8 (rendered)", "scene-test-8", 0)) == ["scene-test-8"]
+def test_words_of_pictures():
+    assert scan.words_of(scan.Picture("shard.tar: train/a.jpg", "7", 0)) == ["a.jpg"]
+    assert scan.words_of(scan.Picture("scene test/8 (rendered)", "scene-test-8", 0)) == ["scene-test-8"]
+    assert scan.words_of(scan.Picture("images/17.png", "17.png", 0)) == []
+
+
+def test_equal_numbers_of_two_sets_are_not_one_picture(tmp_path):
+    """Drawings of one colour, which have no hash, and photographs: numbers alone quarantine nothing."""
+    for name, kind in (("mine", "photo"), ("theirs", "drawing")):
+        (tmp_path / name).mkdir()
+        for n in range(6):
+            image = Image.new("RGB", (64, 64), (40 * n, 10, 10)) if kind == "drawing" else damage.picture(n, (64, 64))
+            image.save(tmp_path / name / f"{n}.png")
+        rows = [{"image": f"{n}.png", "image_id": n, "question": "red?", "answer": "no"} for n in range(6)]
+        (tmp_path / name / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    parser = argparse.ArgumentParser()
+    doctor.add_arguments(parser)
+    for mine, theirs in (("mine", "theirs"), ("theirs", "mine")):
+        flags = ["--against", str(tmp_path / theirs / "rows.jsonl"), f"--out={tmp_path / 'out'}"]
+        assert doctor.main(parser.parse_args([str(tmp_path / mine / "rows.jsonl"), *flags])) == 0
+
+
+@pytest.mark.parametrize("turned", (False, True))
+def test_real_sets_of_other_makers_share_no_picture(tmp_path, turned):
+    """easy-VQA counts its pictures and DAQUAR its own: equal numbers, two pictures."""
+    root, parser = REPO.parent / "shared" / "data", argparse.ArgumentParser()
+    if not root.exists():
+        pytest.skip("development data is not here")
+    parts = ("questions", "annotations")
+    specs = [
+        {"kind": "vqa", **{part: str(root / name / "annotations" / f"{part}_train.json") for part in parts},
+         "images": str(root / name / "images"), "limit": 600}
+        for name in ("easy_vqa", "daquar")
+    ]  # fmt: skip
+    mine, theirs = map(json.dumps, reversed(specs) if turned else specs)
+    doctor.add_arguments(parser)
+    doctor.main(parser.parse_args([mine, "--against", theirs, f"--out={tmp_path / 'out'}"]))
+    entries = (tmp_path / "out" / "quarantine.jsonl").read_text()
+    assert "evaluation" not in entries
 
 
 def test_names_of_coco_pictures_meet():
-    old = scan.Picture("train2014/COCO_train2014_000000000042.jpg", "42", 0)
-    new = scan.Picture("/data/train2017/000000000042.jpg", "train2017/000000000042.jpg", 0)
-    assert scan.names_of(old) == ["42", "COCO_train2014_000000000042.jpg", "coco 42"]
-    assert set(scan.names_of(old)) & set(scan.names_of(new)) == {"coco 42"}
+    old = leaks.keys("train2014/COCO_train2014_000000000042.jpg", "42")
+    new = leaks.keys("/data/train2017/000000000042.jpg", "train2017/000000000042.jpg")
+    assert leaks.meetings([{"?/7"}, old], [{"x"}, new]) == [-1, 1]
 
 
 def test_unreadable_sources_and_flags(tmp_path, damaged):

@@ -22,7 +22,13 @@ from vlax.errors import VlaxError
         ("coco/train2017/000000391895.jpg", "coco/391895"),
         ("val2014/COCO_train2014_000000000042.jpg", "coco/42"),
         ("flickr30k/images/1000092795.jpg", "1000092795"),
-        ("1000268201_693b08cb0e.jpg", ""),  # Flickr8k's own names carry a second number: its path tells
+        ("1000268201_693b08cb0e.jpg", "1000268201"),  # as Flickr8k calls it; Flickr30k has the number alone
+        ("val2014/391895.jpg", "coco/391895"), ("COCO_val2014_391895", "coco/391895"), ("391895.jpg", ""), ("391895", ""),
+        ("gqa/images/2354786.jpg", "vg/2354786"), ("flickr30k-images/36979.jpg", "flickr/36979"),
+        ("https://farm7.staticflickr.com/6116/6255196340_da26cf2c9e_z.jpg", "6255196340"),
+        ("http://images.cocodataset.org/val2014/COCO_val2014_000000203564.jpg?x=1.2", "coco/203564"),
+        ("12345/123450012.jpg", ""),  # img2dataset's counter, which begins with its shard
+        ("a/VizWiz_val_00000012.jpg", "vizwiz_val_00000012"), ("image17.jpg", ""), ("train_0001.jpg", ""),
         ("open/0A1b2c3d4e5f6789.JPG", "0a1b2c3d4e5f6789"),
         ("00000/00000000012.jpg", ""), ("2354786.jpg", ""),  # counters
         ("mine/a.jpg", ""), ("img0001.png", ""), ("", ""),

@@ -143,7 +143,7 @@ def prepare(source: Source, out, how: Encoding, *, spec=None, train: bool | None
     files = {"index.npy": _npy(index), "rows.npy": _npy(table), "dropped.jsonl": "".join(lost).encode()}
     off, total, most = pictures.off
     manifest = plan | {
-        "source": {"name": source.name, "fingerprint": source.fingerprint, "spec": spec},
+        "source": {"name": source.name, "fingerprint": source.fingerprint, "spec": spec, "folder": gathered.folder},
         "licence": licence,
         "counts": {
             "rows": kept,

@@ -11,7 +11,7 @@ from etils import epath
 from tqdm import tqdm
 
 from vlax.data.batches.quarantine import Quarantine, place
-from vlax.data.readers import item_batches, prepared_rows
+from vlax.data.readers import item_batches, leaks, prepared_rows
 from vlax.data.readers.item_table import SCHEMA, Item
 from vlax.errors import VlaxError
 from vlax.rows import TASKS, Source, making
@@ -77,12 +77,17 @@ def write(
     """
     count, facts, written, tasks = -(-len(source) // PER_SHARD), [], [], set[str]()
 
+    called = getattr(source, "called", None)
+
+    def also(index: int) -> tuple[str, ...]:
+        return leaks.names(called(index)) if called else ()
+
     def items(begin: int) -> Iterator[Item]:
         for index, picture in enumerate(gathered.picture[begin : begin + PER_SHARD].tolist(), begin):
             if picture != QUARANTINED and picture not in reasons:
                 row = source[index]
                 tasks.add(row.task)
-                yield prepared_rows.item(row, picture, "" if picture == TEXT_ONLY else names[picture])
+                yield prepared_rows.item(row, picture, "" if picture == TEXT_ONLY else names[picture], also(index))
 
     for shard in range(count):
         file = out / f"rows-{shard:05d}-of-{count:05d}.arrow"

@@ -18,6 +18,7 @@ from vlax.commands.data.checks import Finding, Limits, text_findings
 from vlax.commands.data.picture_checks import Look, look
 from vlax.commands.data.runners import Local, Runner
 from vlax.data.batches.quarantine import place
+from vlax.data.readers import leaks
 from vlax.errors import VlaxError
 from vlax.rows import REFUSED, Source, making
 
@@ -32,6 +33,7 @@ class Picture:
     image_id: str
     index: int  # of a row about it
     rows: list[str] = dataclasses.field(default_factory=list)
+    keys: set[str] = dataclasses.field(default_factory=set)  # of the leak filter
     look: Look = dataclasses.field(default_factory=lambda: Look(()))
 
 
@@ -89,6 +91,7 @@ def scan(source: Source, limits: Limits, workers: int = 4, progress: bool = True
 def _read_rows(result: Scan, source: Source) -> list[tuple[str, int, int]]:
     """Texts and ids; fills in `result.pictures`. Returns (row id, its picture or -1, hash of its texts) of each row."""
     said: list[tuple[str, int, int]] = []
+    called = getattr(source, "called", None)
     numbers: dict[tuple[str, str], int] = {}
     for index in range(len(source)):
         try:
@@ -105,6 +108,8 @@ def _read_rows(result: Scan, source: Source) -> list[tuple[str, int, int]]:
             number = numbers.setdefault((row.image_name, row.image_id), len(numbers))
             if number == len(result.pictures):
                 result.pictures.append(Picture(row.image_name, row.image_id, index))
+            if called:
+                result.pictures[number].keys |= leaks.keys(*called(index))
             result.pictures[number].rows.append(row.id)
         said.append((row.id, number, hash((row.task, row.turns))))
     for row_id, count in collections.Counter(row_id for row_id, _, _ in said).items():
@@ -140,20 +145,24 @@ def _duplicates(result: Scan, said: list[tuple[str, int, int]]) -> None:
 def overlap(result: Scan, evaluation: Scan) -> None:
     """Adds the findings about pictures of a source that an evaluation set has too: by pixels, by name, by perceptual hash."""
     digests = {picture.look.digest: picture for picture in evaluation.pictures if picture.look.digest}
-    names = {name: picture for picture in evaluation.pictures for name in names_of(picture)}
+    by_name = leaks.meetings([picture.keys for picture in result.pictures], [picture.keys for picture in evaluation.pictures])
+    words = {word: picture for picture in evaluation.pictures for word in words_of(picture)}
     hashed = [picture for picture in evaluation.pictures if picture.look.hash is not None]
     mine = [picture for picture in result.pictures if picture.look.hash is not None]
     near = phash.nearest(*_prints(mine), *_prints(hashed), result.limits.distance)
     nearest = {id(picture): hashed[other] for picture, other in zip(mine, near, strict=True) if other >= 0}
-    for picture in result.pictures:
-        named = next((names[name] for name in names_of(picture) if name in names), None)
+    for picture, at in zip(result.pictures, by_name, strict=True):
+        named = evaluation.pictures[at] if at >= 0 else None
+        alike = next((words[word] for word in words_of(picture) if word in words), None)
         if other := digests.get(picture.look.digest):
             kind = "same picture as in an evaluation set"
         elif named and (_apart(picture, named) or 0) <= ANOTHER:
             kind, other = "same name as in an evaluation set", named
+        elif alike and _one_name(picture, alike):
+            kind, other = "same name as in an evaluation set", alike
         elif other := nearest.get(id(picture)):
             kind = "near duplicate of an evaluation picture"
-        elif named:
+        elif named := named or alike:
             kind, other = "same name as in an evaluation set, another picture", named
         else:
             continue
@@ -170,17 +179,22 @@ def shared(result: Scan, other: Scan) -> None:
         result.add("pictures shared with another source", (), common[0].name, detail)
 
 
-def names_of(picture: Picture) -> list[str]:
-    """What identifies a picture across files: its id, its file name, and COCO's number, which both have in other forms.
+def words_of(picture: Picture) -> list[str]:
+    """Names that two sets may well give to different pictures: an id and a file's name, neither of them a number. They count
+    where the pictures are alike, or one of them cannot be seen.
 
-    names_of(Picture("train2014/COCO_train2014_000000000042.jpg", "42", 0))
-    ->  ["42", "COCO_train2014_000000000042.jpg", "coco 42"]
+    words_of(Picture("shard.tar: train/a.jpg", "7", 0))  ->  ["a.jpg"]
     """
     base = re.split(r"[/\\]|: ", picture.name)[-1]  # also of "shard.tar: train/a.jpg"
     base = base if re.search(r"\.\w{2,5}$", base) else ""  # "scene test/8 (rendered)" is no file
-    coco = re.fullmatch(r"(?:COCO_\w+_)?(\d{12})\.\w+", base)
-    names = [picture.image_id, base, f"coco {int(coco[1])}" if coco else ""]
-    return [name for name in dict.fromkeys(names) if name]
+    return [name for name in dict.fromkeys((picture.image_id, base)) if name and not name.rpartition(".")[0].isdigit()
+            and not name.isdigit()]  # fmt: skip
+
+
+def _one_name(picture: Picture, alike: Picture) -> bool:
+    """Whether two pictures of one word are taken for one: they look alike, or the evaluation set's is not there to see."""
+    apart = _apart(picture, alike)
+    return not alike.look.digest or (apart is not None and apart <= ANOTHER)
 
 
 def _apart(a: Picture, b: Picture) -> int | None:

@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import NamedTuple
 
-from vlax.data.readers import annotation_answers
+from vlax.data.readers import annotation_answers, leaks, numbers
 from vlax.data.readers.annotation_file import File, usual_name
 from vlax.data.readers.faults import Faults
 from vlax.data.readers.files import Facts, FileSource, Reading
@@ -51,7 +51,8 @@ class Annotations(FileSource):
         items = form.read(*files, form, *([split] if split else []))
         yield from _captions(items, self._reading.train) if form.captions else items
         settings = {"split": sorted(set(split.split("+")))} if split else {}
-        return Facts(name, self._task, settings, [file.digest for file in files])
+        space = numbers.declared(self._reading.kind, (file.data for file in files))
+        return Facts(name, self._task, settings, [file.digest for file in files], {"space": space})
 
 
 class Format(NamedTuple):
@@ -131,7 +132,10 @@ def _karpathy(file: File, form: Format, split: str) -> Iterator[Item]:
             if image_id in seen:
                 raise RowFault(f"{where}: picture {image_id} occurs twice; join its sentences in one entry", "duplicate id")
             seen.add(image_id)
-            item = Item(image_id, image_id, f"{row['filepath']}/{name}" if row.get("filepath") else name, "", "", said)
+            also = (f"{leaks.KEY}coco/{image_id}",) if image_id.isdecimal() and image_id != name else ()
+            item = Item(
+                image_id, image_id, f"{row['filepath']}/{name}" if row.get("filepath") else name, "", "", said, also=also
+            )
         if item:
             yield item
 

@@ -158,14 +158,18 @@ class FileSource:
     def _keys(self, item: Item) -> set[str]:
         return {item.image_id, *leaks.keys(*self._picture(item))}
 
-    def _picture(self, item: Item) -> tuple[str, str, str]:
-        """(file or "", image id, place) of an item, as `leaks.keys` takes them."""
+    def _picture(self, item: Item) -> leaks.Called:
         picture = self.picture(item)
-        return (picture.path, item.image_id, picture.name) if picture else ("", item.image_id, "")
+        path, place = (picture.path, picture.name) if picture else ("", "")
+        return leaks.Called(path, (item.file_name, item.image_id, *item.also), place, self.kept.get("space", ""), item.id)
 
-    def pictures(self) -> Iterator[tuple[str, str, str]]:
-        """(file or "", image id, place) of every row: what the leak filter goes by."""
+    def pictures(self) -> Iterator[leaks.Called]:
+        """Of every row, what its picture is called: what the leak filter goes by."""
         return map(self._picture, self.items())
+
+    def called(self, index: int) -> leaks.Called:
+        """What the picture of a row is called."""
+        return self._picture(self._item(self._left[index]))
 
     def __getitem__(self, index: int) -> Row:
         if not 0 <= index < len(self):

@@ -47,7 +47,7 @@ class Item(NamedTuple):
     file_name  of a picture that is a file of its own; of one in a container what it is called there; "" without a picture
     task       where the row's is another than its source's
     inline     the encoded picture, where it stands in the row itself (base64 in JSON)
-    also       what else the row calls its picture: ids and names of it in fields that nothing else reads
+    also       what else the row calls its picture: ids and names of it in fields that nothing else reads, keys (`leaks.py`)
     """
 
     id: str
@@ -217,10 +217,10 @@ class ItemTable:
             block = _Block(self.blocks[number])
             yield from map(block.item, range(self._starts[number + 1] - self._starts[number]))
 
-    def columns(self, *names: str) -> Iterator[tuple[str, ...]]:
-        """Some columns of texts, row by row."""
+    def columns(self, *names: str) -> Iterator[tuple[Any, ...]]:
+        """Some columns of texts or of lists of them, row by row."""
         for batch in self.blocks:
-            readers = [_texts(batch.column(name)) for name in names]
+            readers = [_reader(batch.column(name)) for name in names]
             yield from (tuple([read(at) for read in readers]) for at in range(len(batch)))
 
     def batches(self) -> Iterator[pa.RecordBatch]:

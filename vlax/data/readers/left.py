@@ -19,11 +19,10 @@ def gone(
         return []
 
     def made() -> row_cache.Made:
-        yield from leaks.columns(every())
-        return {}
+        return (yield from leaks.columns(every()))
 
-    blocks, _ = row_cache.kept(key and row_cache.derived(key, "keys"), leaks.SCHEMA, made)
-    return leaks.dropped(blocks, drop, of)
+    blocks, known = row_cache.kept(key and row_cache.derived(key, "keys"), leaks.SCHEMA, made)
+    return leaks.dropped(blocks, drop, of, known)
 
 
 class Left:

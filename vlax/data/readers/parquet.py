@@ -18,8 +18,8 @@ from collections.abc import Generator, Iterable
 from etils import epath
 from PIL import Image
 
+from vlax.data.readers import called, shards
 from vlax.data.readers import columns as naming
-from vlax.data.readers import shards
 from vlax.data.readers.faults import Faults
 from vlax.data.readers.files import Facts, sha256
 from vlax.data.readers.item_table import NOWHERE, Item, Place
@@ -62,26 +62,28 @@ class HfTable(RecordSource):
         first, schema = self._files[0], self._files[0].schema
         name = self.reading.name(epath.Path(self.path).stem, self.split)
         made, digests = self.records(name, faults), []
+        made.called.as_vqa = called.as_vqa(schema.names)
         row = unfolded(first.first())[0]
         fields = naming.choose(row, made.columns, first.path, row)
         naming.check_image(schema.names, fields, self.columns, first.path, row)
         if self.split and not fields.split:
             shards.of_split(self._named, self.split, self.path)  # nothing tells of splits
         embedded = bool(fields.image) and first.embeds(fields.image)
-        for at, (called, file) in enumerate(self._named.items()):
+        for at, (inside, file) in enumerate(self._named.items()):
             names = self._files[at].schema.names
             if names != schema.names:
                 raise VlaxError(f"{file} has the columns {', '.join(names)}, {first.path} has others; give files of one table")
-            digest = yield from self._file(called, at, fields, embedded, made)
-            digests.append(sha256(json.dumps([called, file.stat().length, str(schema.remove_metadata()), digest])))
+            digest = yield from self._file(inside, at, fields, embedded, made)
+            digests.append(sha256(json.dumps([inside, file.stat().length, str(schema.remove_metadata()), digest])))
         settings = {"split": self.split, "fields": fields.list()}
         return self.facts(name, made, settings, digests, image=fields.image, embedded=embedded)
 
-    def _file(self, called: str, at: int, fields: naming.Fields, embedded: bool, made: Records) -> Generator[Item, None, str]:
+    def _file(self, inside: str, at: int, fields: naming.Fields, embedded: bool, made: Records) -> Generator[Item, None, str]:
         """The Items of one file; returns a digest of all its text."""
         digest, row, file = hashlib.sha256(), 0, self._files[at]
-        top = file.path.removesuffix(called).rstrip("/")
+        top = file.path.removesuffix(inside).rstrip("/")
         same = None if self.reading.train or not embedded else file.digests(fields.image)
+        paths = called.listed_paths(file, fields.image) if embedded else None
         counts = file.counts(fields.image) if embedded else None
         digested = {fields.image, *naming.Fields(*fields.list()[:8]).texts, fields.messages, fields.choices}
         for batch in file.texts(self._texts(fields), fields.image, embedded):
@@ -89,13 +91,14 @@ class HfTable(RecordSource):
             old = [{name: value for name, value in values.items() if name in digested} for values in rows]
             digest.update(json.dumps(old, default=str).encode())
             for values in rows:
-                name, where = f"{called.rpartition('.')[0]}:{row}", f"{top}: {called} row {row}"
+                name, where = f"{inside.rpartition('.')[0]}:{row}", f"{top}: {inside} row {row}"
                 items, held = list[Item](), None
                 if embedded:
                     path = values.pop(fields.image, None) or ""
                     count = 1 if counts is None else next(counts)
                     image_id = path or (next(same) if same else "")
-                    held = Held(name, Place(at, row), image_id or name, count) if count else None
+                    also = next(paths) if paths else ()
+                    held = Held(name, Place(at, row), image_id or name, count, also) if count else None
                 with made.faults.row(made.source, where):
                     items = made.items(where, name, values, held)
                 yield from items
@@ -109,6 +112,7 @@ class HfTable(RecordSource):
         schema = self._files[0].schema
         there = {name.lower(): name for name in schema.names}
         names = [there[n] for part in ("image", "image_id") for n in naming.NAMES[part] if n in there]
+        names += called.fields(schema.names)
         names += [
             n for n in (*naming.LETTERS, *naming.MOVING) if n in schema.names and (fields.choices == "A" or n in naming.MOVING)
         ]

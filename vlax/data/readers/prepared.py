@@ -87,9 +87,9 @@ class PreparedSource:
         if not inside or index.dtype != np.int32 or index.shape[1] != 2:
             raise VlaxError(f"{folder}/index.npy names no places in {len(self._shards)} shards; {AGAIN}")
         self._table, captions, key = prepared_rows.opened(folder, self.manifest, kinds["rows"])
-        names = functools.partial(self._table.columns, "file_name", "image_id")
+        names = functools.partial(self._table.columns, "file_name", "image_id", "also", "id")
         gone = left.gone(
-            frozenset(map(str, reading.drop_image_ids)), key, lambda: itertools.starmap(_keys, names()), self._keys_of
+            frozenset(map(str, reading.drop_image_ids)), key, lambda: itertools.starmap(self._keys, names()), self._keys_of
         )
         self.dropped, self._left = len(gone), left.Left(len(self._table), gone, reading.limit)
         counts = self.manifest["counts"]
@@ -107,13 +107,24 @@ class PreparedSource:
 
     def _keys_of(self, at: int) -> set[str]:
         item = self._table[at]
-        return _keys(item.file_name, item.image_id)
+        return self._keys(item.file_name, item.image_id, item.also, item.id)
 
-    def pictures(self) -> Iterator[tuple[str, str, str]]:
-        """(name in the source, image id, place) of every row: what the leak filter goes by."""
-        for at in self._left:
-            item = self._table[at]
-            yield item.file_name, item.image_id, f"{self._folder}: picture {item.place.at}"
+    def _keys(self, name: str, image_id: str, also: tuple[str, ...], row: str) -> set[str]:
+        return {image_id, name, *leaks.keys(self._path(name), (name, image_id, *also), "", "", row)}
+
+    def _path(self, name: str) -> str:
+        """Where a picture lay before the set was prepared."""
+        return f"{self.manifest['source'].get('folder', '')}{name}" if name else ""
+
+    def pictures(self) -> Iterator[leaks.Called]:
+        """Of every row, what its picture is called: what the leak filter goes by."""
+        return map(self.called, range(len(self)))
+
+    def called(self, index: int) -> leaks.Called:
+        """What the picture of a row is called."""
+        item = self._table[self._left[index]]
+        names, place = (item.file_name, item.image_id, *item.also), f"{self._folder}: picture {item.place.at}"
+        return leaks.Called(self._path(item.file_name), names, place, "", item.id)
 
     def __getitem__(self, index: int) -> Row:
         if not 0 <= index < len(self):
@@ -132,10 +143,6 @@ class PreparedSource:
     def check(self, preprocess: Preprocess) -> None:
         """VlaxError unless the pictures are stored as this vision tower wants them."""
         stored.check(self.manifest["preprocess"], preprocess, self._folder)
-
-
-def _keys(name: str, image_id: str) -> set[str]:
-    return {image_id, *leaks.keys(name, image_id)}
 
 
 def _index(folder: str) -> np.ndarray:

@@ -20,14 +20,15 @@ AGAIN = "copy or prepare the set again"
 TABLE = "rows.npy"
 
 
-def item(row: Row, picture: int, name: str) -> Item:
-    """A row as it is kept. picture: its number, -1 for a row of text; name: what the source calls it."""
+def item(row: Row, picture: int, name: str, also: tuple[str, ...] = ()) -> Item:
+    """A row as it is kept. picture: its number, -1 for a row of text; name: what the source calls it; also: what else."""
     first = row.turns[0]
     # A first turn that says more than its texts, or has none, is kept where turns have all their fields.
     whole = bool(first.task) or not (first.question or first.answer)
     return Item(
         row.id, row.image_id, name, "" if whole else first.question, "" if whole else first.answer, tuple(row.references),
         row.answer_type, row.turns[0 if whole else 1 :], row.task, Place(at=picture) if picture >= 0 else NOWHERE,
+        also=also if picture >= 0 else (),
     )  # fmt: skip
 
 

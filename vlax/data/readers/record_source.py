@@ -6,6 +6,7 @@ from etils import epath
 
 from vlax.data.readers.faults import Faults
 from vlax.data.readers.files import Facts, FileSource, Reading
+from vlax.data.readers.numbers import MAYBE_COCO
 from vlax.data.readers.records import Records
 
 
@@ -54,5 +55,6 @@ class RecordSource(FileSource):
     def facts(self, name: str, made: Records, settings: dict, digests: list[str] | None = None, **kept) -> Facts:
         """For the end of `read`. digests: of what was read, where it is not the records themselves; kept: as in `Facts`."""
         made.check()
-        kept = {**kept, **({"skipped": made.skipped} if made.skipped else {})}
+        space = {"space": MAYBE_COCO} if made.called.as_vqa else {}
+        kept = {**space, **kept, **({"skipped": made.skipped} if made.skipped else {})}
         return Facts(name, made.first_task, {**settings, **made.settings}, digests or [], kept, numbered=True)

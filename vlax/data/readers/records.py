@@ -16,6 +16,7 @@ from collections.abc import Mapping
 
 from vlax.data.readers import answers, dialogue, picture_values, unfold, values
 from vlax.data.readers import columns as naming
+from vlax.data.readers.called import Called
 from vlax.data.readers.columns import Fields
 from vlax.data.readers.faults import Faults
 from vlax.data.readers.item_table import NOWHERE, Item, Place
@@ -33,12 +34,13 @@ FORMS = ("text", "letter")  # what is learned of a question with choices
 @dataclasses.dataclass(frozen=True)
 class Held:
     """The picture of a record whose container holds it. name: what it is called; id: what rows about it share; count: how many
-    there are."""
+    there are; called: what else the container calls it."""
 
     name: str
     place: Place
     id: str = ""
     count: int = 1
+    called: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass
@@ -75,7 +77,7 @@ class Records:
         self._seen: set[str] = set()
         self._tags = {key: self.columns[key] for key in dialogue.TAGS if self.columns.get(key)}
         self._fields: dict[tuple, Fields] = {}
-        self._digest = hashlib.sha256()
+        self.called, self._digest = Called(), hashlib.sha256()
         if self.task and self.task not in TASKS:
             raise VlaxError(f"{self.where}: there is no task {self.task!r}; the tasks are {', '.join(TASKS)}")
         if self.choices and self.choices not in FORMS:
@@ -194,7 +196,7 @@ class Records:
         image_id = (own or held.id or held.name) if held else ""
         if picture:
             image_id = picture.name if self.listed else own or picture.name
-        also = {values.text(value) for field, value in record.items() if field in naming.PICTURED and value is not None}
+        also = {*((held.id, *held.called) if held else ()), *self.called(record)}
         called = held.name if held else picture.name.removeprefix(self.strip) if picture else ""
         return Item(
             id=values.text(record.get(fields.id)) or name, image_id=image_id, file_name=called, question="", answer="",

@@ -167,6 +167,10 @@ class TableFile:
             found |= set(pyarrow.compute.unique(batch.column(column)).to_pylist()) - {None}
         return sorted(found)
 
+    def parquet(self):
+        """Opened for one reading."""
+        return _open(self.path, self.metadata)
+
     def cell(self, column: str, row: int):
         if not self.is_parquet:
             return self.table.column(column)[row].as_py()
@@ -180,12 +184,9 @@ class TableFile:
             leaves = [at for at in range(self.metadata.num_columns) if _holds(self.metadata.schema.column(at).path, column)]
             groups = [self.metadata.row_group(at) for at in range(self.metadata.num_row_groups)]
             said = [group.column(leaf).statistics for group in groups for leaf in leaves]
-            if all(one is not None and one.null_count == 0 for one in said) and not self._lists(column):
+            if "list" not in str(self.schema.field(column).type) and all(one and one.null_count == 0 for one in said):
                 return None
         return (_count(value) for value in self._values(column))
-
-    def _lists(self, column: str) -> bool:
-        return "list" in str(self.schema.field(column).type)
 
     def _values(self, column: str) -> Iterator[Any]:
         """A picture column's values, a few at a time."""

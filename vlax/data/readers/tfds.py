@@ -16,11 +16,12 @@ import numpy as np
 from etils import epath
 from PIL import Image
 
+from vlax.data.readers import called, shards
 from vlax.data.readers import columns as naming
-from vlax.data.readers import shards
 from vlax.data.readers.faults import Faults
 from vlax.data.readers.files import Facts, sha256
 from vlax.data.readers.item_table import NOWHERE, Item, Place
+from vlax.data.readers.numbers import MAYBE_COCO
 from vlax.data.readers.pictures import decode_picture
 from vlax.data.readers.record_source import RecordSource
 from vlax.data.readers.records import Held
@@ -61,26 +62,37 @@ class TfdsSource(RecordSource):
             kind = type(info.features[fields.image]).__name__
             way_out = "name the image feature: columns={'image': NAME}"
             raise VlaxError(f"{self._folder}: the feature {fields.image!r} is no image but a {kind}; {way_out}")
-        for at, values in enumerate(self._texts(split, fields, list(info.features))):
+        besides = [name for name in called.fields(info.features) if name not in fields.texts and name != fields.image]
+        made.called.as_vqa = called.as_vqa(info.features)
+        for at, (values, more) in enumerate(self._texts(split, fields, list(info.features), besides)):
             where, of = f"{self._folder}: {split}:{at}", f"{split}:{at}"
             items: list[Item] = []
             with faults.row(name, where):
                 made.digested(of if fields.image else "", values)
-                items = made.items(where, of, values, Held(of, Place(0, at)) if fields.image else None)
+                items = made.items(where, of, {**values, **more}, Held(of, Place(0, at)) if fields.image else None)
             yield from items
         names = [info.name, str(info.version), str(info.features), split]
         settings = {"columns": sorted(self.columns.items())}
-        return self.facts(name, made, settings, [sha256(json.dumps([*names, made.digest]))], split=split, image=fields.image)
+        content = [sha256(json.dumps([*names, made.digest]))]
+        space = {"space": MAYBE_COCO} if info.name.startswith("coco") else {}
+        return self.facts(name, made, settings, content, split=split, image=fields.image, **space)
 
-    def _texts(self, split: str, fields: naming.Fields, features: list[str]):
-        """The text features of every example in order; the others are left encoded and let go."""
+    def _texts(self, split: str, fields: naming.Fields, features: list[str], names: list[str]):
+        """(the text features, those that name the picture besides) of every example in order; the others are left encoded and
+        let go."""
         examples = self._examples(self._folder, split)
         # Every feature's name stays, so that the parts are found again; the pictures' bytes do not.
-        others = dict.fromkeys(set(features) - set(fields.texts))
+        others = dict.fromkeys(name for name in features if name not in fields.texts)
 
-        def read(begin: int) -> list[dict]:
+        def read(begin: int) -> list[tuple[dict, dict]]:
             chosen = (examples[at] for at in range(begin, min(begin + 64, len(examples))))
-            return [{**others, **{name: _plain(example[name]) for name in fields.texts}} for example in chosen]
+            return [
+                (
+                    others | {name: _plain(example[name]) for name in fields.texts},
+                    {name: _plain(example[name]) for name in names},
+                )
+                for example in chosen
+            ]
 
         with ThreadPoolExecutor(4) as pool:
             for part in pool.map(read, range(0, len(examples), 64)):
