@@ -262,9 +262,7 @@ def start(config: pathlib.Path, workdir: pathlib.Path) -> subprocess.Popen:
 
 
 def wait_for_checkpoint(process, directory: pathlib.Path) -> None:
-    for _ in range(3000):
-        if process.poll() is not None or any(p.name.isdigit() for p in directory.glob("*")):
-            break
+    while process.poll() is None and not any(p.name.isdigit() for p in directory.glob("*")):
         time.sleep(0.02)
     assert process.poll() is None, process.communicate()[0]
 

@@ -5,6 +5,8 @@ import os
 import pathlib
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -285,3 +287,24 @@ def test_what_nobody_foresaw_is_two_lines_and_a_file(monkeypatch, capsys):
     first, second = capsys.readouterr().err.splitlines()
     assert first == "vlax: error: ZeroDivisionError: division by zero"
     assert "in unforeseen" in pathlib.Path(re.search(r"foresaw this. (\S+) says", second)[1]).read_text()
+
+
+IN_A_FINALISER = """
+import gc, os, signal, sys, time
+from vlax.process import activity, stop
+
+class Odd:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        for _ in range(1000): pass      # the handler runs here, where nothing that is raised goes on
+
+with stop.listening(), activity.phase("work", "nothing is lost"):
+    Odd()
+    time.sleep(60)
+"""
+
+
+def test_a_signal_in_a_finaliser_is_honoured_with_one_line():
+    """Python drops what is raised there, with a traceback; jax has a garbage collection callback, where signals arrive too."""
+    done = subprocess.run([sys.executable, "-c", IN_A_FINALISER], cwd=REPO, capture_output=True, text=True, timeout=100)
+    assert (done.returncode, done.stderr) == (143, "SIGTERM during work: nothing is lost\n")

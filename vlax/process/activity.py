@@ -47,6 +47,7 @@ class Activity:
         self.phase = Phase("starting", leave="nothing was begun; the same command begins")
         self.step = self.of = 0
         self.requested, self.code = "", 0  # "SIGTERM" once it is asked to stop, and the exit code that says so
+        self.told = False  # whether the line about it was printed
         self.since, self.grace = 0.0, 30.0  # when it was asked, and the seconds that it has from then on
         self.saving = False
         self.limit = 0.0  # seconds without progress after which something hangs; 0: never
@@ -147,7 +148,9 @@ def enter(new: Phase) -> None:
 def honour() -> None:
     """Interrupted where a stop was asked for and the phase may be left."""
     if NOW.requested and NOW.may_leave:
-        print(below_bars(f"{NOW.requested} during {NOW.phase.name}: {NOW.phase.leave}"), file=sys.stderr, flush=True)
+        if not NOW.told:  # what is raised may be lost in a finaliser, and is raised again then
+            NOW.told = True
+            print(below_bars(f"{NOW.requested} during {NOW.phase.name}: {NOW.phase.leave}"), file=sys.stderr, flush=True)
         raise Interrupted(NOW.code)
 
 

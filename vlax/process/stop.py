@@ -47,11 +47,13 @@ class Listener:
         heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
         self._previous = {number: signal.signal(number, self._handle) for number in heard}
         self._wakeup = signal.set_wakeup_fd(self._write)
+        self._unraised, sys.unraisablehook = sys.unraisablehook, self._unraisable
         threading.Thread(target=self._listen, name="signals", daemon=True).start()
 
     def close(self) -> None:
         self._closed.set()
         signal.set_wakeup_fd(self._wakeup)
+        sys.unraisablehook = self._unraised
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         os.close(self._write)
@@ -64,6 +66,15 @@ class Listener:
             raise Interrupted(130)
         NOW.request(signal.Signals(number).name, 128 + number)
         honour()
+
+    def _unraisable(self, unraisable: "sys.UnraisableHookArgs") -> None:
+        """What was raised in the middle of a finaliser or of garbage collection ends nothing: it is raised again after it."""
+        if isinstance(unraisable.exc_value, Interrupted):
+            again = threading.Timer(0.02, signal.pthread_kill, (threading.main_thread().ident, signal.SIGTERM))
+            again.daemon = True
+            again.start()
+        else:
+            self._unraised(unraisable)
 
     def _listen(self) -> None:
         interrupts = 0
@@ -111,7 +122,7 @@ def listening() -> Iterator[None]:
         yield
     finally:
         _listener.close()
-        _listener, NOW.requested, NOW.code = None, "", 0
+        _listener, NOW.requested, NOW.code, NOW.told = None, "", 0, False
 
 
 def relay(name: str, code: int) -> None:
