@@ -199,6 +199,11 @@ def trl_completion(folder):
     return _write(folder, "train.jsonl", rows)
 
 
+def pairs(folder):
+    rows = [{"image": name, "conversation": [[ASKED, colour]]} for colour, name in _files(folder).items()]
+    return _write(folder, "train.jsonl", rows)
+
+
 def xtuner(folder):
     rows = [{"conversation": [{"input": f"<image>\n{ASKED}", "output": colour}], "image": name}
             for colour, name in _files(folder).items()]  # fmt: skip
@@ -287,6 +292,11 @@ def coco_results(folder):
     """Captions as programs hand them in, with COCO's numbers alone."""
     names = _files(folder, "val2014/{n:012d}.jpg")
     return _write(folder, "results.json", [{"image_id": n, "caption": f"a {colour} square"} for n, colour in enumerate(names)])
+
+
+def numbered_captions(folder):
+    lines = [f"{name},a {colour} square,one {colour} square" for colour, name in _files(folder).items()]
+    return _write(folder, "rows.csv", "\n".join(["Image Path,Caption 1,Caption 2", *lines]))
 
 
 def headerless(folder):
@@ -386,8 +396,8 @@ def nocaps_like(folder):
 QUESTIONS = (slake, vqa_rad, daquar, clevr, vizwiz, chartqa, scienceqa, aokvqa, vlmevalkit, paligemma, ids_with_endings,
              vqav2_lmms, docvqa, ocr_vqa, mathvista, vqa_med, keyed_by_id, swift)  # fmt: skip
 DIALOGUES = (cauldron, finevision, trl, trl_parts, onevision, qwen, openai, llava_other_key, llava_file_address, llava_thanks,
-             json_in_a_column, qwen_vl, trl_completion, xtuner)  # fmt: skip
+             json_in_a_column, qwen_vl, trl_completion, pairs, xtuner)  # fmt: skip
 CAPTIONS = (flickr8k_tokens, flickr30k_results, flickr8k_captions, spreadsheet, windows, pandas_index, beside, imagefolder,
             coco_floats, other_unicode, captions_with_holes, split_column, split_column_of_csv, nocaps_like,
-            keyed_by_name, coco_results, headerless, flickr30k_hf)  # fmt: skip
-TWICE = (flickr8k_tokens, flickr30k_results, nocaps_like)  # two captions a picture
+            keyed_by_name, coco_results, numbered_captions, headerless, flickr30k_hf)  # fmt: skip
+TWICE = (numbered_captions, flickr8k_tokens, flickr30k_results, nocaps_like)  # two captions a picture

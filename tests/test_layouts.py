@@ -1,5 +1,6 @@
 """Layouts in which people publish and keep their data: what each is read as, pictures included, and what is refused."""
 
+import gzip
 import json
 from pathlib import Path
 
@@ -147,6 +148,14 @@ def test_pictures_that_nobody_reads_are_no_text(tmp_path):
     source = open_source({"kind": "table", "path": str(tmp_path / "rows.jsonl")}, faults=faults)
     assert len(source) == 1 and source[0].picture is None
     assert [fault.kind for fault in faults.found] == ["unread picture", "picture on the web", "not a picture", "row refused"]
+
+
+def test_packed_files_are_to_be_unpacked(tmp_path):
+    (tmp_path / "rows.jsonl.gz").write_bytes(gzip.compress(b"{}"))
+    with pytest.raises(
+        VlaxError, match=r"rows.jsonl.gz is not recognised: it holds the first bytes .* \(gzip: gunzip it first\)"
+    ):
+        recognise(str(tmp_path / "rows.jsonl.gz"))
 
 
 def test_shared_cases_open():

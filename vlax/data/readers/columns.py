@@ -3,7 +3,7 @@
     choose({"img_name": "a.jpg", "question": "red?", "answer": "no"}, {}, "a.json")
     ->  Fields(image="img_name", question="question", answer="answer", ...)
 
-Names are compared without regard to case and to blanks around them. Of several that could play a part the first in `NAMES` is
+Names are compared without regard to case, blanks and hyphens. Of several that could play a part the first in `NAMES` is
 taken, and ours are the first.
 """
 
@@ -40,7 +40,8 @@ SAME = {"references": "answers", "images": "image", "conversations": "messages"}
 ASKED = ("question", "query")  # names that say that a row asks, with an answer or without
 LETTERS = "ABCDEFGHIJ"  # columns of one option each, as tables of multiple choice have them
 TALKS = {"role", "from", "content", "speaker", "user", "human", "question", "query", "prompt", "instruction", "input", "q"}
-FOLDED = ("history", "completion", "instruction", "questions")  # what `unfold.py` looks at
+FOLDED = ("history", "completion", "instruction", "questions")  # what `unfold.py` looks at, besides
+NUMBERED = re.compile(r"(caption|text|sentence|description|comment)[_ ]?\d+", re.IGNORECASE)
 MOVING = ("video", "videos", "audio", "audios")
 
 
@@ -84,7 +85,8 @@ def named(names: Iterable[str], part: str) -> str:
 
 
 def _plain(name: str) -> str:
-    return name.strip().lstrip("\ufeff").lower()
+    """`"Image Path" -> "image_path"`."""
+    return re.sub(r"[\s-]+", "_", name.strip().lstrip("\ufeff").lower())
 
 
 def given(where: object, columns: Mapping | None, more: Iterable[str] = ()) -> dict[str, str]:
@@ -178,9 +180,11 @@ def _is_dialogue(value: Any) -> bool:
     """Whether a value is a list of messages, or JSON text of one, and not of captions."""
     if isinstance(value, str):
         return bool(re.match(r"\s*\[\s*\{", value))
-    return isinstance(value, list | tuple) and bool(value) and all(isinstance(one, Mapping) for one in value) and any(
-        TALKS & one.keys() for one in value
-    )  # fmt: skip
+    if not isinstance(value, list | tuple) or not value:
+        return False
+    if all(isinstance(one, list | tuple) and len(one) == 2 for one in value):
+        return True
+    return all(isinstance(one, Mapping) for one in value) and any(TALKS & one.keys() for one in value)
 
 
 def unread_picture(record: Mapping, fields: Fields) -> str:

@@ -89,6 +89,8 @@ def without_tokens(where: str, turns: list[Turn], pictures: int) -> tuple[list[T
 
 def _messages(where: str, message: Any, tags: Mapping[str, str], shape: str) -> list[Message]:
     """One message, or the two of a pair."""
+    if isinstance(message, list | tuple) and len(message) == 2:
+        message = {"user": message[0], "assistant": message[1]}
     if not isinstance(message, Mapping):
         raise VlaxError(f"{where} is a {type(message).__name__}, not an object; {shape}")
     usual = ("from", "value") if "value" in message else ("role", "content")

@@ -120,6 +120,7 @@ class HfTable(RecordSource):
         more = [n for n, kind in kinds.items() if types.is_string(kind) or types.is_integer(kind) or types.is_floating(kind)]
         folded = [n for n in naming.FOLDED if n in schema.names]
         folded += [n for n in ("input", "inputs", "answers") if folded and n in schema.names]
+        folded += [n for n in schema.names if naming.NUMBERED.fullmatch(n)]
         parts = [n for n in fields.texts if n in schema.names]
         return list(dict.fromkeys([*parts, *(n for n in (*more, *folded) if n != fields.image)]))
 

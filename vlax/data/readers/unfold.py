@@ -3,6 +3,7 @@
 {"query": "and now?", "response": "a cat", "history": [["what?", "a dog"]]}         messages of four, as ms-swift has them
 {"prompt": [{"role": "user", ...}], "completion": [{"role": "assistant", ...}]}     messages of two, as TRL has them
 {"instruction": "Name it.", "input": "A or B?", "output": "A"}                      the question "Name it.\\nA or B?" (Alpaca)
+    {"caption_1": "a dog", "caption_2": "a black dog"}     two captions
 {"questions": ["red?", "big?"], "answers": ["no", "yes"]}                           two records of a question each (OCR-VQA)
 """
 
@@ -10,17 +11,24 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vlax.data.readers import values
-from vlax.data.readers.columns import FOLDED, named
+from vlax.data.readers.columns import FOLDED, NUMBERED, named
 
 
 def unfolded(record: Mapping) -> Sequence[Mapping]:
     """The records that one stands for: itself where it is of a usual form."""
     if not any(name in record for name in FOLDED):
-        return (record,)
+        return _numbered(record)
     for change in (_history, _completion, _input, _parallel):
         if changed := change(record):
             return changed
     return (record,)
+
+
+def _numbered(record: Mapping) -> Sequence[Mapping]:
+    several = [name for name in record if isinstance(name, str) and NUMBERED.fullmatch(name)]
+    if len(several) < 2 or named(record, "text"):
+        return (record,)
+    return ({**_without(record, *several), "captions": [record[name] for name in several]},)
 
 
 def _history(record: Mapping) -> Sequence[Mapping] | None:

@@ -21,6 +21,11 @@ from vlax.errors import VlaxError
 from vlax.storage.paths import check_regular, join, read_file
 from vlax.storage.state import load_json, understood
 
+PACKED = {
+    b"PK": " (a zip: unpack it; of a spreadsheet, save it as CSV)", b"\x1f\x8b": " (gzip: gunzip it first)",
+    b"\x28\xb5\x2f\xfd": " (zstd: unzstd it first)", b"\xfd7zXZ": " (xz: unxz it first)", b"BZh": " (bzip2: bunzip2 it first)",
+    b"Rar!": " (a rar: unpack it)", b"7z\xbc\xaf": " (a 7z: unpack it)",
+}  # fmt: skip
 DATA = (".json", ".jsonl", ".ndjson", ".csv", ".tsv")  # files that say that they hold rows
 TRIES = 12  # files that are read in a folder
 _ODD = {"instances", "keypoints", "person", "panoptic", "stuff", "license", "licence", "vocab", "config", "ans", "tokenizer"}
@@ -230,5 +235,7 @@ def _unknown(path: epath.Path, holds: str = "") -> VlaxError:
         holds = f"{len(names)} entries ({', '.join(names[:6])}{', ...' if len(names) > 6 else ''})"
     elif not holds:
         with path.open("rb") as file:
-            holds = f"the first bytes {file.read(16)!r}"
+            head = file.read(16)
+        packed = next((what for magic, what in PACKED.items() if head.startswith(magic)), "")
+        holds = f"the first bytes {head!r}{packed}"
     return VlaxError(f"{path} is not recognised: it holds {holds}; looked for {json_shapes.LOOKED_FOR}. Name it with kind")
