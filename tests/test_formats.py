@@ -269,7 +269,7 @@ def without(content, at, key):
         ("llava", [{"conversations": said("<image>\nwhat?", "a")}], "row 0: 1 <image> for 0 pictures; mend or remove"),
         ("llava", [{"image": "a.jpg", "conversations": said("<image><image>x", "a")}], "row 0: 2 <image> for 1 pictures"),
         ("table", "image,text\na.jpg,a dog, a cat\n", "line 2 has 3 cells under 2 column names; put texts with commas"),
-        ("table", "image,question,answers\na.jpg,what?,red\n", r'line 2: "answers" is not JSON .*; in CSV it is a JSON list'),
+        ("table", "image,question,answers\na.jpg,what?,[red\n", r'line 2: "answers" is not JSON .*; in CSV it is a JSON list'),
     ],
 )  # fmt: skip
 def test_errors_name_file_row_and_shape(tmp_path, kind, content, text):

@@ -119,13 +119,8 @@ def _check_pictures(plan: StagePlan, sources: Sequence[Source]) -> None:
 def _open(
     spec: Mapping[str, Any], plan: StagePlan, faults: Faults, train: bool = True, drop: frozenset[str] = frozenset()
 ) -> Source:
-    begin, plain = len(faults.found), {key: value for key, value in spec.items() if key not in mixture.SHARES}
-    try:
-        return open_source(plain, plan.run.data_root, train=train, drop_image_ids=drop, faults=faults)
-    except VlaxError as error:
-        if len(faults.found) > begin:  # where no row is left, the reason lies in the rows
-            raise VlaxError(f"{error}. The first row that was refused: {faults.found[begin].text}") from None
-        raise
+    plain = {key: value for key, value in spec.items() if key not in mixture.SHARES}
+    return open_source(plain, plan.run.data_root, train=train, drop_image_ids=drop, faults=faults)
 
 
 def evaluation_pictures(plan: StagePlan) -> frozenset[str]:

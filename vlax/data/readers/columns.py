@@ -24,7 +24,7 @@ NAMES = {
              "alt", "alt_text", "caption_str"),
     "question": ("question", "query", "prefix", "prompt", "instruction", "problem"),
     "answer": ("answer", "multiple_choice_answer", "response", "label", "suffix", "output", "outputs", "completion", "solution",
-               "correct_choice_idx"),
+               "correct_choice_idx", "ground_truth", "gt_answer", "correct_answer", "target", "reply"),
     "answers": ("answers", "labels", "direct_answers", "reference_answers"),
     "id": ("id", "question_id"),
     "image_id": ("image_id", "image/id", "imgid", "img_id", "cocoid", "coco_id", "imageid"),

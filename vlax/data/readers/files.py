@@ -110,7 +110,9 @@ class FileSource:
         self.dropped, self._left = len(gone), left.Left(len(self._table), gone, reading.limit)
         if not len(self._left):
             read = f"{len(self._table)} read, {self.dropped} dropped by the leak filter"
-            raise VlaxError(f"{self.name}: no rows are left ({read}); mend the file")
+            found = [Fault(*one) for one in known["found"]]  # where no row is left, the reason lies in the rows
+            first = f". The first row that was refused: {found[0].text}" if found else ""
+            raise VlaxError(f"{self.name}: no rows are left ({read}); mend the file{first}")
         place = images.rstrip("/").split("/")[-1] if rooted(images) else images
         own = {"kind": reading.kind, "train": reading.train, "task": facts.task, "images": place, "limit": reading.limit}
         settings = {**facts.settings, **own, "drop": sorted(self._item(at).id for at in gone)}

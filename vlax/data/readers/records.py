@@ -184,6 +184,7 @@ class Records:
         field = fields.image
         found = picture_values.pictures(f'{where}: "{field}"', record.get(field)) if field else []
         if not found and (unread := naming.unread_picture(record, fields)):
+            picture_values.check_address(where, str(record[unread]).strip())
             raise RowFault(
                 f"{where}: its field {unread!r} looks like a picture, and nothing reads it; say what it is: columns={{'image': "
                 f"{unread!r}}}, or learn the texts alone with {{'image': ''}}", "unread picture"

@@ -3,7 +3,7 @@
 {"query": "and now?", "response": "a cat", "history": [["what?", "a dog"]]}         messages of four, as ms-swift has them
 {"prompt": [{"role": "user", ...}], "completion": [{"role": "assistant", ...}]}     messages of two, as TRL has them
 {"instruction": "Name it.", "input": "A or B?", "output": "A"}                      the question "Name it.\\nA or B?" (Alpaca)
-    {"caption_1": "a dog", "caption_2": "a black dog"}     two captions
+{"caption_1": "a dog", "caption_2": "a black dog"}                                  two captions
 {"questions": ["red?", "big?"], "answers": ["no", "yes"]}                           two records of a question each (OCR-VQA)
 """
 

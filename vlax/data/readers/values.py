@@ -110,12 +110,11 @@ def lettered(question: str, options: Sequence[str]) -> str:
 
 
 def listed(where: str, field: str, value: Any) -> list[str]:
-    """All annotators' answers: a list of texts, numbers or objects, or in CSV the text of one. VlaxError for anything else."""
-    way_out = 'in CSV it is a JSON list such as ["yes", "no"]'
-    if isinstance(value, str) and value.strip() and value.strip()[0] not in "[(":
-        raise VlaxError(f'{where}: "{field}" is not JSON ({value.strip()[:40]!r}); {way_out}')
+    """All annotators' answers: one, a list of texts, numbers or objects, or in CSV the text of such a list. VlaxError for
+    anything else."""
+    way_out = 'in CSV it is a JSON list such as ["yes", "no"], or one answer'
     try:
-        said = texts(value, packed=True)
+        said = texts(value, packed=isinstance(value, str) and value.strip()[:1] in ("[", "(", "{"))
     except ValueError as error:
         raise VlaxError(f'{where}: "{field}" is not JSON ({error}); {way_out}') from None
     if isinstance(value, int | float | bool) or (isinstance(value, list | tuple) and any(

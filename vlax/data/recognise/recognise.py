@@ -115,7 +115,7 @@ def _of_rows(path: epath.Path, rows: list, columns: Mapping[str, str] | None) ->
     except VlaxError as error:
         if path.suffix.lower() not in DATA:
             return None
-        way_out = f"try it: python -m vlax data preview {path} --columns text=NAME"
+        way_out = f"try it: python -m vlax data preview {path} --columns image=NAME,text=NAME"
         raise VlaxError(f"{path} is not recognised: {error}; {way_out}") from None
 
 
