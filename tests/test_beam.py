@@ -70,7 +70,7 @@ def search(table, beams, penalty):
     """The beam states after each step when all beams get the same logits: table f32[L,B,V]."""
     rows = table.shape[1]
     state = beam.start(jnp.zeros((rows, NEW), jnp.int32), beams) | {"finished": jnp.zeros(rows, bool)}
-    step = jax.jit(lambda state, logits: beam.choose(state, logits, EOS, NEW, penalty)[0])
+    step = jax.jit(lambda state, logits: beam.choose(state, logits, (EOS,), NEW, penalty)[0])
     for t in range(NEW):
         state = step({**state, "t": jnp.int32(t)}, np.repeat(table[t], beams, axis=0))
         yield state

@@ -25,7 +25,7 @@ SAMPLING = DecodeConfig(max_new_tokens=NEW, temperature=1.3, top_p=0.9, seed=3)
 @functools.cache
 def generator(decode=GREEDY, eos=EOS, **model):
     config, graphdef, params = build(**model)
-    return Generator(graphdef, config, decode, eos, PAD), params
+    return Generator(graphdef, config, decode, (eos,), PAD), params
 
 
 VARIANTS = {
@@ -68,6 +68,22 @@ def test_greedy_equals_an_uncached_argmax_loop(name):
     assert tokens.dtype == jnp.int32 and scores.dtype == jnp.float32
     ended = (want[:REAL] == EOS).any(-1)
     assert ended.any() and not ended.all()  # or the test says little
+
+
+@pytest.mark.parametrize("decode", (GREEDY, BEAM), ids=("greedy", "beam"))
+def test_a_second_token_may_end_an_answer(decode):
+    """What is written anyway, up to the first of both; as the only one it does the same."""
+    config, graphdef, params = build()
+    one, other = (
+        np.asarray(Generator(graphdef, config, decode, stops, PAD)(params, prompts())[0]) for stops in ((9,), (9, EOS))
+    )
+    ended = [row.index(EOS) + 1 for row in other.tolist() if EOS in row]
+    assert ended and (decode is BEAM or any(9 not in row and EOS in row[:-1] for row in one.tolist()))
+    for row, before in zip(other.tolist(), one.tolist(), strict=True):
+        ends = [at for at, token in enumerate(row) if token in (9, EOS)]
+        assert not ends or set(row[ends[0] + 1 :]) <= {PAD}
+        if decode is GREEDY and ends:
+            assert row[: ends[0] + 1] == before[: ends[0] + 1]
 
 
 def test_eos_stops_a_row_and_pads_the_rest():
@@ -178,9 +194,9 @@ def test_contradictory_values_are_refused(fields, text):
 def test_requests_that_do_not_fit_are_refused():
     config, graphdef, params = build(**GPT2)
     with pytest.raises(VlaxError, match="eos_id=11 is no token of a vocabulary of 11"):
-        Generator(graphdef, config, DecodeConfig(), 11, PAD)
+        Generator(graphdef, config, DecodeConfig(), (EOS, 11), PAD)
     with pytest.raises(VlaxError, match=r"needs 16 positions \(9 of image and prompt\) and the model has 15"):
-        Generator(graphdef, config, DecodeConfig(max_new_tokens=8), EOS, PAD)(params, prompts())
+        Generator(graphdef, config, DecodeConfig(max_new_tokens=8), (EOS,), PAD)(params, prompts())
     packed = prompts() | {"has_image": np.ones((ROWS, 2), bool)}
     with pytest.raises(VlaxError, match="one example a row, not 2 packed image slots"):
         generator()[0](params, packed)

@@ -24,6 +24,7 @@ from vlax.data.readers.pictures import decode_picture, open_picture
 from vlax.data.sources import open_source
 from vlax.errors import VlaxError
 from vlax.rows import Picture, Row, Turn
+from vlax.text.bpe import train_bpe
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -354,13 +355,27 @@ def test_unreadable_sources_and_flags(tmp_path, damaged):
     [source] = json.loads((tmp_path / "doctor.json").read_text())
     assert source["findings"][0]["kind"] == "unreadable source" and "there is no file" in source["findings"][0]["detail"]
     assert (tmp_path / "quarantine.jsonl").read_text() == ""
-    with pytest.raises(VlaxError, match="--tokenizer and --text-length go together"):
+    with pytest.raises(VlaxError, match="--text-length says how many tokens are too many; add --tokenizer"):
         main("x.json", "--text-length=9")
     with pytest.raises(VlaxError, match="--distance=17"):
         main("x.json", "--distance=17")
     assert main("{oops") == main(str(tmp_path / "none.jsonl")) == 1
     with pytest.raises(VlaxError, match="there is no file"):
         main(specs(damaged)[0], "--against", json.dumps({"kind": "coco", "annotations": "/none.json", "images": "/"}))
+
+
+def test_texts_that_spell_out_special_tokens_are_counted(tmp_path, capsys):
+    train_bpe(["the tag ends it and fills a green square"], 300).save_pretrained(str(tmp_path / "tokenizer"))
+    rows = [{"image": "p.png", "text": text} for text in ("the tag <eos> ends it and <pad> fills", "a green square")]
+    (tmp_path / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    Image.fromarray(np.arange(3072, dtype=np.uint8).reshape(32, 32, 3)).save(tmp_path / "p.png")
+    parser = argparse.ArgumentParser()
+    doctor.add_arguments(parser)
+    flags = [str(tmp_path / "rows.jsonl"), f"--images={tmp_path}", f"--out={tmp_path}", f"--tokenizer={tmp_path / 'tokenizer'}"]
+    assert doctor.main(parser.parse_args(flags)) == 0
+    [source] = json.loads((tmp_path / "doctor.json").read_text())
+    [found] = [x for x in source["findings"] if x["kind"] == "special token in the text"]
+    assert (found["severity"], len(found["rows"])) == ("note", 1) and found["detail"] == "<eos>, which is tokenised as text"
 
 
 def test_kinds_that_readers_name_are_known():

@@ -12,6 +12,8 @@ change the result, unlike the early stops of Hugging Face, and so only the best 
 Axis letters: B batch, K beams, L max_new_tokens, V vocabulary. Beams of a row are neighbours: row b, beam k is b * K + k.
 """
 
+import functools
+import operator
 from typing import Any
 
 import jax
@@ -35,8 +37,15 @@ def start(pads: jax.Array, beams: int) -> State:
     }
 
 
-def choose(state: State, logits: jax.Array, eos_id: int, max_new: int, length_penalty: float) -> tuple[State, jax.Array]:
-    """One step. logits: f32[B*K,V] for token number t = state["t"].
+def among(token: jax.Array, ids: tuple[int, ...]) -> jax.Array:
+    """bool like `token`: whether it is one of `ids`."""
+    return functools.reduce(operator.or_, (token == one for one in ids))
+
+
+def choose(
+    state: State, logits: jax.Array, stops: tuple[int, ...], max_new: int, length_penalty: float
+) -> tuple[State, jax.Array]:
+    """One step. logits: f32[B*K,V] for token number t = state["t"]; stops: EOS, and what else ends an answer.
 
     Returns (the new state: `last int32[B*K]` to feed, `tokens int32[B,K,L]`, `logp f32[B,K]`, `finished bool[B]`, and
     `best_tokens int32[B,L]`, `best_score f32[B]` (normalised), `best_logp f32[B]`; parent int32[B,K] of every beam).
@@ -44,7 +53,8 @@ def choose(state: State, logits: jax.Array, eos_id: int, max_new: int, length_pe
     t, finished, (rows, beams) = state["t"], state["finished"], state["logp"].shape
     vocab, last_step = logits.shape[-1], t >= max_new - 1
     logp = state["logp"][..., None] + jax.nn.log_softmax(logits, axis=-1).reshape(rows, beams, vocab)
-    ranked, index = jax.lax.top_k(logp.reshape(rows, beams * vocab), 2 * beams)
+    # So many that K of them go on, whatever ends: one end a beam for each of `stops`.
+    ranked, index = jax.lax.top_k(logp.reshape(rows, beams * vocab), (1 + len(stops)) * beams)
     parent, token = index // vocab, (index % vocab).astype(jnp.int32)
 
     def extended(pick: jax.Array) -> jax.Array:
@@ -55,9 +65,9 @@ def choose(state: State, logits: jax.Array, eos_id: int, max_new: int, length_pe
     def take(values: jax.Array, pick: jax.Array) -> jax.Array:
         return jnp.take_along_axis(values, pick, axis=1)
 
-    ends = token == eos_id
+    ends = among(token, stops)
     # EOS outside the first K would finish a hypothesis worse than all that run on; as in Hugging Face it is dropped.
-    hypothesis = (ends & (jnp.arange(2 * beams) < beams)) | last_step
+    hypothesis = (ends & (jnp.arange(token.shape[1]) < beams)) | last_step
     scores = jnp.where(hypothesis, ranked / (t + 1).astype(jnp.float32) ** length_penalty, -jnp.inf)
     winner = scores.argmax(-1, keepdims=True)
     score = take(scores, winner)[:, 0]

@@ -28,6 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vlax.decoding.beam import among
 from vlax.decoding.options import DecodeConfig
 from vlax.errors import VlaxError
 from vlax.models.attention import KV
@@ -73,7 +74,12 @@ def choose(trie: Trie, node: jax.Array, logits: jax.Array) -> tuple[jax.Array, j
 
 
 def likelihood(
-    decoder: Decoder, first: jax.Array, cache: list[KV], view: Mapping[str, jax.Array], answers: jax.Array, eos_id: int
+    decoder: Decoder,
+    first: jax.Array,
+    cache: list[KV],
+    view: Mapping[str, jax.Array],
+    answers: jax.Array,
+    stops: tuple[int, ...],
 ) -> tuple[jax.Array, jax.Array]:
     """(f32[B,A] sums of log-probabilities, bool[B,A] whether greedy decoding would write that answer).
 
@@ -92,7 +98,7 @@ def likelihood(
         hidden, _, _ = decoder.trace(decoder.embed(answer[:, :-1]), now, visible, cache, size, positions)
         logits = jnp.concatenate([first[:, None], decoder.logits(hidden)], axis=1)
         logp = jnp.take_along_axis(logits, answer[..., None], axis=-1)[..., 0] - jax.nn.logsumexp(logits, axis=-1)
-        ends = answer == eos_id
+        ends = among(answer, stops)
         counts = jnp.cumsum(ends, axis=1) - ends == 0
         return jnp.where(counts, logp, 0.0).sum(-1), (~counts | (logits.argmax(-1) == answer)).all(-1)
 
@@ -102,9 +108,7 @@ def likelihood(
 
 def answer_ids(encoder: Encoder, answer: str) -> list[int]:
     """The ids of an answer as it follows its prompt, with its EOS. An answer of nothing but spaces is the EOS alone."""
-    text, end = answer.strip(), [encoder.tokenizer.eos_token_id]
-    # A chat template writes the space, or none, itself.
-    return [*encoder.ids(text if encoder.templates == "chat" else " " + text), *end] if text else end
+    return encoder.answer(answer)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -120,12 +124,12 @@ class AnswerList:
         if isinstance(texts, str) or not texts:
             raise VlaxError(f"answers={texts!r} is no list of answers; give at least one, such as ['yes', 'no']")
         found: dict[tuple[int, ...], str] = {}
-        eos, pad = encoder.tokenizer.eos_token_id, encoder.tokenizer.pad_token_id
+        stops, pad = set(encoder.stops), encoder.tokenizer.pad_token_id
         for number, text in enumerate(texts):
             ids = tuple(answer_ids(encoder, text))
             if len(ids) == 1:
                 raise VlaxError(f"answer {number + 1} of {len(texts)} is empty; remove it or fill it in")
-            if eos in ids[:-1]:
+            if not stops.isdisjoint(ids[:-1]):  # a model of before special tokens in texts were text
                 raise VlaxError(f"answer {text!r} contains {encoder.tokenizer.eos_token}, which ends every answer; remove it")
             if ids in found:
                 raise VlaxError(f"answers {found[ids]!r} and {text!r} are the same tokens; keep one of them")

@@ -59,18 +59,20 @@ class Generator:
     Returns tokens int32[B,max_new_tokens], pad_id after EOS, and scores f32[B]: the sum of the log-probabilities of a row's
     tokens, EOS included, under the model itself (temperature 1, whole vocabulary). A row's tokens depend neither on its slot
     nor on its batch mates while B and P stay the same; logits are not bit-equal across batch sizes.
+    stops: EOS, and what else ends an answer: a chat template's end of a turn, treated alike.
     trie: greedy decoding takes its edges only. Parameters and batch may be sharded over a mesh.
     Raises VlaxError for packed rows and for too short a position table.
     """
 
     def __init__(
-        self, graphdef: nnx.GraphDef[VLM], model: VLMConfig, decode: DecodeConfig, eos_id: int, pad_id: int,
+        self, graphdef: nnx.GraphDef[VLM], model: VLMConfig, decode: DecodeConfig, stops: tuple[int, ...], pad_id: int,
         trie: constrain.Trie | None = None,
     ):  # fmt: skip
-        if not 0 <= eos_id < model.decoder.vocab_size:
-            raise VlaxError(f"decoding: eos_id={eos_id} is no token of a vocabulary of {model.decoder.vocab_size}")
+        for stop in stops:
+            if not 0 <= stop < model.decoder.vocab_size:
+                raise VlaxError(f"decoding: eos_id={stop} is no token of a vocabulary of {model.decoder.vocab_size}")
         self.graphdef, self.model, self.decode = graphdef, model, decode
-        self.eos_id, self.pad_id, self.trie = eos_id, pad_id, trie
+        self.stops, self.pad_id, self.trie = stops, pad_id, trie
         # The prefill chooses the first token, so one step fewer than tokens; equal chunks keep the overshoot small.
         steps = decode.max_new_tokens - 1
         self._chunks = -(-steps // decode.chunk)
@@ -168,13 +170,13 @@ class Generator:
             "last": token,
             "tokens": state["tokens"].at[:, t].set(jnp.where(finished, self.pad_id, token), mode="drop"),
             "scores": state["scores"] + jnp.where(finished, 0.0, logp),
-            "finished": finished | (token == self.eos_id) | (t >= c.max_new_tokens - 1),
+            "finished": finished | beam.among(token, self.stops) | (t >= c.max_new_tokens - 1),
         }
 
     def _next(self, state: State, logits: jax.Array, cache: list[KV], view: View, trie: constrain.Trie | None) -> State:
         c = self.decode
         if c.num_beams > 1:
-            new, parent = beam.choose(state, logits, self.eos_id, c.max_new_tokens, c.length_penalty)
+            new, parent = beam.choose(state, logits, self.stops, c.max_new_tokens, c.length_penalty)
             cache = beam.reorder(cache, parent, view["visible"].shape[1])
         else:
             new = self._choose(state, logits, view["row"], trie)
@@ -221,4 +223,4 @@ class Generator:
     def _likelihood_impl(self, params: groups.Params, batch: Batch, answers: jax.Array) -> tuple[jax.Array, jax.Array]:
         model = groups.rebuild(self.graphdef, params)
         logits, cache, view = self._prefill(model, batch)
-        return constrain.likelihood(model.decoder, logits, cache, view, answers, self.eos_id)
+        return constrain.likelihood(model.decoder, logits, cache, view, answers, self.stops)

@@ -48,7 +48,7 @@ class Predictor:
             decode = dataclasses.replace(decode, max_new_tokens=self.answers.tokens.shape[1])
             trie = self.answers.trie if by == "trie" else None
         self.decode, tokenizer = decode, encoder.tokenizer
-        self.generate = Generator(graphdef, config, decode, tokenizer.eos_token_id, tokenizer.pad_token_id, trie)
+        self.generate = Generator(graphdef, config, decode, encoder.stops, tokenizer.pad_token_id, trie)
 
     def batch(self, requests: Sequence[Request], length: int) -> dict[str, np.ndarray]:
         """The batch contract's arrays for at most batch_size prompts, padded to `length` text slots."""

@@ -145,7 +145,7 @@ class Vlax(lmms):
     def _prompt(self, context: str) -> list[int]:
         """The ids of a task's text."""
         text, encoder = context.replace(PLACEHOLDER, "").strip(), self.model.encoder
-        return [*encoder.start, *encoder.ids(text)] if self.template == "raw" else encoder.prompt(self.template, text)
+        return encoder.typed(text) if self.template == "raw" else encoder.prompt(self.template, text)
 
     def _request(self, prompt: list[int], args: tuple[Any, ...], row: int) -> Request:
         """The Request of an Instance's args (context, _, doc_to_visual, doc_id, task, split); the picture is opened now."""

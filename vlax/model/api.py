@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from vlax.decoding import constrain
 from vlax.decoding.options import DecodeConfig
 from vlax.decoding.predict import Predictor, Request
 from vlax.errors import VlaxError
@@ -20,6 +19,7 @@ from vlax.model.pictures import is_one, opened
 from vlax.models.build import DTYPES, abstract_model
 from vlax.models.vlm import VLMConfig
 from vlax.params import distributed, groups, sharding
+from vlax.text import settings
 from vlax.text.prompts import Encoder
 
 
@@ -45,7 +45,8 @@ class Model:
         **decoding,
     ) -> Any:
         """One text a prompt. images: pictures (`opened` says what may be one), None for a prompt without one; as many as
-        prompts. One prompt and its picture, both without a list, give one text without a list.
+        prompts. One prompt and its picture, both without a list, give one text without a list. What special tokens a prompt
+        has is text, but for those that a template wrote (`encoder.prompt_text`).
 
         answers: the only texts there are, each returned as given; `by` "trie" (greedy decoding among them) or "likelihood"
         (the one of the largest log-probability, EOS included, not normalised by length). decoding: fields of
@@ -67,7 +68,7 @@ class Model:
         except TypeError:
             fields = [field.name for field in dataclasses.fields(DecodeConfig)]
             raise VlaxError(f"decoding has the options {', '.join(fields)}, not {', '.join(decoding)}") from None
-        ids = [[*self.encoder.start, *self.encoder.ids(prompt)] for prompt in prompts]
+        ids = [self.encoder.typed(prompt) for prompt in prompts]
         requests = [Request(p, self.pixels(image), row) for row, (p, image) in enumerate(zip(ids, images, strict=True))]
         predictor = self.predictor(decode, batch_size, tuple(answers or ()), by)
         return [text for batch in predictor.texts(self.params, requests) for text in batch]
@@ -91,8 +92,8 @@ class Model:
         """
         if not len(images) == len(prompts) == len(answers):
             raise VlaxError(f"{len(images)} images, {len(prompts)} prompts and {len(answers)} answers; give one of each a row")
-        heads = [[*self.encoder.start, *self.encoder.ids(prompt)] for prompt in prompts]
-        tails = [constrain.answer_ids(self.encoder, answer) for answer in answers]
+        heads = [self.encoder.typed(prompt) for prompt in prompts]
+        tails = [self.encoder.answer(answer, prompt) for prompt, answer in zip(prompts, answers, strict=True)]
         predictor = self.predictor(DecodeConfig(1), len(prompts))
         requests = [Request(h + t, self.pixels(i)) for h, t, i in zip(heads, tails, images, strict=True)]
         batch = predictor.batch(requests, max(len(r.prompt) for r in requests))
@@ -144,4 +145,11 @@ def load(directory: str, *, dtype: str = "float32", mesh=None) -> Model:
     groups.check_same_structure(params, abstract, str(directory))
     params = {path: jnp.asarray(value, DTYPES[dtype]) for path, value in params.items()}
     tokenizer = exports.read_tokenizer(directory)
-    return Model(config, params, Encoder(tokenizer, manifest["template_name"]), graphdef, mesh, manifest)
+    return Model(
+        config,
+        params,
+        Encoder(tokenizer, manifest["template_name"], settings.from_dict(manifest.get("text"))),
+        graphdef,
+        mesh,
+        manifest,
+    )

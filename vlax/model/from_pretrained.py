@@ -52,8 +52,9 @@ def from_pretrained(
         between = {path: jax.device_put(jnp.asarray(v, DTYPES[dtype]), shardings[path]) for path, v in between.items()}
         params, reports = {**seeing, **between, **speaking}, [first, second]
     groups.check_same_structure(params, abstract, whole or f"{vision} with {decoder}")
+    encoder = Encoder(tokenizer, templates)
     manifest = {"pretrained": [report.summary() for report in reports], "template_name": templates}
-    return Model(config, params, Encoder(tokenizer, templates), graphdef, mesh, manifest)
+    return Model(config, params, encoder, graphdef, mesh, {**manifest, "text": encoder.settings.to_dict()})
 
 
 def _pair(vision: str, decoder: str, mask: str, projector: str, image_size: int | None, vocab_size: int | None) -> VLMConfig:

@@ -30,6 +30,7 @@ from vlax.scores.captions import METRICS as CAPTION_METRICS
 from vlax.scores.flavours import FLAVOURS, RULES
 from vlax.storage.paths import absolute
 from vlax.suites.files import read
+from vlax.text.codec import Rendered
 from vlax.text.prompts import Encoder
 
 POST_PROCESSING: dict[str, Callable[[str], str]] = {
@@ -90,14 +91,14 @@ class Suite:
             text = POST_PROCESSING[step](text)
         return text
 
-    def prompt_text(self, question: str, encoder: Encoder) -> str:
+    def prompt_text(self, question: str, encoder: Encoder) -> Rendered:
         """The prompt as the model meets it: this suite's, or the model's own template for the task."""
         if self.prompt:
-            return self.prompt.replace("{question}", question.strip())
+            return Rendered(self.prompt.replace("{question}", encoder.codec.literal(question.strip())))
         return encoder.prompt_text(self.task, question)
 
     def prompt_ids(self, question: str, encoder: Encoder) -> list[int]:
-        return [*encoder.start, *encoder.ids(self.prompt_text(question, encoder))]
+        return encoder.typed(self.prompt_text(question, encoder))
 
 
 def from_dict(name: str, values: Mapping[str, Any]) -> Suite:
@@ -167,6 +168,8 @@ def settings(suite: Suite, source: Source, rows: int, encoder: Encoder, blind_se
         "answers_by": suite.answers_by if suite.answers else "",
         "blind": None if blind_seed is None else {"images": "deranged by image id", "seed": blind_seed},
     }
+    if encoder.codec.contextual:  # where the ids of the same prompt have changed
+        decoded["text"] = encoder.settings.version
     content = decoded | scored(suite)
     return {**content, "suite": suite.name, "hash": digest(content), "decoded": digest(decoded)}
 

@@ -1,55 +1,105 @@
-"""Spans by the tokenizer's own chat template, for decoders that were tuned on one.
+"""Turns by the tokenizer's own chat template, for decoders that were tuned on one.
 
 With a template that writes "<|user|>Q<|end|>\n<|bot|>A<|end|>\n" and EOS "<|end|>", two turns become
 
     ("<|user|>is it red?<|end|>\n<|bot|>", False)   ("no<|end|>", True)
     ("\n<|user|>is it blue?<|end|>\n<|bot|>", False)  ("yes<|end|>", True)
 
-The template renders the dialogue once for each turn, and the spans are where those texts grow: nothing is searched for.
+The template is rendered once for each number of turns, with placeholders into which the contents go: it never sees what users
+wrote, and what they wrote is never taken for a part of it. Every turn has the prompt that it has as the last one, whatever the
+template writes of turns that are over. What the traits of public templates become:
+
+    the turn ends with a token that is not EOS (<end_of_turn>)      that token, supervised; decoding stops at it, too
+    it ends with text that is no token of the tokenizer             EOS before that text, which begins the next prompt
+    text between the generation prompt and the answer (a think block)   part of the prompt, here as at inference
+    blanks before the answer ("[/INST] A </s>")                     part of the answer: tokenizers make one token of " A"
+    blanks after it                                                 supervised: the model has to write them before it may stop
+    strftime_now                                                    the encoder's date
 """
 
+import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 
 from vlax.errors import VlaxError
 from vlax.text import sandbox
+from vlax.text.codec import Codec
 from vlax.text.tokenizer import Tokenizer
 
+WAY_OUT = "use --config.run.templates=instruct"
+_HOLE = re.compile("\ufdd4([0-9]+)\ufdd5")
 
-def spans(turns: Sequence[tuple[str, str]], tokenizer: Tokenizer, row: str) -> list[tuple[str, bool]]:
-    """(text, supervised) of (user, assistant) turns, every answer with its EOS. Special tokens are part of the text.
 
-    row: its name, for errors. VlaxError when the tokenizer has no template, or one that does not end an answer with EOS.
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """One turn of a rendered dialogue: [prompt, with holes | lead | the answer | end].
+
+    end    blanks and the token that ends the turn; as EOS alone it may be none of the template's
     """
-    out: list[tuple[str, bool]] = []
-    messages: list[dict[str, str]] = []
-    shown = ""
-    for user, assistant in turns:
-        messages.append({"role": "user", "content": user})
-        opened = render(tokenizer, messages, row, generate=True)
-        messages.append({"role": "assistant", "content": assistant})
-        closed = render(tokenizer, messages, row, generate=False)
-        answer = assistant + tokenizer.eos_token
-        if not opened.startswith(shown) or not closed.startswith(opened + answer):
-            raise VlaxError(
-                f"row {row}: the chat template does not write an answer as prompt + answer + {tokenizer.eos_token}; "
-                "use --config.run.templates=instruct"
-            )
-        out += [(opened[len(shown) :], False), (answer, True)]
-        shown = opened + answer
-    return out
+
+    prompt: str
+    lead: str
+    end: str
+    stop: str
 
 
-def prompt(user: str, tokenizer: Tokenizer) -> str:
-    """The text of one question, up to where the answer begins."""
-    return render(tokenizer, [{"role": "user", "content": user}], "prompt", generate=True)
+def _hole(number: int) -> str:
+    return f"\ufdd4{number}\ufdd5"
 
 
-def render(tokenizer: Tokenizer, messages: Sequence[Mapping[str, str]], row: str, *, generate: bool) -> str:
+def fill(text: str, contents: Sequence[str]) -> str:
+    """The text with contents in its holes."""
+    return _HOLE.sub(lambda hole: contents[int(hole[1])], text)
+
+
+def shapes(codec: Codec, full: Sequence[bool], system: bool, date: str, row: str) -> tuple[Shape, ...]:
+    """The turns of a dialogue. full: of each message, alternately the user's and the assistant's, whether it says anything.
+
+    The system's message, if there is one, is content 0; the messages follow. row: a name, for errors.
+    VlaxError when the tokenizer has no template, or one that does not end an answer.
+    """
+    messages: list[dict[str, str]] = [{"role": "system", "content": _hole(0)}] if system else []
+    first, out, begin = len(messages), [], ""
+    for at, said in enumerate(full):
+        content = _hole(first + at) if said else ""
+        messages.append({"role": ("user", "assistant")[at % 2], "content": content})
+        if at % 2:
+            opened = render(codec.tokenizer, messages[:-1], row, generate=True, date=date)
+            closed = render(codec.tokenizer, messages, row, generate=False, date=date)
+            out.append(_turn(codec, opened, closed, content, begin, row))
+            end = out[-1].end if out[-1].end != codec.tokenizer.eos_token or closed.count(content + out[-1].end) else ""
+            begin = content + end
+    return tuple(out)
+
+
+def _turn(codec: Codec, opened: str, closed: str, answer: str, begin: str, row: str) -> Shape:
+    """The last turn of a dialogue.
+
+    opened, closed: the texts up to where the answer begins and with it; begin: what ends the turn before.
+    """
+    eos = codec.tokenizer.eos_token
+    if closed.count(answer) != 1 or closed.count(begin) < 1:
+        raise VlaxError(f"row {row}: the chat template does not write an answer once and as it is; {WAY_OUT}")
+    head, _, rest = closed.partition(answer)
+    blank = rest[: len(rest) - len(rest.lstrip())]
+    after = rest[len(blank) :]
+    if not after:
+        raise VlaxError(f"row {row}: the chat template does not write an answer as prompt + answer + {eos}; {WAY_OUT}")
+    token = codec.special_at_start(after)
+    # Where tokens may hold a blank and what follows, the blank is the answer's; elsewhere the generation prompt says whose.
+    cut = len(head.rstrip(" "))
+    if not codec.contextual and head.startswith(opened):
+        cut = max(cut, len(opened))
+    start = closed.index(begin) + len(begin) if begin else 0
+    return Shape(head[start:cut], head[cut:], blank + token if token else eos, token or eos)
+
+
+def render(tokenizer: Tokenizer, messages: Sequence[Mapping[str, str]], row: str, *, generate: bool, date: str = "") -> str:
     if not tokenizer.chat_template:
         raise VlaxError(
             f"row {row}: --config.run.templates=chat, but the tokenizer has no chat template; use templates=instruct or plain"
         )
     try:
-        return sandbox.render(tokenizer.chat_template, messages, tokenizer.special_tokens_map, generate=generate)
+        return sandbox.render(tokenizer.chat_template, messages, tokenizer.special_tokens_map, generate=generate, date=date)
     except VlaxError as error:
         raise VlaxError(f"row {row}: {error}") from None

@@ -8,6 +8,7 @@ process starts with the first template (it has to import transformers), serves a
 """
 
 import contextlib
+import datetime
 import json
 import os
 import signal
@@ -28,8 +29,11 @@ _lock = threading.Lock()
 _started: dict[int, subprocess.Popen[bytes]] = {}  # by our process: a fork must not write into its parent's pipe
 
 
-def render(template: str, messages: Sequence[Mapping[str, str]], special: Mapping[str, Any], *, generate: bool) -> str:
-    """What a template makes of messages. special: the tokens that it knows by name.
+def render(
+    template: str, messages: Sequence[Mapping[str, str]], special: Mapping[str, Any], *, generate: bool, date: str = ""
+) -> str:
+    """What a template makes of messages. special: the tokens that it knows by name; date: "2026-01-31", what `strftime_now`
+    takes for today (midnight), so that the same row has the same text at any time; "": today.
 
     VlaxError: it fails, writes more than OUTPUT characters, or takes longer than SECONDS or more than MEMORY.
     """
@@ -40,7 +44,7 @@ def render(template: str, messages: Sequence[Mapping[str, str]], special: Mappin
             process = _started[os.getpid()] = _start()
         assert process.stdin is not None and process.stdout is not None
         with contextlib.suppress(BrokenPipeError):  # it has ended: what it says is nothing
-            process.stdin.write(json.dumps([SECONDS, OUTPUT, asked]).encode() + b"\n")
+            process.stdin.write(json.dumps([SECONDS, OUTPUT, date, asked]).encode() + b"\n")
             process.stdin.flush()
         answer = process.stdout.readline()
         if not answer:
@@ -62,20 +66,29 @@ def _start() -> subprocess.Popen[bytes]:
 
 
 def serve() -> None:
-    """The process: a line [seconds, characters, what is asked] in, a line [why it failed, text] out."""
+    """The process: a line [seconds, characters, date, what is asked] in, a line [why it failed, text] out."""
     import resource
 
-    from transformers.utils.chat_template_utils import render_jinja_template
+    from transformers.utils import chat_template_utils
+
+    class Pinned(datetime.datetime):
+        """In the place of `datetime` where transformers defines `strftime_now`."""
+
+        @classmethod
+        def now(cls, tz: datetime.tzinfo | None = None) -> "Pinned":
+            return cls.combine(datetime.date.fromisoformat(date) if date else datetime.date.today(), datetime.time(), tz)
+
+    chat_template_utils.datetime = Pinned
 
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever else prints here is no answer
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for line in iter(sys.stdin.buffer.readline, b""):
-        seconds, most, asked = load_json("what was asked", line)
+        seconds, most, date, asked = load_json("what was asked", line)
         signal.setitimer(signal.ITIMER_PROF, seconds)  # its signal ends the process, in the middle of whatever it does
         try:
-            text = render_jinja_template(**asked)[0][0]
+            text = chat_template_utils.render_jinja_template(**asked)[0][0]
             answer = ["", text] if len(text) <= most else [f"it writes {len(text):,} characters, limit {most:,}", ""]
         except Exception as error:
             answer = [f"{type(error).__name__}: {' '.join(str(error).split())[:200]}", ""]

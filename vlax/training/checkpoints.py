@@ -1,7 +1,8 @@
 """Checkpoints {state, data} to resume from.
 
     workdir/stageN/checkpoints/STEP   trainable parameters, optimizer state, step (orbax, asynchronous); data position (JSON):
-                                      {step, plan: its hash, order: of the rows (absent: 1), first_losses}
+                                      {step, plan: its hash, order: of the rows (absent: 1), text: its settings
+                                      (absent: version 1), first_losses}
     workdir/stageN/seals/STEP.json    what its files hold (`storage/seal.py`), written once the save has ended
 
     workdir/stageN/validation.json    {STEP: validation loss of that checkpoint, null without one}, written after it
@@ -43,9 +44,10 @@ class Best:
         return [info.step in best for info in checkpoints]
 
 
-def recorded_order(stage: epath.Path) -> int | None:
-    """The order of rows (`data/batches/order.py`) that a stage's directory was started with, by its newest sound checkpoint,
-    else its export; None where there is neither, and the stage begins. Orbax is not asked: nothing is set aside here."""
+def recorded(stage: epath.Path) -> dict[str, Any] | None:
+    """What a stage's directory was started with, by its newest sound checkpoint, else its export: {order: of the rows
+    (`data/batches/order.py`), text: how it becomes ids (`text/settings.py`)}, an entry of which older versions have none. None
+    where there is neither, and the stage begins. Orbax is not asked: nothing is set aside here."""
     folder = stage / "checkpoints"
     steps = (
         sorted((int(path.name) for path in folder.iterdir() if path.name.isdigit()), reverse=True) if folder.exists() else ()
@@ -56,9 +58,17 @@ def recorded_order(stage: epath.Path) -> int | None:
             found = state.read(folder / str(step) / "data" / "metadata", "")
         except VlaxError:  # damaged, which is said when the checkpoints are opened
             continue
-        return int(found.get("order", 1))
-    export = stage / "export"
-    return int(exports.read_manifest(export)["data"].get("order", 1)) if (export / "manifest.json").exists() else None
+        return dict(found)
+    if not (stage / "export" / "manifest.json").exists():
+        return None
+    manifest = exports.read_manifest(stage / "export")
+    return {**manifest["data"], "text": manifest.get("text")}
+
+
+def recorded_order(stage: epath.Path) -> int | None:
+    """The order of rows that a stage's directory was started with; None where the stage begins."""
+    found = recorded(stage)
+    return None if found is None else int(found.get("order", 1))
 
 
 class Checkpoints:

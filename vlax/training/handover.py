@@ -15,7 +15,6 @@ from vlax.models.build import fresh_part
 from vlax.params import distributed, groups, sharding
 from vlax.pretrained.writing import adapter, writer
 from vlax.storage.paths import remote
-from vlax.text.prompts import template_hash
 from vlax.training import origins
 from vlax.training.session import Session
 from vlax.training.start import tokenizer_hash
@@ -49,8 +48,9 @@ def export(session: Session, trainable: groups.Params, directory: epath.Path, be
         "parents": {part: {"stage": plan.stage.init[part], "path": origin.where} for part, origin in found.items()},
         "trained": {name: plan.stage.trainable[name] for name in plan.stage.trainable},
         "tokenizer": tokenizer_hash(session.encoder.tokenizer),
-        "templates": template_hash(session.encoder.templates),
+        "templates": session.encoder.digest,
         "template_name": session.encoder.templates,
+        "text": session.encoder.settings.to_dict(),
         "data": {
             "plan": session.batches.plan.hash,
             "order": mixture.version,

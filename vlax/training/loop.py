@@ -67,7 +67,7 @@ class Loop:
 
     def save(self) -> None:
         data = {"step": self.done, "plan": self.session.batches.plan.hash, "order": self.mixture.version}
-        data |= {"first_losses": self.first_losses}
+        data |= {"text": self.session.encoder.settings.to_dict(), "first_losses": self.first_losses}
         with NOW.busy():
             self.checkpoints.save(self.done, self.state, data)
         if distributed.is_main():

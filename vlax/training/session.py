@@ -19,7 +19,7 @@ from vlax.models.vlm import VLM, Batch, VLMConfig
 from vlax.params import groups, sharding
 from vlax.text.prompts import Encoder
 from vlax.text.tokenizer import size as tokenizer_size
-from vlax.training import inputs, optimizer, origins, steps
+from vlax.training import inputs, optimizer, origins, steps, wording
 from vlax.training.origins import Origins
 from vlax.training.stages import StagePlan, closest
 from vlax.training.steps import State
@@ -97,7 +97,7 @@ def build(plan: StagePlan) -> Session:
     scan = stage.accumulation == "scan"
     sharding.check_batch(stage.batch_size // stage.accumulate, mesh)
     found = origins.find(plan)
-    encoder = Encoder(origins.load_tokenizer(plan, found["decoder"]), run.templates)
+    encoder = wording.encoder(plan, origins.load_tokenizer(plan, found["decoder"]))
     config = origins.model_config(plan, found, tokenizer_size(encoder.tokenizer))
     try:
         graphdef, abstract = abstract_model(config, DTYPES[run.dtype])

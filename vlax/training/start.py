@@ -11,7 +11,6 @@ from vlax.errors import VlaxError
 from vlax.model import exports
 from vlax.models.build import DTYPES, fresh_part
 from vlax.params import groups, sharding
-from vlax.text.prompts import template_hash
 from vlax.text.tokenizer import Tokenizer
 from vlax.training import optimizer, origins
 from vlax.training.session import Session, train_state_shardings
@@ -67,7 +66,7 @@ def _check_parent(session: Session, part: str, origin: origins.Origin) -> None:
             f"stage {session.plan.name}: {origin.export} holds the export of {manifest['stage']}, not of {name}; copy that of "
             f"{name} there, or train it again"
         )
-    here = {"tokenizer": tokenizer_hash(encoder.tokenizer), "templates": template_hash(encoder.templates)}
+    here = {"tokenizer": tokenizer_hash(encoder.tokenizer), "templates": encoder.digest}
     for name, value in here.items():
         if manifest[name] != value:
             raise VlaxError(

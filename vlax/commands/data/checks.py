@@ -40,6 +40,7 @@ KINDS = {
     "control characters": WARNING,
     "HTML in the text": WARNING,
     "placeholder text": WARNING,
+    "special token in the text": NOTE,
     "long text": WARNING,
     # the picture
     "missing picture": ERROR,
@@ -76,6 +77,7 @@ class Limits:
 
     max_words  in the texts of a row (question and answer of all its turns)
     tokens     the tokens of a row, for `text_length`; None: not counted
+    special    the first special token that a text spells out, "" without any; None: not looked for
     min_side, max_side  pixels, both inclusive; max_aspect: longer side / shorter side
     distance   bits of 64 in which the perceptual hashes of near duplicates may differ
     drop_near_duplicates  near duplicates of evaluation pictures are errors
@@ -84,6 +86,7 @@ class Limits:
     max_words: int = 512
     text_length: int = 0
     tokens: Callable[[Row], int] | None = None
+    special: Callable[[str], str] | None = None
     min_side: int = 16
     max_side: int = 10_000
     max_aspect: float = 20.0
@@ -151,6 +154,8 @@ def text_findings(row: Row, limits: Limits) -> list[tuple[str, str]]:
             for kind, pattern, detail in CHARACTERS:
                 if match := pattern.search(text):
                     found.setdefault(kind, detail.format(match[0][:40], ord(match[0][0])) + where)
+            if limits.special and (token := limits.special(text)):
+                found.setdefault("special token in the text", f"{token}{where}, which is tokenised as text")
     words = sum(len(f"{turn.question} {turn.answer}".split()) for turn in row.turns)
     if words > limits.max_words:
         found["long text"] = f"{words} words, limit {limits.max_words}"

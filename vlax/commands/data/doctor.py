@@ -45,7 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", default="doctor", metavar="DIR", help="where doctor.json and quarantine.jsonl go (default: doctor)")
     add_runner_flags(parser, workers=min(16, os.cpu_count() or 1))
     add("--max-words", type=int, default=DEFAULTS.max_words, help="words in the texts of a row (default: %(default)s)")
-    add("--tokenizer", default="", metavar="DIR", help="count tokens, too, with this tokenizer, for --text-length")
+    add(
+        "--tokenizer",
+        default="",
+        metavar="DIR",
+        help="count texts that spell out its special tokens, and tokens for --text-length",
+    )
     add("--templates", default="plain", help="... and this prompt template set, as run.templates")
     add("--text-length", type=int, default=0, help="... and this limit, as stage.text_length")
     add("--min-side", type=int, default=DEFAULTS.min_side, help="pixels of the shorter side (default: %(default)s)")
@@ -103,22 +108,25 @@ def _examine(text: str, args: argparse.Namespace, faults: Faults, limits: Limits
 
 
 def _limits(args: argparse.Namespace) -> Limits:
-    values = {field.name: getattr(args, field.name) for field in dataclasses.fields(Limits) if field.name != "tokens"}
+    values = {
+        field.name: getattr(args, field.name) for field in dataclasses.fields(Limits) if field.name not in ("tokens", "special")
+    }
     if not 0 <= args.distance <= 16:
         raise VlaxError(f"--distance={args.distance}: pictures of which 0 to 16 of 64 bits differ can be near duplicates")
-    if bool(args.tokenizer) != bool(args.text_length):
-        raise VlaxError("--tokenizer and --text-length go together: one counts tokens, the other says how many are too many")
-    tokens = None
+    if args.text_length and not args.tokenizer:
+        raise VlaxError("--text-length says how many tokens are too many; add --tokenizer=DIR, which counts them")
+    tokens = special = None
     if args.tokenizer:
         from vlax.text.prompts import Encoder  # transformers takes seconds to import
         from vlax.text.tokenizer import load_tokenizer
 
         encoder = Encoder(load_tokenizer(args.tokenizer, 1 << 30, "--tokenizer=DIR"), args.templates)
 
-        def tokens(row):
+        def count(row):
             return len(encoder.encode(row)[0])
 
-    return Limits(**values, tokens=tokens)
+        tokens, special = count if args.text_length else None, encoder.codec.special_in
+    return Limits(**values, tokens=tokens, special=special)
 
 
 def _check_names(scans: list[Scan]) -> None:

@@ -26,8 +26,8 @@ from vlax.masks import ANSWER
 from vlax.printing import BOLD, GREEN, OFF, printable
 from vlax.rows import Row, RowFault, Source, making
 from vlax.storage.paths import absolute, join
-from vlax.text import chat
-from vlax.text.prompts import TEMPLATES, Encoder, exchanges, spans, template
+from vlax.text.codec import shown
+from vlax.text.prompts import TEMPLATES, Encoder, spans, template
 
 COUNTED = 200_000  # rows that are counted; of more, so many evenly spaced ones
 LONGEST = 600  # characters of a text that are shown
@@ -141,7 +141,7 @@ def rendered(row: Row, index: int, total: int, templates: str, tokenizer, colour
     lines.append(f"  {'picture':12}{picture(row)}")
     eos = tokenizer.eos_token if tokenizer else "<eos>"
     if templates == "chat":
-        pieces, eos = chat.spans(exchanges(row, "chat"), tokenizer, row.id), ""
+        pieces, eos = [(shown(text), own) for text, own in Encoder(tokenizer, templates).pieces(row)[0]], ""
     else:
         pieces = spans(row, templates)
     lines = [printable(line) for line in lines]

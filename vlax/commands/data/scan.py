@@ -75,7 +75,9 @@ def scan(source: Source, limits: Limits, workers: int = 4, progress: bool = True
     said = _read_rows(result, source)
     begin = time.monotonic()
     bar = tqdm(total=len(result.pictures), desc=source.name, unit="picture", disable=not progress)
-    examine = Examine(source, dataclasses.replace(limits, tokens=None))  # a tokenizer need not be sent to a worker
+    examine = Examine(
+        source, dataclasses.replace(limits, tokens=None, special=None)
+    )  # a tokenizer need not be sent to a worker
     looks = (runner or Local(workers)).map(examine, (picture.index for picture in result.pictures))
     with bar, contextlib.closing(looks):
         for picture, seen in zip(result.pictures, looks, strict=True):

@@ -24,7 +24,7 @@ from vlax.data.batches.mixture import Mixture
 from vlax.errors import VlaxError
 from vlax.rows import Source, making
 from vlax.storage import cache, state
-from vlax.text.prompts import Encoder, template_hash
+from vlax.text.prompts import Encoder
 
 SAMPLE = 1000  # rows that the header and token budgets judge a source by
 WORTH = 10_000  # rows of a source from which on a file is worth its place: fewer take less than a second
@@ -58,8 +58,10 @@ class Lengths:
         tokenizer = self._encoder.tokenizer
         # Truncation and padding are switched off at the first encoding, and would make another key of the same tokenizer.
         rules = state.load_json("the tokenizer", tokenizer.backend_tokenizer.to_str()) | {"truncation": None, "padding": None}
-        parts = (json.dumps(rules, sort_keys=True), str(tokenizer.chat_template), template_hash(self._encoder.templates))
-        return hashlib.sha256("\0".join((*parts, self._encoder.templates)).encode()).hexdigest()[:16]
+        parts = (json.dumps(rules, sort_keys=True), str(tokenizer.chat_template), self._encoder.digest)
+        return hashlib.sha256(
+            "\0".join((*parts, self._encoder.templates, self._encoder.settings.as_json())).encode()
+        ).hexdigest()[:16]
 
     def of_source(self, source: Source, indices: np.ndarray, keep: bool = False) -> np.ndarray:
         """int32, as many as `indices`: tokens of these rows, whole (nothing is cut). keep: in the cache, for other runs."""

@@ -106,8 +106,9 @@ def _ids(model: Model, answer: str | Sequence[int]) -> list[int]:
     if isinstance(answer, str):
         return constrain.answer_ids(model.encoder, answer)
     ids, tokenizer = [int(token) for token in answer], model.encoder.tokenizer
-    if tokenizer.eos_token_id in ids:
-        return ids[: ids.index(tokenizer.eos_token_id) + 1]
+    for at, token in enumerate(ids):
+        if token in model.encoder.stops:
+            return ids[: at + 1]
     return ids[: ids.index(tokenizer.pad_token_id)] if tokenizer.pad_token_id in ids else ids
 
 

@@ -122,9 +122,9 @@ def answer_ends(example: Example) -> list[int]:
 
 
 def _eos_fault(example: Example, session: Session) -> str:
-    eos = session.encoder.tokenizer.eos_token_id
+    stops = session.encoder.stops
     for end in answer_ends(example):
-        if example.tokens[end] != eos:
+        if example.tokens[end] not in stops:
             last = pieces(session.encoder.tokenizer, example.tokens[: end + 1])[-1]
             cut = was_cut(example, session)
             return f"an answer ends with {last!r} and has no EOS{cut}: the model would not learn to stop there"
