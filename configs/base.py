@@ -26,6 +26,7 @@ def run(variant: str = "embedded") -> ConfigDict:
     r.quarantine = ""  # the doctor's lists of rows to leave out, several parted by commas (python -m vlax data doctor)
     r.allow_outside = False  # rows may name pictures outside their source's images folder and the data root
     r.exclude = ()  # suites whose pictures are kept out of training, beside those that a stage is scored on
+    r.keep_near_duplicates = False  # train on pictures that look like an evaluation set's and have other names
     r.seed = 0  # initial parameters, data order, twins
     r.mask = "image_bidirectional"  # attention mask kind: causal, image_bidirectional, prefix_lm, image_sees_prompt
     r.templates = "plain"  # prompt templates: see vlax/text/prompts.py

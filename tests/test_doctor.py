@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from vlax.commands.data import checks, doctor, phash, picture_checks, scan
+from vlax.commands.data import checks, doctor, picture_checks, scan
 from vlax.commands.data.checks import ERROR, KINDS, Limits
 from vlax.data.batches.quarantine import read_quarantine
-from vlax.data.readers import leaks
+from vlax.data.readers import leaks, phash
 from vlax.data.readers.dialogue import TOKEN_FAULTS
 from vlax.data.readers.pictures import decode_picture, open_picture
 from vlax.data.sources import open_source

@@ -164,7 +164,7 @@ def prepared(coco, tmp_path, monkeypatch):
 
 def test_ray_prepares_the_same_bytes(cluster, prepared, tmp_path):
     local, ray = prepared("local", "--workers=2"), prepared("ray", "--runner=ray")
-    assert local == ray and len(ray) == 3 + 2 + 4
+    assert local == ray and len(ray) == 3 + 2 + 5
     counts = json.loads((tmp_path / "ray" / "manifest.json").read_text())["counts"]
     assert counts == {
         "rows": 113, "rows_text_only": 0, "rows_quarantined": 3, "rows_undecodable": 4, "pictures": 56, "pictures_named": 59,

@@ -8,7 +8,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from vlax.errors import VlaxError, spared
-from vlax.evaluation import compare, predictions, runner, samples, scoring
+from vlax.evaluation import compare, predictions, runner, samples, scoring, trained_on
 from vlax.evaluation.options import Options, chosen, export_directory
 from vlax.evaluation.runner import Evaluation, TestSet
 from vlax.evaluation.table import score_table
@@ -29,7 +29,8 @@ def run(config: ConfigDict, workdir: str, options: Options = DEFAULTS) -> dict:
     Whatever can be wrong (flags, files, Java, the evaluation to compare with) is looked at before anything is decoded.
     """
     workdir, root = epath.Path(workdir), config.run.data_root
-    plan = stages.chain(config, workdir)[-1]
+    plans = stages.chain(config, workdir)
+    plan = plans[-1]
     sets = runner.open_sets(chosen(config, options), root, options.limit)
     if options.predictions:
         if len(sets) != 1:
@@ -41,13 +42,19 @@ def run(config: ConfigDict, workdir: str, options: Options = DEFAULTS) -> dict:
     other = compare.find(workdir, options.against, below) if options.against else None
     kinds = [*(["eval-blind"] if options.twin or options.blind else ()), *([] if options.blind else ["eval"])]
     with lease.hold(*(plan.directory / kind / below for kind in kinds), on=distributed.is_main()):
-        return _evaluate(config, plan, str(export), sets, options, other)
+        return _evaluate(config, plan, str(export), sets, options, other, trained_on.find(plans, sets))
 
 
 def _evaluate(
-    config: ConfigDict, plan: stages.StagePlan, export: str, sets: list[TestSet], options: Options, other: compare.Kept | None
+    config: ConfigDict,
+    plan: stages.StagePlan,
+    export: str,
+    sets: list[TestSet],
+    options: Options,
+    other: compare.Kept | None,
+    known: dict[str, list[dict[str, Any]]],
 ) -> dict:
-    """The stage itself and its blind twin."""
+    """The stage itself and its blind twin. known: of `trained_on.find`."""
     root, below = config.run.data_root, options.folder()
     priors = _priors(sets, root)
     mesh = sharding.make_mesh((config.run.mesh.data, config.run.mesh.fsdp, config.run.mesh.tp))
@@ -63,6 +70,7 @@ def _evaluate(
         if options.blind:
             return twin.scores
     mine = _predicted(title, model, sets, plan.directory / "eval" / below, options, root, None)
+    mine.about |= {"trained_on": known} if known else {}
     return _write(mine, twin, priors, options, other)
 
 

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from PIL import Image
 
-from vlax.evaluation import runner, scoring
+from vlax.evaluation import runner, scoring, trained_on
 from vlax.evaluation.compare import Kept, Pair
 from vlax.evaluation.report.attention import answer_attention
 from vlax.evaluation.report.report import ReportSample, write_report
@@ -74,6 +74,7 @@ def report(
              "the others spread over what lies between." for t in mine.sets if len(t.rows) > count]  # fmt: skip
     if mine.model and distributed.hosts() > 1:
         notes.append("Attention is drawn on one host: run eval.py there, and the predictions are read, not made again.")
+    notes = [*trained_on.notes(mine.about.get("trained_on", {})), *notes]
     sets = {test.name: mine.scores["sets"][test.name] for test in mine.sets}
     write_report(mine.directory / name, title=mine.title, subtitle=_summary(mine), sets=sets,
                  formulas=mine.scores["formulas"], protocol=mine.scores["protocol"], samples=rows, other=against,

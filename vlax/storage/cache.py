@@ -23,7 +23,12 @@ def folder() -> Path:
     """The folder for this process, a local one; it may not be there yet."""
     if named := os.environ.get(VARIABLE):
         return Path(os.path.abspath(os.path.expanduser(named)))
-    return _chosen or Path.home() / ".cache" / "vlax"
+    return _chosen or home()
+
+
+def home() -> Path:
+    """The folder of commands that know no workdir."""
+    return Path.home() / ".cache" / "vlax"
 
 
 def use(path: str | os.PathLike[str]) -> None:

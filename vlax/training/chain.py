@@ -12,7 +12,7 @@ from vlax.params import distributed
 from vlax.process import activity, lease, stop, watchdog
 from vlax.process.activity import NOW
 from vlax.storage import disk, paths
-from vlax.training import agreement, loop, plots, session, stages
+from vlax.training import agreement, exclusion, loop, plots, session, stages
 from vlax.training.replay import replay_stage
 
 
@@ -46,6 +46,7 @@ def _run(config: ConfigDict, workdir: epath.Path, sampler: Callable[[session.Ses
         with activity.phase(f"{plan.name}: build", f"nothing is lost; {loop.AGAIN}"):
             built = session.build(plan)
             stages.record_identity(plan)
+            exclusion.record(plan, built.batches.collate.mixture.sources)
             sample = sampler(built)
         loop.train(built, sample=sample)
         with activity.phase("train: between stages", f"nothing is lost; {loop.AGAIN}"):

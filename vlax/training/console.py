@@ -12,6 +12,7 @@ from vlax.data.readers.files import FileSource
 from vlax.data.readers.prepared import PreparedSource
 from vlax.model import exports
 from vlax.params import distributed, groups
+from vlax.training import exclusion
 from vlax.training.session import Session
 
 MANY_OVERLONG = 0.01  # share of overlong rows from which on the header warns
@@ -41,8 +42,11 @@ def print_header(session: Session, begin: int) -> None:
         if isinstance(source, FileSource | PreparedSource):
             alone = source.read_rows - source.pictured
             pictures = f"{alone:,} of {source.read_rows:,} without a picture" if alone else "all with pictures"
-            note = f", {pictures}, {source.dropped:,} dropped as evaluation pictures"
+            dropped = f" ({source.dropped_by['hash']:,} by what they show)" if source.dropped_by["hash"] else ""
+            note = f", {pictures}, {source.dropped:,} dropped as evaluation pictures{dropped}"
         print(f"data      {source.name}: {len(source):,} rows, {count:,} an epoch{note}")
+    if line := exclusion.unseen(plan, mixture.sources):
+        print(f"leaks     {line}")
     if len(quarantine := session.batches.collate.quarantine):
         print(f"quarantine {quarantine.about(source.name for source in mixture.sources)}")
     print_lengths(session)

@@ -8,6 +8,7 @@ import logging
 import numpy as np
 from etils import epath
 
+from vlax.data.readers.left import Leaving
 from vlax.errors import VlaxError
 from vlax.model import exports
 from vlax.models import lora
@@ -55,6 +56,7 @@ def export(session: Session, trainable: groups.Params, directory: epath.Path, be
             "plan": session.batches.plan.hash,
             "order": mixture.version,
             "sources": {x.name: x.fingerprint for x in mixture.sources},
+            "dropped": {x.name: x.dropped_by for x in mixture.sources if isinstance(x, Leaving)},
         },
         "micro_steps": session.micro_steps if best is None else best[0],
         "validation_loss": None if best is None else best[1],

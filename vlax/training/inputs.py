@@ -1,7 +1,6 @@
 """The data of one stage: sources without evaluation pictures and quarantined rows, mixed and arranged into batches."""
 
 import functools
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,7 +12,6 @@ from vlax.data.batches.mixture import Mixture
 from vlax.data.batches.pipeline import Collator, HostBatches, ImageCache
 from vlax.data.batches.quarantine import read_quarantine
 from vlax.data.batches.row_plan import Plan
-from vlax.data.readers import leaks
 from vlax.data.readers.faults import STRICT, Faults
 from vlax.data.readers.files import FileSource
 from vlax.data.readers.prepared import PreparedSource
@@ -22,13 +20,9 @@ from vlax.errors import VlaxError
 from vlax.models.vlm import VLMConfig
 from vlax.params import distributed
 from vlax.rows import Source
-from vlax.storage.state import load_json
-from vlax.suites import files
 from vlax.text.prompts import Encoder
-from vlax.training import checkpoints
+from vlax.training import checkpoints, exclusion
 from vlax.training.stages import StagePlan
-
-DRAWN = ("scenes", "cells")  # their splits are disjoint by construction
 
 
 def build(plan: StagePlan, config: VLMConfig, encoder: Encoder) -> tuple[HostBatches, dict[str, HostBatches], int]:
@@ -88,9 +82,11 @@ def open_mixture(plan: StagePlan, lengths: Lengths, faults: Faults = STRICT) -> 
     if len(specs) > 1 and not first and any(kind == "weight" for kind, _ in shares.values()):
         raise VlaxError(f"the mixture has {len(specs)} sources: say with stage.epoch_of whose pass is an epoch: {listed}")
     names = _names(plan)
-    drawn = all(spec.get("kind") in DRAWN for spec in specs.values())
-    drop = frozenset() if drawn else evaluation_pictures(plan)
+    drawn = all(spec.get("kind") in exclusion.DRAWN for spec in specs.values())
+    shown = [] if drawn else exclusion.evaluation_pictures(plan)
+    drop = exclusion.names(shown)
     sources = [_open(specs[name], plan, faults, drop=drop) for name in names]
+    exclusion.leave_out(plan, dict(zip(names, sources, strict=True)), shown)
     weights = [value if kind == "weight" else 1.0 for kind, value in map(shares.__getitem__, names)]
     mean = functools.partial(lengths.mean, limit=plan.stage.text_length, overlong=plan.stage.overlong)
     fixed = [mixture.fixed_rows(name, *shares[name], source, mean) for name, source in zip(names, sources, strict=True)]
@@ -121,25 +117,3 @@ def _open(
 ) -> Source:
     plain = {key: value for key, value in spec.items() if key not in mixture.SHARES}
     return open_source(plain, plan.run.data_root, train=train, drop_image_ids=drop, faults=faults)
-
-
-def evaluation_pictures(plan: StagePlan) -> frozenset[str]:
-    """Keys (`readers/leaks.py`) of the pictures that the stage is validated and scored on, and of the suites in run.exclude."""
-    data = {name: content.to_dict()["data"] for name, content in plan.stage.suites.items()}
-    data |= {name: files.read(name)["data"] for name in plan.run.exclude}
-    data |= {f"stage.validation.{name}": {"validation": spec.to_dict()} for name, spec in plan.stage.validation.items()}
-    specs = [(name, splits[split]) for name, splits in data.items() for split in ("test", "validation") if splits.get(split)]
-    keys = (_pictures(name, json.dumps(spec, sort_keys=True), plan.run.data_root)
-            for name, spec in specs if spec.get("kind") not in DRAWN)  # fmt: skip
-    return frozenset().union(*keys)
-
-
-@functools.lru_cache(maxsize=32)
-def _pictures(name: str, spec: str, data_root: str) -> frozenset[str]:
-    try:
-        return leaks.evaluation_pictures(
-            [open_source(load_json(name, spec), data_root, train=False, faults=Faults(collect=True))]
-        )
-    except VlaxError as error:
-        raise VlaxError(f"leak filter: the pictures of {name} must not be trained on, and {error}; or take {name} out of "
-                        "stage.suites and run.exclude") from None  # fmt: skip

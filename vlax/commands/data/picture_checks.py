@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from vlax.commands.data import phash
 from vlax.commands.data.checks import Limits
+from vlax.data.readers import phash, prints
 from vlax.data.readers.pictures import decode_picture
 from vlax.errors import VlaxError
 from vlax.rows import Row, making
@@ -62,7 +62,7 @@ def look(row: Row, limits: Limits) -> Look:
     extrema: Any = image.getextrema()  # (low, high) a band
     spread = max(high - low for low, high in extrema)
     digest = hashlib.blake2b(f"{image.size}".encode() + image.tobytes(), digest_size=16).digest()
-    if spread <= 2:  # JPEG may leave a level or two
+    if spread <= prints.FLAT:
         return Look((*findings, ("one colour", f"all pixels are {image.getpixel((0, 0))}")), digest)
     return Look(tuple(findings), digest, *phash.fingerprint(image))
 

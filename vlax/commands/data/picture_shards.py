@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from vlax.commands.data.row_shards import Gathered
 from vlax.commands.data.runners import Runner
-from vlax.data.readers import stored
+from vlax.data.readers import prints, stored
 from vlax.errors import VlaxError
 from vlax.images import Preprocess
 from vlax.rows import Source
@@ -52,12 +52,14 @@ class Encoded(NamedTuple):
     digest  of the content: pictures of the same bytes are stored once
     off     sum and number of the differences from the pixels before encoding, and the largest; zeros where none is measured
     reason  why it did not decode, and the rest is empty
+    look    its print (`prints.py`) before it was resized, in hex; "" of one of one colour
     """
 
     content: bytes = b""
     digest: str = ""
     off: Sequence[int] = (0, 0, 0)
     reason: str = ""
+    look: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +80,9 @@ class Encode:
         row = self.source[int(self.opened[number])]
         assert row.picture is not None, "only rows with a picture are gathered"
         try:
-            image = row.picture.pixels(self.how.preprocess)
+            opened = row.picture.open()
+            image = dataclasses.replace(row.picture, decode=lambda: opened).pixels(self.how.preprocess)
+            look = prints.look(opened)
         except VlaxError as error:
             reason = str(error).removeprefix(f"row {row.id}: ").replace(self.folder, "")
             return Encoded(reason=re.sub(r" at 0x[0-9a-f]+", "", reason))  # Pillow names open files by their addresses
@@ -87,7 +91,7 @@ class Encode:
         if self.how.codec == "jpeg" and number % MEASURED == 0:
             apart = np.abs(stored.decode(content, "jpeg", image.shape[0]).astype(np.int16) - image)
             off = int(apart.sum()), apart.size, int(apart.max())
-        return Encoded(content, hashlib.sha256(content).hexdigest()[:32], off)
+        return Encoded(content, hashlib.sha256(content).hexdigest()[:32], off, look=look)
 
     def fault(self, encoded: Encoded) -> str:
         return encoded.reason
@@ -98,6 +102,7 @@ class PictureShards:
 
     places   [(shard, record)] by number, (-1, -1) where the picture did not decode
     reasons  {number: why it did not decode}
+    looks    what each looks like, by number, in hex
     files    {"file", "records", "bytes", "sha256"} of each shard
     off      as that of a picture, over all that are stored
     """
@@ -106,6 +111,7 @@ class PictureShards:
         self._source, self._gathered, self._out, self._how, self._per_shard = source, gathered, out, how, per_shard
         self.places: list[tuple[int, int]] = []
         self.reasons: dict[int, str] = {}
+        self.looks: list[str] = []
         self._facts: dict[int, dict] = {}  # by shard
         self._written: collections.deque[tuple[int, epath.Path, list[tuple], Callable[[], dict]]] = collections.deque()
         self.off = 0, 0, 0
@@ -164,6 +170,7 @@ class PictureShards:
 
     def _add(self, shard: int, picture: Encoded) -> bool:
         """Takes in the next picture; whether its content has to be stored: it decodes, and no picture before had its bytes."""
+        self.looks.append(picture.look)
         if picture.reason:
             self.reasons[len(self.places)] = picture.reason
             self.places.append((-1, -1))

@@ -22,14 +22,14 @@ from etils import epath
 from tqdm import tqdm
 
 from vlax.commands.data import row_shards
+from vlax.commands.data.against import without
 from vlax.commands.data.picture_shards import Encoding, PictureShards
 from vlax.commands.data.runner_argument import add_runner_flags, started
 from vlax.commands.data.runners import Local, Runner
 from vlax.commands.data.source_argument import add_source_flags, source_spec
 from vlax.data.batches.quarantine import Quarantine, read_quarantine
-from vlax.data.readers import pictures, stored
+from vlax.data.readers import pictures, prints, stored
 from vlax.data.readers.faults import Faults
-from vlax.data.sources import open_source
 from vlax.errors import VlaxError
 from vlax.images import Preprocess
 from vlax.process import lease
@@ -62,6 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_runner_flags(parser, workers=os.cpu_count() or 1)
     add("--quarantine", default="", help="the doctor's quarantine.jsonl: its rows are left out")
     add("--drop-budget", type=float, default=0.001, help="share of the rows whose picture may turn out not to decode")
+    about = "evaluation sets, whose pictures are left out: by name, and by what they show where the doctor has looked"
+    add("--against", nargs="+", default=[], metavar="EVAL", help=about)
     add("--licence", default="", help="text for the manifest")
 
 
@@ -70,7 +72,7 @@ def main(args: argparse.Namespace) -> None:
     spec = source_spec(args.source, args.images, base=args.data_root, kind=args.kind, columns=args.columns)
     spec |= {key: value for key in ("split", "task", "limit") if (value := getattr(args, key))}
     quarantine = read_quarantine(args.quarantine) if args.quarantine else Quarantine()
-    source = open_source(spec, args.data_root, train=args.train, faults=Faults(quarantine))
+    source = without(args, spec, Faults(quarantine))
     encoding = Encoding(preprocess_of(args), args.codec, args.quality)
     train = None if spec.get("kind") in ("scenes", "cells") else spec.get("train", args.train)  # these know no such difference
     with lease.hold(args.out), started(args) as runner:
@@ -140,20 +142,14 @@ def prepare(source: Source, out, how: Encoding, *, spec=None, train: bool | None
     if not kept:
         raise VlaxError(f"{out}: no row of {source.name} is left to prepare; mend the source or the quarantine list")
     index = np.array(pictures.places, np.int32).reshape(-1, 2)
-    files = {"index.npy": _npy(index), "rows.npy": _npy(table), "dropped.jsonl": "".join(lost).encode()}
+    files = {"index.npy": _npy(index), "rows.npy": _npy(table), "dropped.jsonl": "".join(lost).encode(),
+             prints.NAME: _npy(prints.from_hex(pictures.looks))}  # fmt: skip
     off, total, most = pictures.off
     manifest = plan | {
         "source": {"name": source.name, "fingerprint": source.fingerprint, "spec": spec, "folder": gathered.folder},
         "licence": licence,
-        "counts": {
-            "rows": kept,
-            "rows_text_only": int((gathered.picture == row_shards.TEXT_ONLY).sum()),
-            "rows_quarantined": int((gathered.picture == row_shards.QUARANTINED).sum()),
-            "rows_undecodable": len(lost),
-            "pictures": sum(entry["records"] for entry in pictures.files),
-            "pictures_named": len(names),
-            "pictures_undecodable": len(pictures.reasons),
-        },
+        "dropped": getattr(source, "dropped_by", {}),
+        "counts": {"rows": kept, **_counts(gathered, pictures, len(lost))},
         "captions": captions,
         "shards": [*rows, *pictures.files],
         "files": [_write(out, name, content) for name, content in files.items()],
@@ -166,6 +162,17 @@ def prepare(source: Source, out, how: Encoding, *, spec=None, train: bool | None
     state.write(out / "manifest.json", content)
     (out / "progress").rmtree()
     return manifest
+
+
+def _counts(gathered: row_shards.Gathered, pictures: PictureShards, lost: int) -> dict[str, int]:
+    return {
+        "rows_text_only": int((gathered.picture == row_shards.TEXT_ONLY).sum()),
+        "rows_quarantined": int((gathered.picture == row_shards.QUARANTINED).sum()),
+        "rows_undecodable": lost,
+        "pictures": sum(entry["records"] for entry in pictures.files),
+        "pictures_named": len(gathered.names),
+        "pictures_undecodable": len(pictures.reasons),
+    }
 
 
 def _plan(source: Source, gathered: row_shards.Gathered, how: Encoding, train: bool | None, shard_mb: int) -> dict:

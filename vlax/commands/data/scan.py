@@ -13,12 +13,11 @@ from collections.abc import Iterable
 import numpy as np
 from tqdm import tqdm
 
-from vlax.commands.data import phash
 from vlax.commands.data.checks import Finding, Limits, text_findings
 from vlax.commands.data.picture_checks import Look, look
 from vlax.commands.data.runners import Local, Runner
 from vlax.data.batches.quarantine import place
-from vlax.data.readers import leaks
+from vlax.data.readers import leaks, phash, prints
 from vlax.errors import VlaxError
 from vlax.rows import REFUSED, Source, making
 
@@ -47,6 +46,13 @@ class Scan:
     pictures: list[Picture] = dataclasses.field(default_factory=list)
     findings: list[Finding] = dataclasses.field(default_factory=list)
     seconds: float = 0.0  # that the pictures took
+    shown: list[int] = dataclasses.field(default_factory=list)  # the number of each row's picture, -1 without one
+
+    @property
+    def looks(self) -> prints.Prints:
+        """What the picture of each row looks like."""
+        found = prints.packed([(picture.look.hash, picture.look.colours) for picture in self.pictures])
+        return found.of(np.array(self.shown, np.int64)) if self.pictures else prints.packed([(None, None)] * len(self.shown))
 
     def add(self, kind: str, rows: Iterable[str], image: str, detail: str, source: str = "") -> None:
         """A finding about this source. source: what its reader calls it, where it could not be opened."""
@@ -87,6 +93,8 @@ def scan(source: Source, limits: Limits, workers: int = 4, progress: bool = True
             bar.update()
     result.seconds = time.monotonic() - begin
     _duplicates(result, said)
+    if keep := getattr(source, "keep_looks", None):
+        keep(result.looks)
     return result
 
 
@@ -102,6 +110,7 @@ def _read_rows(result: Scan, source: Source) -> list[tuple[str, int, int]]:
                 findings = text_findings(row, result.limits)
         except VlaxError as error:
             result.add(getattr(error, "kind", REFUSED), [place(index)], "", str(error))
+            result.shown.append(-1)
             continue
         for kind, detail in findings:
             result.add(kind, [row.id], row.image_name, detail)
@@ -113,6 +122,7 @@ def _read_rows(result: Scan, source: Source) -> list[tuple[str, int, int]]:
             if called:
                 result.pictures[number].keys |= leaks.keys(*called(index))
             result.pictures[number].rows.append(row.id)
+        result.shown.append(number)
         said.append((row.id, number, hash((row.task, row.turns))))
     for row_id, count in collections.Counter(row_id for row_id, _, _ in said).items():
         if count > 1:

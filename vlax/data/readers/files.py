@@ -7,7 +7,7 @@ import hashlib
 import io
 import itertools
 import json
-from collections.abc import Collection, Generator, Iterable, Iterator
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -21,6 +21,7 @@ from vlax.data.readers.item_table import SCHEMA, Item, ItemTable
 from vlax.data.readers.pictures import decode_picture, open_picture, read_picture, resolved
 from vlax.errors import VlaxError
 from vlax.rows import Picture, Row, Turn
+from vlax.storage import paths
 from vlax.storage.paths import join, rooted
 
 
@@ -82,14 +83,14 @@ def open_inline(content: bytes, name: str, row_id: str) -> Image.Image:
     return decode_picture(io.BytesIO(content), name, row_id)
 
 
-class FileSource:
+class FileSource(left.Leaving):
     """The half of the file sources that does not know the format (the Source protocol of `rows.py`).
 
     images  the folder of the pictures, below `base`
     files   what is read
     given   how, besides `reading`: what else the subclass was told
 
-    `pictured` of the `read_rows` have a picture; `dropped` were left out by the leak filter.
+    `pictured` of the `read_rows` have a picture.
 
     A subclass knows how to `read`. Its constructor sets what it needs for that, and then calls this one.
     """
@@ -104,22 +105,27 @@ class FileSource:
         reading.check_limit(facts.name)
         self.name, self.task, self.kept = facts.name, facts.task, facts.kept
         self.pictured, self.read_rows = int(known["pictured"]), len(self._table)
-        drop = frozenset(map(str, reading.drop_image_ids))
-        numbers = range(len(self._table))
-        gone = left.gone(drop, key and f"{key} {self._images}", lambda: map(self._keys_of, numbers), self._keys_of)
-        self.dropped, self._left = len(gone), left.Left(len(self._table), gone, reading.limit)
-        if not len(self._left):
-            read = f"{len(self._table)} read, {self.dropped} dropped by the leak filter"
-            found = [Fault(*one) for one in known["found"]]  # where no row is left, the reason lies in the rows
-            first = f". The first row that was refused: {found[0].text}" if found else ""
-            raise VlaxError(f"{self.name}: no rows are left ({read}); mend the file{first}")
+        found = [Fault(*one) for one in known["found"]]  # where no row is left, the reason lies in the rows
+        self._way_out = "mend the file" + (f". The first row that was refused: {found[0].text}" if found else "")
         place = images.rstrip("/").split("/")[-1] if rooted(images) else images
-        own = {"kind": reading.kind, "train": reading.train, "task": facts.task, "images": place, "limit": reading.limit}
-        settings = {**facts.settings, **own, "drop": sorted(self._item(at).id for at in gone)}
+        self._own = {"kind": reading.kind, "train": reading.train, "task": facts.task, "images": place, "limit": reading.limit}
+        self._facts, self.total, self._limit = facts, len(self._table), reading.limit
+        self._key = key and f"{key} {self._images}"
+        self._leave(self.about(frozenset(map(str, reading.drop_image_ids))))
+
+    def about(self, drop: frozenset[str]) -> Sequence[int]:
+        return left.gone(drop, self._key, lambda: map(self._keys_of, range(self.total)), self._keys_of)
+
+    def _fingerprinted(self, gone: Sequence[int]) -> str:
+        settings = {**self._facts.settings, **self._own, "drop": sorted(self._item(at).id for at in gone)}
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-        for content in facts.digests:
+        for content in self._facts.digests:
             digest.update(bytes.fromhex(content))
-        self.fingerprint = digest.hexdigest()
+        return digest.hexdigest()
+
+    def _prints_key(self) -> str:
+        own = {**self._own, "limit": None, "images": paths.absolute(self._images)}
+        return row_cache.derived("prints", self._facts.settings, self._facts.digests, own)
 
     def read(self, faults: Faults) -> Generator[Item, None, Facts]:
         """Yields the items of all rows that can be taken, one by one, and returns what is then known.

@@ -140,16 +140,21 @@ def evaluation_pictures(sources: Iterable[Source]) -> frozenset[str]:
     found: set[str] = set()
     for source in sources:
         listed = getattr(source, "pictures", None)
-        found |= certain([keys(*picture) for picture in listed()] if listed else [])
+        found |= set().union(*resolved([keys(*picture) for picture in listed()] if listed else []))
     return frozenset(found)
 
 
-def certain(pictures: Sequence[Collection[str]]) -> set[str]:
-    """The keys of some pictures, with the namespaces of their numbers; a number whose namespace stays unknown is no key."""
+def resolved(pictures: Sequence[Collection[str]]) -> list[set[str]]:
+    """The keys of a source's pictures, with the namespaces of their numbers; one whose namespace stays unknown is no key."""
     survey = Survey()
     for one in pictures:
         survey.add(one)
-    return {key for one in pictures for key in survey.resolved(one)}
+    return [survey.resolved(one) for one in pictures]
+
+
+def as_certain(key: str) -> str:
+    """A key whose number was found to count."""
+    return key.replace(FILE, "flickr/") if key.startswith(FILE) else key.replace(ANY, "coco/")
 
 
 def meetings(mine: Sequence[Collection[str]], theirs: Sequence[Collection[str]]) -> list[int]:
@@ -164,7 +169,7 @@ def meetings(mine: Sequence[Collection[str]], theirs: Sequence[Collection[str]])
             first.setdefault(key, at)
     bare = survey.candidates(first)
     met = taken(survey, bare, [keys for keys in mine if not bare.isdisjoint(keys)])
-    first |= {key: first[key.replace(ANY, "coco/").replace(FILE, "flickr/")] for key in met}
+    first |= {key: first[as_certain(key)] for key in met}
     return [min((first[key] for key in keys if key in first), default=-1) for keys in mine]
 
 

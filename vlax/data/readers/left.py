@@ -1,10 +1,11 @@
-"""Which rows of a table are left: the leak filter, then the limit. No object a row, whatever is left out."""
+"""Which rows of a table are left: the leak filter by two nets, then the limit. No object a row, whatever is left out."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 import numpy as np
 
-from vlax.data.readers import leaks, row_cache
+from vlax.data.readers import leaks, prints, row_cache
+from vlax.errors import VlaxError
 
 
 def gone(
@@ -23,6 +24,90 @@ def gone(
 
     blocks, known = row_cache.kept(key and row_cache.derived(key, "keys"), leaks.SCHEMA, made)
     return leaks.dropped(blocks, drop, of, known)
+
+
+class Leaving:
+    """The half of the leak filter that sources share.
+
+    dropped_by  {"name": rows that were left out by what their pictures are called, "hash": further ones, by what they show}
+    dropped     rows that were left out
+    total       rows of the table
+    near        those of them that look like evaluation pictures, whatever they are called
+    """
+
+    near: Sequence[int] | np.ndarray = ()
+
+    name: str
+    fingerprint: str
+    total: int
+    _limit: int | None
+    _way_out: str  # of a source without rows
+
+    def about(self, drop: frozenset[str]) -> Sequence[int]:
+        """The numbers of the table's rows whose picture has a key (`leaks.py`) in `drop`."""
+        raise NotImplementedError
+
+    def called(self, index: int) -> leaks.Called:
+        """What the picture of a row that is left is called."""
+        raise NotImplementedError
+
+    def _keys_of(self, at: int) -> Collection[str]:
+        """The keys of the picture of one of them."""
+        raise NotImplementedError
+
+    def met(self, pictures: Sequence[Collection[str]]) -> list[int]:
+        """Which of some pictures, by their keys, are those of a row that is left."""
+        certain = leaks.resolved(pictures)
+        wanted, there = frozenset().union(*certain), set(self._left)
+        met = {leaks.as_certain(key) for at in self.about(wanted) if at in there for key in self._keys_of(at)}
+        return [number for number, keys in enumerate(certain) if not met.isdisjoint(keys)]
+
+    def seen_in(self, looks: prints.Prints | None) -> list[int]:
+        """Which of some pictures look like that of a row that is left."""
+        own = self.left_looks() if looks is not None else None
+        return prints.near(looks, prints.joined([own])).tolist() if looks is not None and own is not None else []
+
+    def _fingerprinted(self, gone: Sequence[int]) -> str:
+        """The fingerprint of the source without these rows."""
+        raise NotImplementedError
+
+    def _prints_key(self) -> str:
+        """What the prints of its pictures go by in the cache."""
+        raise NotImplementedError
+
+    def _leave(self, named: Sequence[int], near: Sequence[int] | np.ndarray = ()) -> None:
+        gone = sorted({*named, *map(int, near)})
+        self._by_name, self.near, self.dropped = named, near, len(gone)
+        self.dropped_by = {"name": len(named), "hash": len(gone) - len(named)}
+        self._left = Left(self.total, gone, self._limit)
+        if not len(self._left):
+            read = f"{self.total} read, {self.dropped} dropped by the leak filter"
+            raise VlaxError(f"{self.name}: no rows are left ({read}); {self._way_out}")
+        self.fingerprint = self._fingerprinted(gone)
+
+    def leave_out(self, near: np.ndarray) -> None:
+        """Leaves out these rows of the table too: their pictures look like evaluation pictures."""
+        if len(near):
+            self._leave(self._by_name, near)
+
+    def looks(self) -> prints.Prints | None:
+        """Of all rows of the table, what their pictures look like; None where nobody has looked."""
+        return prints.read(self._prints_key(), self.total)
+
+    @property
+    def seen(self) -> bool:
+        """Whether somebody has looked at its pictures."""
+        return row_cache.found(self._prints_key(), prints.SCHEMA) is not None
+
+    def left_looks(self) -> prints.Prints | None:
+        """Of the rows that are left."""
+        found = self.looks()
+        return found and found.of(np.fromiter(self._left, np.int64, len(self._left)))
+
+    def keep_looks(self, found: prints.Prints) -> None:
+        """Keeps what was seen of all pictures; nothing where that is not all of the table."""
+        if len(found.hashes) == self.total:
+            prints.write(self._prints_key(), found)
 
 
 class Left:

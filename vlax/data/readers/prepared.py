@@ -4,6 +4,7 @@ OUT/manifest.json                            counts, sha256 of every file, licen
 OUT/rows-00000-of-00001.arrow, OUT/rows.npy  columns of rows, with the number of each one's picture (`prepared_rows.py`)
 OUT/images-00000-of-00012.array_record       one encoded picture a record
 OUT/index.npy                                int32[pictures, 2]: shard and record of each picture, -1 of one left out
+OUT/prints.npy                               uint8[pictures, 56]: what each looks like (`prints.py`)
 OUT/dropped.jsonl                            the rows left out because their picture did not decode, and why
 OUT/seal.json                                what all of them hold (`storage/seal.py`); sets of earlier versions have none
 
@@ -15,13 +16,13 @@ import functools
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from etils import epath
 from PIL import Image
 
-from vlax.data.readers import leaks, left, prepared_rows, shards, stored
+from vlax.data.readers import leaks, left, prepared_rows, prints, row_cache, shards, stored
 from vlax.data.readers.files import Reading
 from vlax.data.readers.prepared_rows import AGAIN
 from vlax.errors import VlaxError
@@ -56,13 +57,15 @@ def open_stored(opened: shards.Kept, file: str, record: int, codec: str, size: i
         raise RowFault(f"{row}: {name}: {reason}; copy or prepare the set again", "corrupt picture") from None
 
 
-class PreparedSource:
+class PreparedSource(left.Leaving):
     """The rows of a prepared set, which are those of its source (the Source protocol of `rows.py`).
 
     task   of captions: caption or describe instead of what the source's rows had
     train  what the set was prepared for: caption rows to train on are one a caption, to evaluate on one a picture with all
            references; VlaxError where that differs. Other rows serve both
     """
+
+    _way_out = "prepare other data"
 
     def __init__(self, path: str, images: str = "", task: str = "", *, columns: Mapping | None = None, split: str = "",
                  reading: Reading):  # fmt: skip
@@ -86,21 +89,47 @@ class PreparedSource:
         inside = index.ndim == 2 and (index >= -1).all() and (index[:, 0] < len(self._shards)).all()
         if not inside or index.dtype != np.int32 or index.shape[1] != 2:
             raise VlaxError(f"{folder}/index.npy names no places in {len(self._shards)} shards; {AGAIN}")
-        self._table, captions, key = prepared_rows.opened(folder, self.manifest, kinds["rows"])
-        names = functools.partial(self._table.columns, "file_name", "image_id", "also", "id")
-        gone = left.gone(
-            frozenset(map(str, reading.drop_image_ids)), key, lambda: itertools.starmap(self._keys, names()), self._keys_of
-        )
-        self.dropped, self._left = len(gone), left.Left(len(self._table), gone, reading.limit)
+        self._table, captions, self._key = prepared_rows.opened(folder, self.manifest, kinds["rows"])
         counts = self.manifest["counts"]
         self.read_rows, self.pictured = counts["rows"], counts["rows"] - counts.get("rows_text_only", 0)
-        if not len(self._left):
-            raise VlaxError(f"{self.name}: no rows are left ({self.dropped} dropped by the leak filter); prepare other data")
         if captions and self.manifest["train"] is not None and self.manifest["train"] != reading.train:
             now, flag = ("train on", "--train") if reading.train else ("evaluate on", "--no-train")
             raise VlaxError(f"{folder} was not prepared to {now}: its caption rows differ; prepare the source with {flag}")
-        given = json.dumps([task, reading.limit, sorted(self._table[at].id for at in gone)])
-        self.fingerprint = hashlib.sha256(read_file(folder / "manifest.json") + given.encode()).hexdigest()
+        self.total, self._limit = len(self._table), reading.limit
+        self._leave(self.about(frozenset(map(str, reading.drop_image_ids))))
+
+    def about(self, drop: frozenset[str]) -> Sequence[int]:
+        names = functools.partial(self._table.columns, "file_name", "image_id", "also", "id")
+        return left.gone(drop, self._key, lambda: itertools.starmap(self._keys, names()), self._keys_of)
+
+    def _fingerprinted(self, gone: Sequence[int]) -> str:
+        given = json.dumps([self._task, self._limit, sorted(self._table[at].id for at in gone)])
+        return hashlib.sha256(read_file(epath.Path(self._folder) / "manifest.json") + given.encode()).hexdigest()
+
+    def _prints_key(self) -> str:
+        return row_cache.derived("prints", self.manifest)
+
+    @property
+    def _has_prints(self) -> bool:
+        return any(entry["file"] == prints.NAME for entry in self.manifest["files"])
+
+    @property
+    def seen(self) -> bool:
+        """Whether somebody has looked at its pictures: whoever prepared it, or the doctor."""
+        return self._has_prints or super().seen
+
+    def looks(self) -> prints.Prints | None:
+        """Of all rows, what their pictures look like; None where nobody has looked."""
+        if not self._has_prints:
+            return super().looks()
+        seal.check(self._folder, prints.NAME, way_out=AGAIN)
+        table = np.load(local_file(epath.Path(self._folder) / prints.NAME), mmap_mode="r", allow_pickle=False)
+        if table.dtype != np.uint8 or table.shape != (len(self._index(self._folder)), prints.WIDTH):
+            raise VlaxError(f"{self._folder}/{prints.NAME} has not {prints.WIDTH} bytes for each picture; {AGAIN}")
+        pictures = np.concatenate([batch.column("at").to_numpy() for batch in self._table.batches()])
+        if pictures.max(initial=-1) >= len(table):
+            raise VlaxError(f"{self._folder}: a row names picture {pictures.max()} of {len(table)}; {AGAIN}")
+        return prints.from_bytes(np.array(table)).of(pictures)
 
     def __len__(self) -> int:
         return len(self._left)

@@ -99,6 +99,22 @@ def kept(
             return blocks, end.value
 
 
+def found(key: str, schema: pa.Schema) -> Sequence[pa.RecordBatch] | Mapped | None:
+    """The record batches of an entry, here or in the folder that commands without a workdir use; None where there is none."""
+    for folder in dict.fromkeys((cache.folder(), cache.home())):
+        try:
+            if there := _load(folder / "rows" / key, schema, False):
+                return there[0]
+        except OSError:  # as if there were none
+            continue
+    return None
+
+
+def forget(key: str) -> None:
+    """Removes an entry."""
+    shutil.rmtree(cache.folder() / "rows" / key, ignore_errors=True)
+
+
 class _Raised(Exception):
     """What a reader raised while its rows were written: no fault of the disk that they are written to."""
 
