@@ -257,7 +257,7 @@ PARSERS = {
     "arrow": format_case("arrow", "train/*.arrow", named="."),
     "webdataset": format_case("webdataset", "*.tar", named="."),
     "arrayrecord": format_case("arrayrecord", "*.array_record", named="."),
-    "prepared": format_case("prepared", "manifest.json", "index.npy", "*.array_record", "dropped.jsonl"),
+    "prepared": format_case("prepared", "manifest.json", "*.npy", "*.arrow", "*.array_record", "dropped.jsonl"),
     "weights": Parser(write_weights, read_weights, ("*.safetensors", tensors.INDEX)),
     "model": Parser(write_weights, read_model, ("config.json", tensors.INDEX), 8),
     "tower": Parser(write_tower, read_tower),

@@ -4,7 +4,7 @@ import itertools
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -84,13 +84,18 @@ def write(path: Path, schema: pa.Schema, made: Iterable[pa.RecordBatch]) -> list
             begin = file.tell()
             writer.write_batch(batch)
             found.append((len(batch), begin, file.tell() - begin))
-    with pa.memory_map(str(path)) as file:
-        whole = file.read_buffer()
+    with pa.OSFile(str(path)) as file:
         file.seek(8)  # the schema, which goes to the disk with the first batch
         pa.ipc.read_message(file)
         first = file.tell()
-    places = [(rows, max(at, first), size - max(first - at, 0)) for rows, at, size in found]
-    return [(rows, at, size, zlib.crc32(whole.slice(at, size))) for rows, at, size in places]
+    where = [(rows, max(at, first), size - max(first - at, 0)) for rows, at, size in found]
+    with path.open("rb") as file:  # not mapped: what is written once need not stay in memory
+        return [(rows, at, size, zlib.crc32(_read(file, at, size))) for rows, at, size in where]
+
+
+def _read(file: BinaryIO, at: int, size: int) -> bytes:
+    file.seek(at)
+    return file.read(size)
 
 
 def places(written: Iterable[Sequence[tuple[int, int, int, int]]]) -> np.ndarray:
