@@ -48,8 +48,8 @@ def run(variant: str = "embedded") -> ConfigDict:
     r.tensorboard = True  # write TensorBoard event files
     r.compilation_cache = "~/.cache/vlax/xla"  # compiled programs, kept between runs; "" switches it off
     r.tokenizer = ""  # directory or hub id; "": the pretrained decoder's, or a byte-level BPE trained on run.bpe_text
-    r.bpe_vocab = 400  # vocabulary of that BPE
-    r.bpe_text = ConfigDict({"text": {"kind": "scenes", "split": "train", "style": "text", "size": 4000}})  # its text
+    r.bpe_vocab = 2000  # vocabulary of that BPE
+    r.bpe_text = ConfigDict()  # its text, sources by name as in stage.mixture; {}: what the chain's first stage trains on
     r.vision = ""  # pretrained vision tower: a directory in Hugging Face layout, a hub id, or a vlax export
     r.decoder = ""  # pretrained decoder: likewise
     r.image_size = 0  # pixels a side for a pretrained tower; 0: its own. Position embeddings are resampled
@@ -136,6 +136,13 @@ def config(variant: str, asked: ConfigDict, parents: dict[str, ConfigDict]) -> C
     return ConfigDict({"run": run(variant), "stage": asked, "parents": parents, "variant": variant})
 
 
+def of_shapes(made: ConfigDict) -> ConfigDict:
+    """The config with the tokenizer that all of vlax's own stages share, whichever is the first: one of the text of shapes."""
+    made.run.bpe_text = {"text": {"kind": "scenes", "split": "train", "style": "text", "size": 4000}}
+    made.run.bpe_vocab = 400
+    return made
+
+
 def chain(own: Callable[[str], ConfigDict], before: Callable[[str], dict[str, ConfigDict]]) -> tuple[Callable, Callable]:
     """(stages, get_config) of a stage's file: {name: stage} of a variant, those `before` first, and what --config asks for."""
 
@@ -146,6 +153,6 @@ def chain(own: Callable[[str], ConfigDict], before: Callable[[str], dict[str, Co
     def get_config(variant: str = "embedded") -> ConfigDict:
         parents = stages(check_variant(variant))
         _, asked = parents.popitem()
-        return config(variant, asked, parents)
+        return of_shapes(config(variant, asked, parents))
 
     return stages, get_config

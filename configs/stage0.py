@@ -40,4 +40,4 @@ def stages(variant: str):
 def get_config(which: str = "vision"):
     if which not in ("vision", "decoder"):
         raise ValueError(f"unknown variant {which!r}; stage 0 has vision and decoder")
-    return base.config("embedded", vision() if which == "vision" else decoder(), {})
+    return base.of_shapes(base.config("embedded", vision() if which == "vision" else decoder(), {}))

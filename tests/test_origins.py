@@ -9,6 +9,7 @@ from conftest import tiny, train
 from PIL import Image
 
 import vlax
+from configs import base, stage0, stage3
 from vlax.errors import VlaxError
 from vlax.model import exports
 from vlax.training import origins, session, stages, start
@@ -92,3 +93,27 @@ def test_a_stage_with_lora(trained, tmp_path):
     kernels = {f"decoder/layers/0/attention/{name}/kernel" for name in ("q", "v")}
     assert changed == kernels | {path for path in parent if path.startswith("projector/")}
     assert json.loads((workdir / "stage3/adapter/adapter_config.json").read_text())["target_modules"] == ["q_proj", "v_proj"]
+
+
+def test_a_config_of_ones_own_gets_a_vocabulary_of_its_own_text(tmp_path):
+    """Of the text of its first stage; vlax's own chains keep that of shapes, which published figures rest on."""
+    rows = [{"image": f"{i}.png", "text": f"xylophone number {i} beside a gazebo"} for i in range(20)]
+    (tmp_path / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    (tmp_path / "other.jsonl").write_text(json.dumps({"image": "a.png", "text": "a quagmire quagmire"}) + "\n")
+
+    def own(name, file, **init):
+        stage = base.stage(name)
+        stage.init.update(init)
+        stage.mixture = {"mine": {"path": str(tmp_path / file), "images": str(tmp_path), "weight": 1.0}}
+        return stage
+
+    config = base.config("embedded", own("last", "other.jsonl", decoder="begin"), {"begin": own("begin", "rows.jsonl")})
+    plans = stages.chain(config, tmp_path / "runs")
+    assert [plan.name for plan in plans] == ["begin", "last"]
+    for plan in plans:
+        vocabulary = origins.load_tokenizer(plan, origins.Origin("fresh")).get_vocab()
+        assert "Ġgazebo" in vocabulary and "xylophone" in "".join(vocabulary).replace("Ġ", "")
+        assert not any("qua" in token for token in vocabulary)
+    for asked in (stage0.get_config("decoder"), stage3.get_config()):
+        tokenizer = origins.load_tokenizer(stages.chain(asked, tmp_path / "runs")[0], origins.Origin("fresh"))
+        assert start.tokenizer_hash(tokenizer) == "ec2477abf71ac68f"

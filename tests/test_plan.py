@@ -18,7 +18,7 @@ from vlax.data.batches.mixture import Mixture, fixed_rows, share
 from vlax.data.batches.pipeline import iterate
 from vlax.text.bpe import train_bpe
 from vlax.text.prompts import Encoder
-from vlax.training import console, inputs, stages
+from vlax.training import console, inputs, origins, stages
 
 
 @pytest.mark.parametrize(
@@ -329,8 +329,9 @@ def test_the_header_warns_of_rows_that_do_not_fit(capsys, caplog):
     mixed = Mixture([Varied("header", [2] * 98 + [30, 40])], [1.0], 0)
     stage = base.stage("x")
     for stage.text_length in (40, 44):
-        s = types.SimpleNamespace(plan=types.SimpleNamespace(stage=stage), encoder=encoder(),
-                                  batches=batches(make("plain", mixed), 1))  # fmt: skip
+        plan = types.SimpleNamespace(stage=stage, run=base.run(), parents={})
+        s = types.SimpleNamespace(plan=plan, encoder=encoder(), batches=batches(make("plain", mixed), 1),
+                                  origins={"decoder": origins.Origin("fresh")})  # fmt: skip
         with caplog.at_level("WARNING"):
             caplog.clear()
             console.print_lengths(s)
@@ -345,8 +346,19 @@ def test_the_header_warns_of_rows_that_do_not_fit(capsys, caplog):
     [record] = caplog.records
     assert record.getMessage() == (
         "WARNING: 2.0 % of the rows are longer than stage.text_length=33 and are cut (stage.overlong); 99 % of all rows fit "
-        "in --config.stage.text_length=34"
+        "in --config.stage.text_length=34; or each row takes fewer tokens, with a larger vocabulary: "
+        "--config.run.bpe_vocab=8000"
     )
+    caplog.clear()
+    plan.run.bpe_text = {"shapes": {"kind": "scenes"}}
+    with caplog.at_level("WARNING"):
+        console.print_lengths(s)
+    assert "the config's run.bpe_text has that of shapes, and {} would be the training text" in caplog.text
+    caplog.clear()
+    s.origins = {"decoder": origins.Origin("hf", "somewhere")}  # its tokenizer comes with it
+    with caplog.at_level("WARNING"):
+        console.print_lengths(s)
+    assert caplog.records[0].getMessage().endswith("--config.stage.text_length=34")
 
 
 def test_the_key_of_lengths_outlives_the_first_encoding():

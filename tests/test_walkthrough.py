@@ -22,8 +22,15 @@ from conftest import shrink
 _config = config
 
 
+_of_shapes = of_shapes
+
+
 def config(*args):
     return shrink(_config(*args))
+
+
+def of_shapes(made):
+    return shrink(_of_shapes(made))
 """
 METEOR = '"METEOR", '
 # A config of one's own, as one would write it after `data preview`.

@@ -73,11 +73,21 @@ def print_lengths(session: Session) -> None:
     if found.overlong > MANY_OVERLONG:
         logging.warning(
             "WARNING: %.1f %% of the rows are longer than stage.text_length=%d and are %s (stage.overlong); "
-            "99 %% of all rows fit in --config.stage.text_length=%d",
-            100 * found.overlong, stage.text_length, done, found.most,
+            "99 %% of all rows fit in --config.stage.text_length=%d%s",
+            100 * found.overlong, stage.text_length, done, found.most, _shorter(session),
         )  # fmt: skip
     if layout := session.batches.plan.describe():
         print(layout)
+
+
+def _shorter(session: Session) -> str:
+    """What, beside more room, helps rows that are too long: where the tokenizer is made for this run, a better one."""
+    run = session.plan.run
+    if run.tokenizer or session.plan.parents or session.origins["decoder"].kind != "fresh":
+        return ""
+    more = f"; or each row takes fewer tokens, with a larger vocabulary: --config.run.bpe_vocab={4 * run.bpe_vocab}"
+    return more + (f", or one made of this very text: the config's run.bpe_text has that of {', '.join(run.bpe_text)}, and "
+                   "{} would be the training text" if run.bpe_text else "")  # fmt: skip
 
 
 def progress_bar(session: Session, begin: int, enabled: bool) -> tqdm:

@@ -9,6 +9,7 @@ a stage's name       WORKDIR/STAGE/hf/PART where that stage wrote the part in Hu
 import contextlib
 import dataclasses
 import functools
+import json
 import logging
 import math
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ import jax
 import numpy as np
 from etils import epath
 
+from vlax.data.batches.mixture import SHARES
 from vlax.data.readers.faults import Faults
 from vlax.data.sources import open_source
 from vlax.errors import VlaxError
@@ -48,6 +50,7 @@ class Origin:
     export: str = ""
 
 
+MOST_ROWS = 50_000  # of a source that a vocabulary is made of, unless run.bpe_text says which text
 Shardings = dict[str, jax.sharding.NamedSharding]  # by parameter path
 Origins = dict[str, Origin]  # by part: what a Session is built from, and carries
 
@@ -149,9 +152,10 @@ def load_part(
 
 
 def load_tokenizer(plan: StagePlan, decoder: Origin) -> tokenizer.Tokenizer:
-    """The chain's tokenizer: a finished parent's, run.tokenizer, the pretrained decoder's, or a BPE trained on run.bpe_text.
+    """The chain's tokenizer: a finished parent's, run.tokenizer, the pretrained decoder's, or a BPE trained on run.bpe_text, by
+    default the training text of the chain's first stage.
 
-    Every stage of a chain sees the same one: the BPE is a pure function of the config.
+    Every stage of a chain sees the same one: the BPE is a pure function of the config and of the data.
     """
     run = plan.run
     for parent in plan.parents.values():
@@ -163,18 +167,24 @@ def load_tokenizer(plan: StagePlan, decoder: Origin) -> tokenizer.Tokenizer:
         rows = _decoder(plan, decoder, 0).vocab_size if decoder.kind == "hf" else run.model.decoder.vocab_size or 1 << 30
         flag = "--config.run.tokenizer=DIR" if run.tokenizer else tokenizer.FLAG
         return tokenizer.load_tokenizer(run.tokenizer or decoder.where, rows, flag)
-    return _embedded_tokenizer(run.bpe_text.to_json(sort_keys=True), run.data_root, run.templates, run.bpe_vocab)
+    most = 0 if run.bpe_text else MOST_ROWS
+    mixed = run.bpe_text or (plan.stage.mixture if plan.first is None else plan.first)
+    specs = {name: {key: value for key, value in spec.items() if key not in SHARES} for name, spec in mixed.to_dict().items()}
+    return _embedded_tokenizer(json.dumps(specs, sort_keys=True), run.data_root, run.templates, run.bpe_vocab, most)
 
 
 @functools.lru_cache(maxsize=2)
-def _embedded_tokenizer(bpe_text: str, data_root: str, templates: str, vocab: int) -> tokenizer.Tokenizer:
-    """The BPE trained on the sources of run.bpe_text (JSON), once a process."""
+def _embedded_tokenizer(bpe_text: str, data_root: str, templates: str, vocab: int, most: int) -> tokenizer.Tokenizer:
+    """The BPE trained on some sources (JSON: specs by name), once a process. most: rows of each, evenly spaced; 0: all."""
     faults = Faults(collect=True)  # faulty rows are no text to learn from, listed or not: the vocabulary is the same
     sources = [open_source(spec, data_root, train=True, faults=faults) for spec in load_json("run.bpe_text", bpe_text).values()]
 
     def texts() -> Iterator[str]:
-        for row in (source[i] for source in sources for i in range(len(source))):
-            with contextlib.suppress(RowFault):
-                yield "".join(text for text, _ in spans(row, templates))
+        for source in sources:
+            size = len(source)
+            places = range(size) if not most or size <= most else (at * size // most for at in range(most))
+            for row in map(source.__getitem__, places):
+                with contextlib.suppress(RowFault):
+                    yield "".join(text for text, _ in spans(row, templates))
 
     return train_bpe(texts(), vocab)

@@ -28,6 +28,7 @@ class StagePlan:
     stage: ConfigDict
     directory: epath.Path
     parents: dict[str, epath.Path]  # part of the model -> parent stage's directory
+    first: ConfigDict | None = None  # the stage.mixture that the chain begins with; None: this stage's own
 
     @property
     def name(self) -> str:
@@ -77,7 +78,7 @@ def chain(config: ConfigDict, workdir: epath.PathLike) -> list[StagePlan]:
         order.append(StagePlan(config.run, stage, workdir / name, {p: workdir / o for p, o in parents.items()}))
 
     visit(config.stage.name, "the config")
-    return order
+    return [dataclasses.replace(plan, first=order[0].stage.mixture) for plan in order]
 
 
 def resolved(plans: list[StagePlan]) -> tuple[StagePlan, list[str]]:
