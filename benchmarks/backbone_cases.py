@@ -137,4 +137,11 @@ WHOLE = {
                  "text_config": ("Qwen2Config", LLAMA | {"tie_word_embeddings": True})},
         {"causal mask": {"mask": "prefix_lm"}},
     ),
+    "LLaVA, SigLIP + Gemma 2": Case(  # whose last soft cap LLaVA's class leaves out
+        "LlavaForConditionalGeneration", "LlavaConfig",
+        LLAVA | {"tie_word_embeddings": False, "vision_config": ("SiglipVisionConfig", TOWER),
+                 "vision_feature_select_strategy": "full", "vision_feature_layer": -1,
+                 "text_config": ("Gemma2Config", GEMMA2 | {"sliding_window": 64, "final_logit_softcapping": 3.0})},
+        {"causal mask": {"mask": "prefix_lm"}},
+    ),
 }  # fmt: skip

@@ -161,11 +161,18 @@ def test_the_stock_processor_and_generate_of_a_causal_model(exported):
         assert made.tolist() == run.generate_ids(*parts, image, "caption:", 8)
 
 
-def test_stock_generate_of_paligemma(exported):
-    _, out, *_ = exported("PaliGemma")
+def test_the_stock_processor_and_generate_of_paligemma(exported):
+    torch = pytest.importorskip("torch")
+    from transformers import AutoProcessor
+
+    _, out, config, *_ = exported("PaliGemma")
     run = script(out)
     parts, image = run.load(out), logit_check.pictures(30)[1]
     inputs = run.inputs(*parts, image, "caption:")
+    processor = AutoProcessor.from_pretrained(out)
+    stock = processor(images=image, text="<image>caption:", return_tensors="pt")
+    assert torch.equal(stock["pixel_values"], inputs["pixel_values"])
+    assert (stock["input_ids"] == processor.image_token_id).sum() == config.tokens_per_image
     made = parts[0].generate(**inputs, max_new_tokens=8, do_sample=False)[0, inputs["input_ids"].shape[1] :]
     assert made.tolist() == run.generate_ids(*parts, image, "caption:", 8)
 

@@ -130,6 +130,8 @@ def test_configs(tmp_path):
     refused(tmp_path, "activation 'mish'", "silu")
     write(rope_scaling={"rope_type": "yarn", "factor": 2.0})
     refused(tmp_path, "yarn", "llama3")
+    write(rope_theta=None)
+    refused(tmp_path, "rope_theta is None, not a number", "10000.0 in Llama 2")
     write(hidden_size="wide")
     refused(tmp_path, "hidden_size is wide, not a number")
     write(model_type="opt", do_layer_norm_before=False, ffn_dim=48)

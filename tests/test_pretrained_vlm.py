@@ -37,7 +37,8 @@ def greedy(model: VLM, image, prompt) -> np.ndarray:
     return tokens[:, PROMPT:]
 
 
-@pytest.mark.parametrize("name", WHOLE)
+# Without the cap the random Gemma 2 repeats one token, which shows nothing.
+@pytest.mark.parametrize("name", [name for name in WHOLE if name != "LLaVA, SigLIP + Gemma 2"])
 def test_greedy_generation_gives_the_same_twenty_tokens(name, tmp_path):
     case = WHOLE[name]
     model = write(case, tmp_path, gain=5.0)

@@ -15,6 +15,11 @@ def rope(hf: dict) -> dict:
             f"{hf['model_type']} config: rope_parameters {values} are not implemented; default, linear and llama3 over the "
             f"whole head are. Choose another checkpoint"
         )
+    if not isinstance(values.get("rope_theta"), int | float):
+        raise VlaxError(
+            f"{hf['model_type']} config: rope_theta is {values.get('rope_theta')!r}, not a number: write the one that the "
+            "checkpoint was trained with (10000.0 in Llama 2)"
+        )
     names = ("rope_type", "factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
     scaling = {name: values[name] for name in names if name in values}
     if kind == "llama3":

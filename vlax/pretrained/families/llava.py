@@ -4,6 +4,8 @@ The mask is causal, unless the checkpoint is an export of vlax whose config says
 first: a prompt in which text precedes it (Vicuna's "USER: <image>") is read in another order.
 """
 
+import dataclasses
+
 from vlax.errors import VlaxError
 from vlax.models.decoder import DecoderConfig
 from vlax.models.projector import ProjectorConfig
@@ -33,6 +35,8 @@ def config(hf: dict, vision: VisionConfig, decoder: DecoderConfig) -> VLMConfig:
     act, bias = fields.activation(hf["projector_hidden_act"]), hf["multimodal_projector_bias"]
     projector = ProjectorConfig("mlp", vision.width, decoder.width, activation=act, bias=bias)
     mask = (hf.get("vlax") or {}).get("mask", "causal")
+    # The stock class takes the decoder without its head's soft cap (Gemma 2), and so was the checkpoint trained.
+    decoder = dataclasses.replace(decoder, logit_softcap=None)
     return VLMConfig(decoder=decoder, vision=vision, projector=projector, mask=mask)
 
 

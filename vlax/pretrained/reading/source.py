@@ -55,9 +55,9 @@ class Source(Generic[C]):
         for step in steps:
             values = step.rule.read([stored[name].read() for name in step.tensors])
             for path, value, shape in zip(step.paths, values, step.shapes, strict=True):
+                kind = value.dtype if wanted(path) is None else jnp.dtype(wanted(path))
                 if value.shape != shape:
                     value = self._fit(path, value, shape)
-                kind = value.dtype if wanted(path) is None else jnp.dtype(wanted(path))
                 # A copy only where the layout or the dtype changes; the stored array is freed with `values`.
                 value = np.asarray(value, kind, order="C")
                 # Transfers are asynchronous: without waiting, the host would fill with arrays on their way.
@@ -66,6 +66,7 @@ class Source(Generic[C]):
 
     def _fit(self, path: str, value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         if path == "vision/position":
+            value = value.astype(np.float32)  # what is computed from bfloat16 is not rounded to it again
             return positions.resample(value, shape[0] - self.leading, self.leading, self.antialias)
         return grow(value, shape)
 

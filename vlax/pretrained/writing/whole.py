@@ -135,7 +135,7 @@ def write_whole(out: Path, kind: Whole, config: VLMConfig, params: Params, token
 
 
 def write_processor(out: Path, kind: Whole, config: VLMConfig) -> None:
-    """The image processor, and for LLaVA what its processor has to know."""
+    """The image processor, and what the layout's own processor has to know."""
     eye = config.tower.vision
     images = writer.preprocessor(eye, config.preprocess)
     if kind is llava.MODEL:
@@ -145,6 +145,8 @@ def write_processor(out: Path, kind: Whole, config: VLMConfig) -> None:
             "vision_feature_select_strategy": "default" if eye.class_token else "full",
         }  # fmt: skip
         writer.write_json(out / "processor_config.json", processor)
+    else:  # PaliGemma's processor asks its image processor for this
+        images |= {"processor_class": "PaliGemmaProcessor", "image_seq_length": config.tokens_per_image}
     writer.write_json(out / "preprocessor_config.json", images)
 
 
