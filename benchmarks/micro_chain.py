@@ -18,8 +18,8 @@ def get_config(variant: str = "embedded"):
     run = config.run
     run.tensorboard, run.log_every, run.bpe_vocab = False, 4, 300
     run.bpe_text.text.size = 200
-    run.model.vision.update(image_size=16, patch_size=8, width=32, layers=1, heads=2, mlp_dim=32)
-    for part in (run.model.decoder, run.model.captioner):
+    run.shapes.vision.update(image_size=16, patch_size=8, width=32, layers=1, heads=2, mlp_dim=32)
+    for part in (run.shapes.decoder, run.shapes.captioner):
         part.update(layers=1, width=32, heads=2, kv_heads=1, head_dim=16, mlp_dim=32)
     for stage in (config.stage, *config.parents.values()):
         stage.steps, stage.batch_size, stage.accumulate, stage.eval_every = STEPS, BATCH, 2, EVAL_EVERY

@@ -28,8 +28,9 @@ def run(variant: str = "embedded") -> ConfigDict:
     r.exclude = ()  # suites whose pictures are kept out of training, beside those that a stage is scored on
     r.keep_near_duplicates = False  # train on pictures that look like an evaluation set's and have other names
     r.seed = 0  # initial parameters, data order, twins
-    r.mask = "image_bidirectional"  # attention mask kind: causal, image_bidirectional, prefix_lm, image_sees_prompt
-    r.templates = "plain"  # prompt templates: see vlax/text/prompts.py
+    # attention mask kind: causal, image_bidirectional, prefix_lm, image_sees_prompt; "": run.model's, else image_bidirectional
+    r.mask = ""
+    r.templates = ""  # prompt templates: see vlax/text/prompts.py; "": run.model's, else plain
     r.dtype = "float32"  # compute dtype: float32 or bfloat16; what learns is always stored in float32
     r.layers = "unroll"  # unroll, or scan: one compiled layer body, for TPU compile times
     r.remat = False  # recompute activations in the backward pass instead of keeping them
@@ -52,9 +53,10 @@ def run(variant: str = "embedded") -> ConfigDict:
     r.bpe_text = ConfigDict()  # its text, sources by name as in stage.mixture; {}: what the chain's first stage trains on
     r.vision = ""  # pretrained vision tower: a directory in Hugging Face layout, a hub id, or a vlax export
     r.decoder = ""  # pretrained decoder: likewise
-    r.image_size = 0  # pixels a side for a pretrained tower; 0: its own. Position embeddings are resampled
-    r.vocab_size = 0  # embedding rows for a pretrained decoder; 0: its own. More make room for a pad token
-    r.model = _model_0_9b() if variant == "0.9b" else _model_embedded()  # shapes of what starts fresh
+    r.model = ""  # a whole model to start from: a vlax export, a directory in LLaVA or PaliGemma layout, or a hub id
+    r.image_size = 0  # pixels a side for a tower that has been trained; 0: its own. Position embeddings are resampled
+    r.vocab_size = 0  # embedding rows for such a decoder; 0: its own. More make room for a pad token
+    r.shapes = _shapes_0_9b() if variant == "0.9b" else _shapes_embedded()  # of what starts fresh
     if variant == "0.9b":
         r.dtype, r.templates = "bfloat16", "instruct"
         r.vision, r.decoder = "google/siglip-so400m-patch14-224", "Qwen/Qwen2.5-0.5B"
@@ -63,7 +65,7 @@ def run(variant: str = "embedded") -> ConfigDict:
     return r
 
 
-def _model_embedded() -> ConfigDict:
+def _shapes_embedded() -> ConfigDict:
     return ConfigDict({
         "vision": {"image_size": 32, "patch_size": 8, "width": 96, "layers": 4, "heads": 4, "mlp_dim": 256},
         "projector": {"kind": "mlp", "pixel_shuffle": 1},
@@ -75,7 +77,7 @@ def _model_embedded() -> ConfigDict:
     })  # fmt: skip
 
 
-def _model_0_9b() -> ConfigDict:
+def _shapes_0_9b() -> ConfigDict:
     return ConfigDict({
         "vision": {"image_size": 224, "patch_size": 14, "width": 1152, "layers": 27, "heads": 16, "mlp_dim": 4304},
         "projector": {"kind": "mlp", "pixel_shuffle": 1},
@@ -89,11 +91,11 @@ def stage(name: str) -> ConfigDict:
     """What belongs to one stage."""
     s = ConfigDict()
     s.name = name
-    # where each part comes from: a parent stage's name, "pretrained" (run.vision, run.decoder) or "fresh". A part that is
-    # not named does not exist: {decoder: ...} alone is a language model without eyes.
+    # where each part comes from: a parent stage's name, "model" (run.model), "pretrained" (run.vision, run.decoder) or "fresh".
+    # A part that is not named does not exist: {decoder: ...} alone is a language model without eyes.
     s.init = ConfigDict({"vision": "fresh", "projector": "fresh", "decoder": "fresh"})
     s.backbone = ""  # vision or decoder: also written in Hugging Face layout (WORKDIR/STAGE/hf), for the next stage to import
-    s.captioner = False  # use run.model.captioner in place of run.model.decoder
+    s.captioner = False  # use run.shapes.captioner in place of run.shapes.decoder
     s.trainable = ConfigDict({"projector": "^projector/"})  # group: regular expression over parameter paths
     s.learning_rate = ConfigDict({"projector": 1e-3})  # group: peak learning rate
     # low-rank adapters on the decoder, as one more trainable group (trainable.lora = "/lora_[ab]$"); rank 0: none.
@@ -102,8 +104,13 @@ def stage(name: str) -> ConfigDict:
     s.mixture = (
         ConfigDict()
     )  # training sources by name: {kind, ..., and one of weight, epochs, tokens: data/batches/mixture.py}
+    # own data in place of mixture, validation and suites: files or folders, several parted by commas (training/guess.py)
+    s.data = ""
+    # of them, where it is not found: what rows are (caption, describe), the folder of the pictures, the split
+    s.data_is = ConfigDict({"task": "", "images": "", "split": ""})
+    s.tune = ""  # of the decoder, with stage.data: lora, or full; "": by the memory there is
     s.epoch_of = ""  # the source whose pass is an epoch, to which weights refer; "": the only one
-    s.epochs = 1.0  # length in epochs, used when steps is 0
+    s.epochs = 1.0  # length in epochs, used when steps is 0; with stage.data 0 is a guess, as of batch_size and text_length
     s.steps = 0  # length in optimizer updates
     s.batch_size = 64  # rows an update, over all devices and micro-batches
     s.accumulate = 1  # micro-batches an update

@@ -30,5 +30,5 @@ def get_config():
     config = base.config("embedded", s, {})
     config.run.bpe_text = {"questions": _set("train")}
     config.run.bpe_vocab = 350
-    config.run.model.vision = {"image_size": 48, "patch_size": 8, "width": 96, "layers": 3, "heads": 4, "mlp_dim": 256}
+    config.run.shapes.vision = {"image_size": 48, "patch_size": 8, "width": 96, "layers": 3, "heads": 4, "mlp_dim": 256}
     return config

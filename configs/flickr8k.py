@@ -26,6 +26,6 @@ def get_config():
     config = base.config("embedded", s, {})
     config.run.bpe_text = {"captions": _set("train")}
     config.run.bpe_vocab = 1500
-    config.run.model.vision = {"image_size": 48, "patch_size": 8, "width": 128, "layers": 3, "heads": 4, "mlp_dim": 384}
-    config.run.model.decoder.update({"width": 128, "layers": 3, "heads": 4, "kv_heads": 4, "head_dim": 32, "mlp_dim": 384})
+    config.run.shapes.vision = {"image_size": 48, "patch_size": 8, "width": 128, "layers": 3, "heads": 4, "mlp_dim": 384}
+    config.run.shapes.decoder.update({"width": 128, "layers": 3, "heads": 4, "kv_heads": 4, "head_dim": 32, "mlp_dim": 384})
     return config

@@ -44,10 +44,10 @@ def shrink(config):
         if source.kind == "scenes":
             source.size = 200
     run.compilation_cache, run.tensorboard, run.log_every = "", False, 2
-    run.model.vision.update(image_size=16, patch_size=8, width=16, layers=1, heads=2, mlp_dim=16)
+    run.shapes.vision.update(image_size=16, patch_size=8, width=16, layers=1, heads=2, mlp_dim=16)
     small = {"width": 16, "heads": 2, "kv_heads": 1, "head_dim": 8, "mlp_dim": 16}
-    run.model.decoder.update(layers=1, **small)
-    run.model.captioner.update(layers=1, **small)
+    run.shapes.decoder.update(layers=1, **small)
+    run.shapes.captioner.update(layers=1, **small)
     for stage in (config.stage, *config.parents.values()):
         stage.steps, stage.batch_size, stage.generate_samples, stage.eval_batches, stage.reference = STEPS, BATCH, 0, 1, ""
         stage.text_length = 96 if stage.name == "stage0_decoder" else 40

@@ -16,7 +16,11 @@ FRESH = "--config={dir}/tiny0.py", "--workdir={dir}/fresh"
 # name: (arguments, what the message must say)
 CASES = {
     "field": ([STAGE3, "--config.stage.stepz=3"], "--config.stage.stepz: there is no field 'stepz'; did you mean 'steps'?"),
-    "nested field": ([STAGE3, "--config.run.model.decoder.heats=3"], "model.decoder.heats: there is no field 'heats'"),
+    "shapes, as they were called": (
+        [STAGE3, "--config.run.model.decoder.width=64"],
+        "the shapes of fresh parts are now in run.shapes; write --config.run.shapes.decoder.width",
+    ),
+    "nested field": ([STAGE3, "--config.run.shapes.decoder.heats=3"], "shapes.decoder.heats: there is no field 'heats'"),
     "stage of the chain": ([STAGE3, "--config.parents.stage7.steps=3"], "parents.stage7.steps: there is no field 'stage7'"),
     "type": ([STAGE3, "--config.stage.steps=many"], "--config.stage.steps=many"),
     "fraction": ([STAGE3, "--config.run.log_every=2.5"], "--config.run.log_every=2.5"),

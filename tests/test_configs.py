@@ -116,9 +116,9 @@ def test_the_defaults_of_the_recipe():
         ({"stage__epoch_of": "human"}, "stage.epoch_of='human' is no source of the mixture (ai)"),
         ({"stage__overlong": "crop"}, "stage.overlong='crop' is not one of drop, cut"),
         ({"stage__trainable": {"projector": "^projektor/"}}, "matches no parameter"),
-        ({"run__model__decoder__vocab_size": 100}, "the decoder's embedding 100 rows; they must fit"),
-        ({"run__model__projector__kind": "lineal"}, "run.model: projector kind 'lineal' is not one of linear, mlp"),
-        ({"run__model__decoder__heats": 2}, "run.model: got an unexpected keyword argument 'heats'"),
+        ({"run__shapes__decoder__vocab_size": 100}, "the decoder's embedding 100 rows; they must fit"),
+        ({"run__shapes__projector__kind": "lineal"}, "run.shapes: projector kind 'lineal' is not one of linear, mlp"),
+        ({"run__shapes__decoder__heats": 2}, "run.shapes: got an unexpected keyword argument 'heats'"),
     ),
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )  # fmt: skip

@@ -1,7 +1,7 @@
 """vlax: small vision-language models, aligned in four stages, in JAX.
 
 import vlax
-model = vlax.load("runs/embedded/stage3/export")
+model = vlax.load("runs/embedded/stage3/export")        # or a directory in LLaVA or PaliGemma layout, or a hub id
 model.caption(["photo.jpg"])
 model.answer(["photo.jpg"], ["what colour is the circle?"])
 """
@@ -16,7 +16,7 @@ __all__ = ["Model", "VlaxError", "__version__", "evaluation", "from_pretrained",
 
 _HOMES = {
     "Model": "vlax.model.api",
-    "load": "vlax.model.api",
+    "load": "vlax.model.opening",
     "from_pretrained": "vlax.model.from_pretrained",
     "evaluation": "vlax.evaluation",
 }

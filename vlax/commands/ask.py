@@ -11,7 +11,7 @@ from vlax.commands.flags import at_least
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of a question."""
-    parser.add_argument("export", help="an export directory: WORKDIR/STAGE/export")
+    parser.add_argument("export", help="WORKDIR/STAGE/export, a directory in LLaVA or PaliGemma layout, or a hub id")
     parser.add_argument("image", help="a picture file")
     parser.add_argument("--question", default="", help="without one, a caption is written")
     parser.add_argument("--num_beams", type=at_least(1), default=1, help="beam width; 1: greedy")

@@ -65,6 +65,8 @@ def _explain(error: Exception, argv: list[str]) -> str:
     """One line about what is wrong with --config or one of its fields: the flag as it was typed, and what to type instead."""
     text = str(error).strip() or type(error).__name__
     path, _ = _config_path(argv)
+    if old := _renamed(text, argv, path):
+        return old
     quoted = re.search(r"'(\w+)", text)
     field = quoted[1] if quoted else ""
     typed = [flag for flag in (arg.split("=")[0] for arg in argv) if field in flag.split(".")[1:]]
@@ -75,6 +77,17 @@ def _explain(error: Exception, argv: list[str]) -> str:
     if path and not os.path.exists(path):
         return f"there is no config file {path}; pass --config=configs/NAME.py[:VARIANT], e.g. configs/stage3.py"
     return f"--config={path}: {text.splitlines()[-1].strip()}"
+
+
+def _renamed(text: str, argv: list[str], path: str) -> str:
+    """What to type where run.model is meant as it once was, the shapes of fresh parts; "" where it isn't."""
+    typed = next((arg.split("=")[0] for arg in argv if re.match(r"--?config\.run\.model\.", arg)), "")
+    said = "str" in text and os.path.isfile(path) and re.search(r"\brun\.model(\.\w+)*", Path(path).read_text())
+    if not typed and not said:
+        return ""
+    old = typed or f"{path}: {said[0] if said else ''}"
+    new = re.sub(r"\brun\.model", "run.shapes", old.split()[-1])
+    return f"{old}: the shapes of fresh parts are now in run.shapes; write {new}. run.model is a whole model to start from"
 
 
 def _explain_value(error: flags.Error, argv: list[str]) -> str:

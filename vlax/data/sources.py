@@ -9,6 +9,7 @@ open_source({"path": "mine.jsonl"}, data_root)      without a kind, the file is 
 
 from collections.abc import Collection, Mapping
 
+from vlax.data import parts
 from vlax.data.readers.faults import STRICT, Faults
 from vlax.data.readers.files import Reading
 from vlax.data.readers.kinds import KINDS, PATHS
@@ -24,7 +25,8 @@ def open_source(
 ) -> Source:
     """The source of one spec; VlaxError for an unknown kind, field, split or style and for files that don't fit.
 
-    spec            "kind" and the fields of that kind (`kinds.py`); or "path" and any of them: the kind is recognised then
+    spec            "kind" and the fields of that kind (`kinds.py`); or "path" and any of them: the kind is recognised then;
+                    "part" of a file source, which holds pictures out (`parts.py`)
     data_root       what the paths of a file source are relative to; any path that epath opens (gs:// too)
     train           whether a file source yields rows to train on, where its spec does not say
     drop_image_ids  pictures whose rows a file source leaves out (leak filter); the embedded splits are disjoint already
@@ -34,15 +36,20 @@ def open_source(
     fields = {key: _plain(value) for key, value in dict(spec).items() if value is not None}
     if "kind" not in fields and "path" in fields:
         fields = _recognised(fields, data_root)
-    kind = fields.pop("kind", None)
+    kind, part = fields.pop("kind", None), fields.pop("part", "")
     _check_fields(kind, fields)
     base = _base(kind, fields, data_root)
     reader = KINDS[kind].load()
     named = ", ".join(str(fields[name]) for name in PATHS[:3] if fields.get(name))
     if "train" not in KINDS[kind].fields:  # drawn by vlax itself: no file, and no row to leave out
+        if part:
+            raise VlaxError(f"data source {kind} has splits; leave part={part!r} out")
         return reader(**fields)
     train, limit = fields.pop("train", train), fields.pop("limit", None)
     with understood(f"data source {kind}: {named}", "fetch or export it again"):
+        if part:
+            whole = reader(**fields, reading=Reading(kind, train, None, base, (), Faults(collect=True)))
+            drop_image_ids = {*drop_image_ids, *parts.left_out(whole.pictures(), part, whole.name)}
         source: Source = reader(**fields, reading=Reading(kind, train, limit, base, drop_image_ids, faults))
     return source
 

@@ -12,13 +12,13 @@ from vlax.evaluation import compare, predictions, runner, samples, scoring, trai
 from vlax.evaluation.options import Options, chosen, export_directory
 from vlax.evaluation.runner import Evaluation, TestSet
 from vlax.evaluation.table import score_table
-from vlax.model import api
+from vlax.model import api, exports, opening
 from vlax.params import distributed, sharding
 from vlax.process import lease
 from vlax.scores.java import check_spice
 from vlax.storage import jsonl, state
 from vlax.suites import protocol
-from vlax.training import stages
+from vlax.training import guess, stages
 
 DEFAULTS = Options()
 
@@ -28,6 +28,7 @@ def run(config: ConfigDict, workdir: str, options: Options = DEFAULTS) -> dict:
 
     Whatever can be wrong (flags, files, Java, the evaluation to compare with) is looked at before anything is decoded.
     """
+    config = guess.settled(config, workdir)
     workdir, root = epath.Path(workdir), config.run.data_root
     plans = stages.chain(config, workdir)
     plan = plans[-1]
@@ -58,7 +59,10 @@ def _evaluate(
     root, below = config.run.data_root, options.folder()
     priors = _priors(sets, root)
     mesh = sharding.make_mesh((config.run.mesh.data, config.run.mesh.fsdp, config.run.mesh.tp))
-    model = api.load(export, dtype=config.run.dtype, mesh=mesh)
+    model = opening.load(export, dtype=config.run.dtype, mesh=mesh, templates=config.run.templates)
+    if "checksums" not in model.manifest:  # of an export they are known; predictions are kept by them
+        gathered = {path: distributed.gather(value) for path, value in model.params.items()}
+        model.manifest |= {"stage": str(export), "checksums": exports.module_checksums(gathered)}
     title = f"{plan.name} ({options.checkpoint})" if options.checkpoint else plan.name
     twin = None
     if options.twin or options.blind:

@@ -33,7 +33,7 @@ from vlax.decoding import constrain
 from vlax.decoding.options import DecodeConfig
 from vlax.decoding.predict import Request
 from vlax.errors import VlaxError
-from vlax.model import api
+from vlax.model import opening
 from vlax.rows import TASKS
 
 try:
@@ -97,7 +97,7 @@ class Vlax(lmms):
             raise VlaxError(f"loglikelihood={likelihood!r} is not one of loss, logprob")
         if not str(batch_size).isdigit() or not int(batch_size):
             raise VlaxError(f"--batch_size {batch_size}: give a number; vlax does not search for one")
-        self.model, self.rows = api.load(str(export), dtype=arguments.get("dtype", "float32")), int(batch_size)
+        self.model, self.rows = opening.load(str(export), dtype=arguments.get("dtype", "float32")), int(batch_size)
         self.max_new_tokens, self.sign = int(arguments.get("max_new_tokens", 128)), -1.0 if likelihood == "loss" else 1.0
         self.told: set[str] = set()
 

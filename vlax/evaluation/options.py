@@ -21,7 +21,9 @@ def _flag(default: Any, about: str, **more: Any) -> Any:
 class Options:
     """The flags of eval.py, one a field, with default and help. VlaxError for flags of which one would have no effect."""
 
-    checkpoint: str = _flag("", "which state: the stage's export (default), last, best, or an export directory")
+    checkpoint: str = _flag(
+        "", "which state: the stage's export (default), last, best, or any whole model, as run.model takes it"
+    )
     suites: tuple[str, ...] = _flag(
         (), "suites in place of the stage's own: names, FILE.toml, custom; --suite=help lists them", flag="suite"
     )

@@ -8,7 +8,7 @@ holds (`storage/seal.py`), and each is compared before it is read; exports of fo
 
 import functools
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
@@ -106,15 +106,19 @@ def read_config(directory) -> VLMConfig:
 
 
 def load_params(
-    directory, shardings: Mapping[str, jax.sharding.Sharding] | None = None, parts: tuple[str, ...] = ()
+    directory,
+    shardings: Mapping[str, jax.sharding.Sharding] | None = None,
+    parts: tuple[str, ...] = (),
+    without: Collection[str] = (),
 ) -> dict[str, Any]:
     """{path: array} of an export in the stored dtype: numpy without `shardings`, else jax Arrays placed by them.
 
-    `parts` restricts it to modules ("vision", "decoder"): nothing else is read.
+    `parts` restricts it to modules ("vision", "decoder"): nothing else is read, nor are the paths `without`.
     """
     _compare(directory, "params")
     stored, restore = _open(directory)
-    return restore({k: leaf for k, leaf in stored.items() if not parts or k.split("/")[0] in parts}, shardings)
+    wanted = {k: leaf for k, leaf in stored.items() if not parts or k.split("/")[0] in parts}
+    return restore({k: leaf for k, leaf in wanted.items() if k not in without}, shardings)
 
 
 def lazy_params(directory) -> dict[str, Later]:

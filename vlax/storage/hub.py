@@ -14,6 +14,7 @@ from vlax.storage import paths, seal, state
 SMALL = ("*.json", "*.txt", "*.model", "*.jinja")
 LAYERS, MOST = 1_000, 1 << 24  # of any config: layers, and other sizes
 _SIZE = re.compile(r"(?:^|_)(layers|n_layer|n_head|n_embd|n_inner|size|dim|heads|channels|width)$")
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "decoder_start_token_id")
 
 
@@ -30,7 +31,7 @@ def local_directory(name: str | Path, *, flag: str, weights: bool = True) -> Pat
         files = [file.name for file in path.iterdir() if weights or file.suffix != ".safetensors"]
         seal.check(path, *files, way_out=f"copy the folder again, or delete its {seal.NAME} to read it as it is")
         return path
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)):
+    if not HUB_ID.fullmatch(str(name)):
         raise VlaxError(f"{name} is not a directory and not a hub id of the form org/name; pass {flag}")
     import huggingface_hub
 

@@ -12,7 +12,7 @@ from vlax.params import distributed
 from vlax.process import activity, lease, stop, watchdog
 from vlax.process.activity import NOW
 from vlax.storage import disk, paths
-from vlax.training import agreement, exclusion, loop, plots, session, stages
+from vlax.training import agreement, exclusion, guess, loop, plots, session, stages
 from vlax.training.replay import replay_stage
 
 
@@ -38,6 +38,7 @@ def stacks(workdir: epath.PathLike) -> Path:
 
 
 def _run(config: ConfigDict, workdir: epath.Path, sampler: Callable[[session.Session], loop.Sample | None]) -> None:
+    config = guess.settled(config, workdir, keep=True)
     plans = stages.chain(config, workdir)
     pending = stages.todo(plans)
     for plan in pending[1:]:  # compiles nothing: a mistake in the last stage should not wait for the first to be trained
@@ -59,7 +60,7 @@ def _run(config: ConfigDict, workdir: epath.Path, sampler: Callable[[session.Ses
 
 def replay(config: ConfigDict, workdir: str) -> None:
     """Compares the first losses of every stage that has started with its record."""
-    for plan in stages.chain(config, epath.Path(workdir)):
+    for plan in stages.chain(guess.settled(config, workdir), epath.Path(workdir)):
         stages.check_identity(plan)
         if (plan.directory / "first_losses.json").exists():
             print(replay_stage(session.build(plan)))

@@ -33,7 +33,7 @@ def print_header(session: Session, begin: int) -> None:
         f"mask {config.mask}"
     )
     for part, origin in stage.init.items():
-        source = plan.run[part] if origin == "pretrained" else origin
+        source = {"pretrained": plan.run.get(part), "model": plan.run.model}.get(origin, origin)
         print(f"  from    {part}: {source}")
     print(groups.table(session.abstract, session.assigned, dict(stage.learning_rate)))
     mixture = session.batches.collate.mixture

@@ -16,7 +16,7 @@ from vlax.models.build import fresh_part
 from vlax.params import distributed, groups, sharding
 from vlax.pretrained.writing import adapter, writer
 from vlax.storage.paths import remote
-from vlax.training import origins
+from vlax.training import origins, parts
 from vlax.training.session import Session
 from vlax.training.start import tokenizer_hash
 
@@ -32,7 +32,7 @@ def export(session: Session, trainable: groups.Params, directory: epath.Path, be
     shardings = sharding.parameter_shardings(session.abstract, session.mesh)
     found = {part: origin for part, origin in session.origins.items() if origin.kind != "fresh"}
     for part, origin in found.items():
-        loaded = origins.load_part(origin, part, session.config, shardings)
+        loaded = parts.load_part(origin, part, session.config, shardings)
         stored.update({path: value for path, value in loaded.items() if path not in session.assigned})
     stored.update(fresh_frozen(session, stored))
     config, frozen = session.config, [path for path in session.abstract if path not in session.assigned]
@@ -102,7 +102,7 @@ def prove_frozen(session: Session, found: origins.Origins, directory: epath.Path
         frozen = [path for path in paths if path.split("/")[0] == part]
         if not frozen:
             continue
-        theirs = origins.load_part(origin, part, session.config)
+        theirs = parts.load_part(origin, part, session.config)
         if groups.checksum({p: mine[p] for p in frozen}) != groups.checksum({p: theirs[p] for p in frozen}):
             changed = [p for p in frozen if not np.array_equal(mine[p], theirs[p])]
             raise VlaxError(

@@ -1,7 +1,8 @@
-"""Where each part of a stage's model comes from: a parent stage, pretrained weights, or fresh initial values.
+"""Where each part of a stage's model comes from: a parent stage, a whole model, pretrained weights, or fresh initial values.
 
 stage.init value     read from
-fresh                run.model (shapes), run.seed (values)
+fresh                run.shapes, run.seed (values)
+model                run.model: a vlax export, or a whole model in Hugging Face layout (directory or hub id)
 pretrained           run.vision / run.decoder: a vlax export, or a checkpoint in Hugging Face layout (directory or hub id)
 a stage's name       WORKDIR/STAGE/hf/PART where that stage wrote the part in Hugging Face layout, else WORKDIR/STAGE/export
 """
@@ -10,12 +11,9 @@ import contextlib
 import dataclasses
 import functools
 import json
-import logging
 import math
 from collections.abc import Iterator
 
-import jax
-import numpy as np
 from etils import epath
 
 from vlax.data.batches.mixture import SHARES
@@ -23,27 +21,27 @@ from vlax.data.readers.faults import Faults
 from vlax.data.sources import open_source
 from vlax.errors import VlaxError
 from vlax.images import Preprocess
-from vlax.model import exports
+from vlax.model import exports, opening
 from vlax.models.decoder import DecoderConfig
 from vlax.models.lora import LoRAConfig
 from vlax.models.projector import ProjectorConfig
 from vlax.models.vision import VisionConfig
 from vlax.models.vlm import VLMConfig
-from vlax.params import groups
 from vlax.pretrained.reading import loader
 from vlax.rows import RowFault
 from vlax.storage.state import load_json
 from vlax.text import tokenizer
 from vlax.text.bpe import train_bpe
 from vlax.text.prompts import spans
-from vlax.training.stages import StagePlan
+from vlax.training.stages import USUAL, StagePlan
 
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """kind: "fresh", "export" (a vlax export), "hf" (Hugging Face layout) or "pending" (a parent stage that is not finished:
-    its shapes are run.model's, its parameters do not exist yet); where: the directory or hub id; export: the vlax export whose
-    manifest says with which tokenizer and prompts the part was trained, "" where there is none."""
+    """kind: "fresh", "export" (a vlax export), "hf" (Hugging Face layout), "whole" (the same, of a whole model) or "pending" (a
+    parent stage that is not finished: its shapes are run.shapes, its parameters do not exist yet); where: the directory or hub
+    id; export: the vlax export whose manifest says with which tokenizer and prompts the part was trained, "" where there is
+    none."""
 
     kind: str
     where: str = ""
@@ -51,7 +49,6 @@ class Origin:
 
 
 MOST_ROWS = 50_000  # of a source that a vocabulary is made of, unless run.bpe_text says which text
-Shardings = dict[str, jax.sharding.NamedSharding]  # by parameter path
 Origins = dict[str, Origin]  # by part: what a Session is built from, and carries
 
 
@@ -64,7 +61,17 @@ def _find(plan: StagePlan, part: str) -> Origin:
     name = plan.stage.init[part]
     if name == "fresh":
         return Origin("fresh")
+    if name == "model":
+        where = plan.run.model
+        if not where:
+            raise VlaxError(f"stage {plan.name} starts from a whole model: pass --config.run.model=DIR, {opening.KINDS}")
+        return Origin("export", where, where) if opening.is_export(where) else Origin("whole", where)
     if name == "pretrained":
+        if part == "projector":
+            raise VlaxError(
+                f"stage {plan.name} wants a pretrained projector, which comes with a whole model alone: pass "
+                "--config.run.model=DIR --config.stage.init.projector=model, or leave it fresh"
+            )
         where = plan.run.get(part, "")
         if not where:
             raise VlaxError(f"stage {plan.name} wants a pretrained {part}: pass --config.run.{part}=DIR")
@@ -82,7 +89,6 @@ def model_config(plan: StagePlan, origins: Origins, vocab: int) -> VLMConfig:
     vocab: tokens of the tokenizer, which the decoder's embedding must hold.
     """
     stage = plan.stage
-    mask = stage.mask or plan.run.mask
     try:
         decoder = _decoder(plan, origins["decoder"], vocab)
         if stage.lora.rank:
@@ -91,64 +97,71 @@ def model_config(plan: StagePlan, origins: Origins, vocab: int) -> VLMConfig:
             raise VlaxError(
                 f"the tokenizer has {vocab} tokens, the decoder's embedding {decoder.vocab_size} rows; they must fit"
             )
+        mask = stage.mask or plan.run.mask or (_models(plan, origins["decoder"]).mask if plan.leader else USUAL["mask"])
         if "vision" not in stage.init:
             return VLMConfig(decoder, mask=mask)
         vision, preprocess = _vision(plan, origins["vision"])
         projector = _projector(plan, origins["projector"], vision, decoder)
+        if (projector.vision_width, projector.width) != (vision.width, decoder.width):
+            raise VlaxError(
+                f"stage {plan.name}: the projector of {origins['projector'].where} joins features of width "
+                f"{projector.vision_width} to a decoder of width {projector.width}, and these have {vision.width} and "
+                f"{decoder.width}; take all three from one model, or pass --config.stage.init.projector=fresh"
+            )
         return VLMConfig(decoder, vision, projector, mask, preprocess)
     except (TypeError, ValueError) as error:
         text = str(error).split("__init__() ")[-1]
-        raise VlaxError(f"run.model: {text}; the fields are those of vlax/models") from None
+        raise VlaxError(f"run.shapes: {text}; the fields are those of vlax/models") from None
+
+
+def _models(plan: StagePlan, origin: Origin) -> VLMConfig:
+    """The shapes of a whole model that lies somewhere, at run.image_size and run.vocab_size."""
+    size, rows = plan.run.image_size or None, plan.run.vocab_size or None
+    if origin.kind == "whole":
+        return loader.vlm_config(origin.where, image_size=size, vocab_size=rows)
+    c = exports.read_config(origin.where)
+    c = dataclasses.replace(c, decoder=loader.grown(c.decoder, rows, origin.where))
+    if c.vision is None or size in (None, c.vision.image_size):
+        return c
+    vision = loader.resized(c.vision, size)
+    return dataclasses.replace(c, vision=vision, preprocess=c.tower.preprocess.at(vision.image_size))
 
 
 def _decoder(plan: StagePlan, origin: Origin, vocab: int) -> DecoderConfig:
     run = plan.run
-    if origin.kind == "export":
-        return exports.read_config(origin.where).decoder
+    if origin.kind in ("export", "whole"):
+        return _models(plan, origin).decoder
     if origin.kind == "hf":
         return loader.decoder_config(origin.where, vocab_size=run.vocab_size or None)
-    shapes = {**run.model.decoder, **(run.model.captioner if plan.stage.captioner else {})}
+    shapes = {**run.shapes.decoder, **(run.shapes.captioner if plan.stage.captioner else {})}
     shapes["vocab_size"] = shapes["vocab_size"] or math.ceil((vocab + 1) / 16) * 16  # one row to spare, for <image>
     return DecoderConfig(**shapes)
 
 
 def _vision(plan: StagePlan, origin: Origin) -> tuple[VisionConfig, Preprocess | None]:
     size = plan.run.image_size or None
-    if origin.kind == "export":
-        tower = exports.read_config(origin.where).tower
+    if origin.kind in ("export", "whole"):
+        tower = _models(plan, origin).tower
         return tower.vision, tower.preprocess
     if origin.kind == "hf":
         return loader.vision_config(origin.where, image_size=size), loader.preprocess(origin.where, image_size=size)
-    return VisionConfig(**plan.run.model.vision), None
+    return VisionConfig(**plan.run.shapes.vision), None
 
 
 def _projector(plan: StagePlan, origin: Origin, vision: VisionConfig, decoder: DecoderConfig) -> ProjectorConfig:
-    if origin.kind == "export":
-        return exports.read_config(origin.where).tower.projector
-    return ProjectorConfig(vision_width=vision.width, width=decoder.width, **plan.run.model.projector)
+    if origin.kind in ("export", "whole"):
+        return _models(plan, origin).tower.projector
+    return ProjectorConfig(vision_width=vision.width, width=decoder.width, **plan.run.shapes.projector)
 
 
-def load_part(
-    origin: Origin, part: str, config: VLMConfig, shardings: Shardings | None = None, *, say: bool = False
-) -> groups.Params:
-    """{path: array} of a part as its origin stores it: numpy without `shardings`, else placed by them. Not for fresh parts.
+def leading(plan: StagePlan, found: Origins) -> str:
+    """The vlax export of the whole model that a stage starts from; "" where there is none."""
+    return found["decoder"].export if plan.leader else ""
 
-    say: log the load report.
-    """
-    if origin.kind == "export":
-        return exports.load_params(origin.where, shardings, (part,))
 
-    def place(path: str, value: np.ndarray) -> np.ndarray | jax.Array:
-        return value if shardings is None else jax.device_put(value, shardings[path])
-
-    if part == "vision":
-        size = config.tower.vision.image_size
-        _, params, report = loader.load_vision(origin.where, image_size=size, dtype=None, place=place)
-    else:
-        _, params, report = loader.load_decoder(origin.where, vocab_size=config.decoder.vocab_size, dtype=None, place=place)
-    if say:
-        logging.info("%s: %s", part, report.summary())
-    return params
+def templates(plan: StagePlan, decoder: Origin, tokens: tokenizer.Tokenizer) -> str:
+    """The prompt templates of a stage: run.templates, else those of the whole model that it starts from, else plain."""
+    return plan.run.templates or (opening.templates_of(decoder.where, tokens) if plan.leader else USUAL["templates"])
 
 
 def load_tokenizer(plan: StagePlan, decoder: Origin) -> tokenizer.Tokenizer:
@@ -163,14 +176,17 @@ def load_tokenizer(plan: StagePlan, decoder: Origin) -> tokenizer.Tokenizer:
             return exports.read_tokenizer(parent / "export")
     if decoder.kind == "export":
         return exports.read_tokenizer(decoder.where)
-    if run.tokenizer or decoder.kind == "hf":
-        rows = _decoder(plan, decoder, 0).vocab_size if decoder.kind == "hf" else run.model.decoder.vocab_size or 1 << 30
-        flag = "--config.run.tokenizer=DIR" if run.tokenizer else tokenizer.FLAG
+    there = decoder.kind in ("hf", "whole")
+    if run.tokenizer or there:
+        rows = _decoder(plan, decoder, 0).vocab_size if there else run.shapes.decoder.vocab_size or 1 << 30
+        flag = "--config.run.model=DIR" if decoder.kind == "whole" else tokenizer.FLAG
+        flag = "--config.run.tokenizer=DIR" if run.tokenizer else flag
         return tokenizer.load_tokenizer(run.tokenizer or decoder.where, rows, flag)
     most = 0 if run.bpe_text else MOST_ROWS
     mixed = run.bpe_text or (plan.stage.mixture if plan.first is None else plan.first)
     specs = {name: {key: value for key, value in spec.items() if key not in SHARES} for name, spec in mixed.to_dict().items()}
-    return _embedded_tokenizer(json.dumps(specs, sort_keys=True), run.data_root, run.templates, run.bpe_vocab, most)
+    templates = run.templates or USUAL["templates"]
+    return _embedded_tokenizer(json.dumps(specs, sort_keys=True), run.data_root, templates, run.bpe_vocab, most)
 
 
 @functools.lru_cache(maxsize=2)

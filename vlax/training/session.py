@@ -97,12 +97,15 @@ def build(plan: StagePlan) -> Session:
     scan = stage.accumulation == "scan"
     sharding.check_batch(stage.batch_size // stage.accumulate, mesh)
     found = origins.find(plan)
-    encoder = wording.encoder(plan, origins.load_tokenizer(plan, found["decoder"]))
+    tokenizer = origins.load_tokenizer(plan, found["decoder"])
+    encoder = wording.encoder(
+        plan, tokenizer, origins.templates(plan, found["decoder"], tokenizer), origins.leading(plan, found)
+    )
     config = origins.model_config(plan, found, tokenizer_size(encoder.tokenizer))
     try:
         graphdef, abstract = abstract_model(config, DTYPES[run.dtype])
     except (ValueError, KeyError) as error:
-        raise VlaxError(f"run.model: {error}") from None
+        raise VlaxError(f"run.shapes: {error}") from None
     assigned = groups.assign(abstract, stage.trainable)
     arrange.check_positions(stage, config)
     batches, validation, updates = inputs.build(plan, config, encoder)

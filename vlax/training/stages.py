@@ -17,7 +17,11 @@ from vlax.storage import state
 FREE_RUN = ("mesh", "log_every", "tensorboard", "compilation_cache", "threads", "prefetch", "image_cache_mb", "layers", "remat",
             "distributed", "hosts", "data_root", "quarantine", "keep", "verify", "allow_outside", "grace_seconds",
             "watchdog_minutes")  # fmt: skip
-FREE_STAGE = ("drop_budget", "eval_every", "eval_batches", "generate_samples", "suites", "reference", "validation")  # fmt: skip
+FREE_STAGE = ("drop_budget", "eval_every", "eval_batches", "generate_samples", "suites", "reference", "validation",
+              "data", "data_is", "tune")  # fmt: skip
+
+USUAL = {"mask": "image_bidirectional", "templates": "plain"}  # what an empty field of run means without a whole model
+GIVEN = ("model", "fresh", "pretrained")  # values of stage.init that are no stage's name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +39,11 @@ class StagePlan:
         return str(self.stage.name)
 
     @property
+    def leader(self) -> bool:
+        """Whether the decoder comes from a whole model, whose mask kind and templates hold where the config names none."""
+        return bool(self.stage.init.get("decoder") == "model")
+
+    @property
     def export(self) -> epath.Path:
         return self.directory / "export"
 
@@ -46,6 +55,8 @@ class StagePlan:
     def identity(self) -> dict[str, Any]:
         """The settings that make this stage what it is, as plain JSON: what a resumed run must agree with."""
         run = {k: v for k, v in state.load_json("run", self.run.to_json()).items() if k not in FREE_RUN}
+        if not self.leader:
+            run |= {field: run[field] or usual for field, usual in USUAL.items()}
         stage = {k: v for k, v in state.load_json("stage", self.stage.to_json()).items() if k not in FREE_STAGE}
         if not stage.get("buckets") and not stage.get("packing"):
             stage.pop("plan_window", None)  # of no effect
@@ -64,20 +75,25 @@ def chain(config: ConfigDict, workdir: epath.PathLike) -> list[StagePlan]:
             return
         if name not in known:
             raise VlaxError(
-                f"{needed_by}: init names {name!r}, which is no stage of this chain. Write fresh, pretrained or one of: "
+                f"{needed_by}: init names {name!r}, which is no stage of this chain. Write {', '.join(GIVEN)} or one of: "
                 f"{', '.join(sorted(known))}"
             )
         if name in visiting:
             raise VlaxError(f"stages depend on each other in a circle: {' -> '.join([*visiting, name])}")
         visiting.append(name)
         stage = known[name]
-        parents = {part: origin for part, origin in stage.init.items() if origin not in ("fresh", "pretrained")}
+        parents = {part: origin for part, origin in stage.init.items() if origin not in GIVEN}
         for origin in dict.fromkeys(parents.values()):
             visit(origin, name)
         visiting.pop()
         order.append(StagePlan(config.run, stage, workdir / name, {p: workdir / o for p, o in parents.items()}))
 
     visit(config.stage.name, "the config")
+    if config.run.model and not any("model" in plan.stage.init.values() for plan in order):
+        raise VlaxError(
+            f"run.model={config.run.model}, and no stage takes a part from it: pass --config.stage.init.decoder=model, and "
+            "likewise vision and projector, or train with --config=configs/finetune.py"
+        )
     return [dataclasses.replace(plan, first=order[0].stage.mixture) for plan in order]
 
 
@@ -85,7 +101,7 @@ def resolved(plans: list[StagePlan]) -> tuple[StagePlan, list[str]]:
     """(the last plan, the parents that are not trained yet).
 
     What such a parent would hand over has the tokenizer, the shapes and the picture size of where it has them from itself: a
-    trained stage before it, pretrained weights or run.model. The plan names that origin in the parent's place.
+    trained stage before it, pretrained weights or run.shapes. The plan names that origin in the parent's place.
     """
     by_name, last = {plan.name: plan for plan in plans}, plans[-1]
     init, parents, waiting = dict(last.stage.init), dict(last.parents), []
@@ -125,16 +141,30 @@ def without_news(have: dict[str, Any], want: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def started(directory: epath.Path) -> bool:
+    """Whether a stage's directory holds something that a config could disagree with."""
+    checkpoints = directory / "checkpoints"
+    kept = (directory / "export" / "manifest.json").exists() or (checkpoints.exists() and any(checkpoints.iterdir()))
+    return bool(kept and (directory / "config.json").exists())
+
+
+def renamed(have: dict[str, Any]) -> dict[str, Any]:
+    """Recorded settings under today's names: the shapes of fresh parts were called run.model once."""
+    run = have.get("run", {})
+    if isinstance(run.get("model"), dict):
+        run = {**run, "shapes": run["model"], "model": ""}
+    return {**have, "run": run}
+
+
 def check_identity(plan: StagePlan) -> None:
     """Compares with the settings that the stage's directory was started with; records them on a first start.
 
     VlaxError lists every difference: the same directory never holds two different runs.
     """
     path = plan.directory / "config.json"
-    checkpoints = plan.directory / "checkpoints"
-    if not path.exists() or not (plan.finished or (checkpoints.exists() and any(checkpoints.iterdir()))):
+    if not started(plan.directory):
         return  # nothing was kept yet that the config could disagree with
-    have = state.read(path, "delete it if the stage was started with this very config, else the whole directory")
+    have = renamed(state.read(path, "delete it if the stage was started with this very config, else the whole directory"))
     diffs = differences(have, without_news(have, plan.identity))
     if diffs:
         shown = "; ".join(diffs[:6]) + (f"; and {len(diffs) - 6} more" if len(diffs) > 6 else "")

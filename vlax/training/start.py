@@ -12,8 +12,9 @@ from vlax.model import exports
 from vlax.models.build import DTYPES, fresh_part
 from vlax.params import groups, sharding
 from vlax.text.tokenizer import Tokenizer
-from vlax.training import optimizer, origins
+from vlax.training import optimizer, origins, parts
 from vlax.training.session import Session, train_state_shardings
+from vlax.training.stages import GIVEN
 from vlax.training.steps import State
 
 
@@ -47,7 +48,7 @@ def initial_params(session: Session) -> groups.Params:
         placed: groups.Params = {}
         if origin.kind != "fresh":
             _check_parent(session, part, origin)
-            placed = origins.load_part(origin, part, session.config, shardings, say=True)
+            placed = parts.load_part(origin, part, session.config, shardings, say=True)
         if new:
             fresh = fresh_part(part, session.config, session.plan.run.seed)
             placed |= {path: jax.device_put(fresh[path], shardings[path]) for path in new}
@@ -61,15 +62,17 @@ def _check_parent(session: Session, part: str, origin: origins.Origin) -> None:
     if not origin.export:
         return
     manifest, encoder, name = exports.read_manifest(origin.export), session.encoder, session.plan.stage.init[part]
-    if name != "pretrained" and manifest["stage"] != name:
+    if name not in GIVEN and manifest["stage"] != name:
         raise VlaxError(
             f"stage {session.plan.name}: {origin.export} holds the export of {manifest['stage']}, not of {name}; copy that of "
             f"{name} there, or train it again"
         )
     here = {"tokenizer": tokenizer_hash(encoder.tokenizer), "templates": encoder.digest}
+    named = manifest["template_name"]
+    way_out = {"tokenizer": "", "templates": f"; pass --config.run.templates={named}" * (named != encoder.templates)}
     for name, value in here.items():
         if manifest[name] != value:
             raise VlaxError(
                 f"stage {session.plan.name}: its parent {origin.export} was trained with other {name} ({manifest[name]}, here "
-                f"{value})"
+                f"{value}){way_out[name]}"
             )

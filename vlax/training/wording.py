@@ -2,6 +2,8 @@
 
 import logging
 
+from etils import epath
+
 from vlax.model import exports
 from vlax.params import distributed
 from vlax.text.prompts import Encoder
@@ -13,24 +15,29 @@ from vlax.training.stages import StagePlan
 PATIENCE = 600.0  # seconds for other hosts to read their tokenizers
 
 
-def encoder(plan: StagePlan, tokenizer: Tokenizer) -> Encoder:
+def encoder(plan: StagePlan, tokenizer: Tokenizer, templates: str, model: str = "") -> Encoder:
     """The stage's Encoder. A stage that has started keeps what its checkpoints record; a new one takes its parents' date, and
-    of an older vlax's parents the ids, too, where they are other ones: the decoder has learned those."""
+    of an older vlax's parents the ids, too, where they are other ones: the decoder has learned those.
+
+    templates: their name. model: the vlax export that the decoder comes from, where it is no parent's.
+    """
     found = checkpoints.recorded(plan.directory)
     if found is not None:
-        return Encoder(tokenizer, plan.run.templates, from_dict(found.get("text")))
-    made = Encoder(tokenizer, plan.run.templates)
+        return Encoder(tokenizer, templates, from_dict(found.get("text")))
+    made = Encoder(tokenizer, templates)
     if made.settings.date:  # the first host's: midnight does not come at the same moment everywhere
-        made = Encoder(tokenizer, plan.run.templates, Settings(date=distributed.meet(made.settings.date, PATIENCE)[0]))
-    for parent in dict.fromkeys(plan.parents.values()):
-        if not (parent / "export" / "manifest.json").exists():
+        made = Encoder(tokenizer, templates, Settings(date=distributed.meet(made.settings.date, PATIENCE)[0]))
+    for parent in dict.fromkeys(
+        [*(path / "export" for path in plan.parents.values()), *([epath.Path(model)] if model else [])]
+    ):
+        if not (parent / "manifest.json").exists():
             continue
-        before = from_dict(exports.read_manifest(parent / "export").get("text"))
+        before = from_dict(exports.read_manifest(parent).get("text"))
         if before.version < made.settings.version and made.codec.contextual:
             logging.warning(
                 "%s: %s was trained by an older vlax, whose answers began with a blank too many for this tokenizer; %s keeps "
                 "that. To be rid of it, train from the first stage on in another --workdir", plan.name, parent, plan.name,
             )  # fmt: skip
-            return Encoder(tokenizer, plan.run.templates, before)
-        return Encoder(tokenizer, plan.run.templates, Settings(date=before.date or made.settings.date))
+            return Encoder(tokenizer, templates, before)
+        return Encoder(tokenizer, templates, Settings(date=before.date or made.settings.date))
     return made

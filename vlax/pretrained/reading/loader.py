@@ -42,7 +42,11 @@ from vlax.storage.state import understood
 
 T = TypeVar("T")
 Name = str | Path  # a directory or a hub id
-FLAGS = {"vision": "--config.run.vision=DIR", "decoder": "--config.run.decoder=DIR", "whole": "vlax.from_pretrained(DIR)"}
+FLAGS = {
+    "vision": "--config.run.vision=DIR",
+    "decoder": "--config.run.decoder=DIR",
+    "whole": "vlax.from_pretrained(DIR) or --config.run.model=DIR",
+}
 
 
 def load_vision(
@@ -73,10 +77,20 @@ def load_decoder(
 
 
 def load_vlm(
-    directory: Name, *, dtype: Dtype = np.float32, place: Place | None = None
-) -> tuple[VLMConfig, dict[str, Any], LoadReport]:
-    """(config, all parameters, report) of a PaliGemma or LLaVA checkpoint; its mask kind is in the config."""
-    return whole_source(directory).load(dtype, place)
+    directory: Name,
+    *,
+    part: str = "",
+    image_size: int | None = None,
+    vocab_size: int | None = None,
+    dtype: Dtype = np.float32,
+    place: Place | None = None,
+) -> tuple[VLMConfig, dict[str, Any], LoadReport]:  # fmt: skip
+    """(config, all parameters, report) of a PaliGemma or LLaVA checkpoint; its mask kind is in the config.
+
+    part                    "vision", "projector" or "decoder": the parameters of that part alone
+    image_size, vocab_size  as of `load_vision` and `load_decoder`
+    """
+    return whole_source(directory, image_size, vocab_size).load(dtype, place, part)
 
 
 def vision_config(directory: Name, *, image_size: int | None = None, layer: int | None = None) -> VisionConfig:
@@ -89,9 +103,9 @@ def decoder_config(directory: Name, *, vocab_size: int | None = None) -> Decoder
     return decoder_source(directory, vocab_size, weights=False).checked()
 
 
-def vlm_config(directory: Name) -> VLMConfig:
+def vlm_config(directory: Name, *, image_size: int | None = None, vocab_size: int | None = None) -> VLMConfig:
     """What `load_vlm` would build; checks as `vision_config` does."""
-    return whole_source(directory, weights=False).checked()
+    return whole_source(directory, image_size, vocab_size, weights=False).checked()
 
 
 def _understood(made: Callable[..., T]) -> Callable[..., T]:
@@ -145,6 +159,20 @@ def _module(kind: Callable[..., nnx.Module], c: object, rngs: nnx.Rngs) -> nnx.M
     return kind(c, rngs=rngs)
 
 
+def resized(c: VisionConfig, image_size: int | None) -> VisionConfig:
+    """A tower at another number of pixels a side; None keeps its own."""
+    if image_size and image_size < c.patch_size:
+        raise VlaxError(f"image_size={image_size} is smaller than the tower's patches of {c.patch_size}; give at least that")
+    return dataclasses.replace(c, image_size=image_size or c.image_size)
+
+
+def grown(c: DecoderConfig, vocab_size: int | None, where: Name) -> DecoderConfig:
+    """A decoder with more embedding rows; None keeps its own."""
+    if vocab_size is not None and vocab_size < c.vocab_size:
+        raise VlaxError(f"vocab_size={vocab_size} is smaller than the {c.vocab_size} rows of {where}; give at least that")
+    return dataclasses.replace(c, vocab_size=vocab_size or c.vocab_size)
+
+
 @_understood
 def vision_source(name: Name, image_size: int | None, layer: int | None, *, weights: bool = True) -> Source[VisionConfig]:
     directory, there = _local(name, "vision", weights)
@@ -155,9 +183,7 @@ def vision_source(name: Name, image_size: int | None, layer: int | None, *, weig
         layer = (sub.get("vlax") or {}).get("layer", family.layer)
     c = full if layer is None else hidden_state(full, layer)
     settings = _preprocess(directory, family, sub)
-    c = dataclasses.replace(c, image_size=image_size or c.image_size, mean=settings.mean, std=settings.std)
-    if c.image_size < c.patch_size:
-        raise VlaxError(f"image_size={c.image_size} is smaller than the tower's patches of {c.patch_size}; give at least that")
+    c = dataclasses.replace(resized(c, image_size), mean=settings.mean, std=settings.std)
     part = _vision_part(family, full, c, alone=hf["model_type"] in WHOLE)
     return Source(directory, c, [part], int(c.class_token), family.antialias, there)
 
@@ -167,20 +193,19 @@ def decoder_source(name: Name, vocab_size: int | None, *, weights: bool = True) 
     directory, there = _local(name, "decoder", weights)
     hf = read_config(directory, [*DECODER, *NESTED_DECODER])
     family, sub = language_tower(hf)
-    c = family.config(sub)
-    if vocab_size is not None and vocab_size < c.vocab_size:
-        raise VlaxError(f"vocab_size={vocab_size} is smaller than the {c.vocab_size} rows of {directory}; give at least that")
-    c = dataclasses.replace(c, vocab_size=vocab_size or c.vocab_size)
+    c = grown(family.config(sub), vocab_size, directory)
     return Source(directory, c, [_decoder_part(family, c, alone=hf["model_type"] in WHOLE)], weights=there)
 
 
 @_understood
-def whole_source(name: Name, *, weights: bool = True) -> Source[VLMConfig]:
+def whole_source(
+    name: Name, image_size: int | None = None, vocab_size: int | None = None, *, weights: bool = True
+) -> Source[VLMConfig]:
     directory, there = _local(name, "whole", weights)
     hf = read_config(directory, WHOLE)
     model, (family, sub), (speaker, text) = WHOLE[hf["model_type"]], vision_tower(hf), language_tower(hf)
     full = family.config(sub)
-    c = model.config(hf, full, speaker.config(text))
+    c = model.config(hf, resized(full, image_size), grown(speaker.config(text), vocab_size, directory))
     settings = _preprocess(directory, family, sub)
     vision = dataclasses.replace(c.tower.vision, mean=settings.mean, std=settings.std)
     c = dataclasses.replace(c, vision=vision, preprocess=settings.at(vision.image_size))

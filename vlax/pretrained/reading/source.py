@@ -48,8 +48,10 @@ class Source(Generic[C]):
             self.plan()
         return self.config
 
-    def load(self, dtype: Dtype, place: Place | None) -> tuple[C, dict[str, Any], LoadReport]:
+    def load(self, dtype: Dtype, place: Place | None, part: str = "") -> tuple[C, dict[str, Any], LoadReport]:
+        """part: of a whole model, "vision", "projector" or "decoder" alone; the report is about all of it."""
         steps, stored, report = self.plan(dtype)
+        steps = [step for step in steps if all(path.startswith(part and f"{part}/") for path in step.paths)]
         wanted = _wanted(dtype)
         params: dict[str, Any] = {}
         for step in steps:
@@ -57,18 +59,12 @@ class Source(Generic[C]):
             for path, value, shape in zip(step.paths, values, step.shapes, strict=True):
                 kind = value.dtype if wanted(path) is None else jnp.dtype(wanted(path))
                 if value.shape != shape:
-                    value = self._fit(path, value, shape)
+                    value = fit(path, value, shape, self.leading, self.antialias)
                 # A copy only where the layout or the dtype changes; the stored array is freed with `values`.
                 value = np.asarray(value, kind, order="C")
                 # Transfers are asynchronous: without waiting, the host would fill with arrays on their way.
                 params[path] = value if place is None else jax.block_until_ready(place(path, value))
         return self.config, params, report
-
-    def _fit(self, path: str, value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        if path == "vision/position":
-            value = value.astype(np.float32)  # what is computed from bfloat16 is not rounded to it again
-            return positions.resample(value, shape[0] - self.leading, self.leading, self.antialias)
-        return grow(value, shape)
 
 
 # Parameters that may come in another shape, and in which: a grid of positions of another size, a smaller vocabulary.
@@ -77,6 +73,14 @@ FITS: dict[str, Fit] = {
     "decoder/embedding": lambda have, want: have[0] < want[0] and have[1] == want[1],
     "decoder/head": lambda have, want: have[1] < want[1] and have[0] == want[0],
 }
+
+
+def fit(path: str, value: np.ndarray, shape: tuple[int, ...], leading: int, antialias: bool) -> np.ndarray:
+    """A parameter of FITS in another shape; leading, antialias: as `Source` has them."""
+    if path == "vision/position":
+        value = value.astype(np.float32)  # what is computed from bfloat16 is not rounded to it again
+        return positions.resample(value, shape[0] - leading, leading, antialias)
+    return grow(value, shape)
 
 
 def grow(value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -19,7 +19,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from vlax.params import distributed
-from vlax.training import console, stages
+from vlax.training import console, guess, stages
 from vlax.training.inspect import examples, figure, rendered
 from vlax.training.session import build
 
@@ -30,7 +30,7 @@ def run(config: ConfigDict, workdir: str, batches: int = 1) -> None:
     A batch is what one call of the train step takes. Works before and after training, and before that of the parent stages.
     VlaxError for whatever the config has wrong, as in training; what is wrong with a batch is printed.
     """
-    plan, waiting = stages.resolved(stages.chain(config, epath.Path(workdir)))
+    plan, waiting = stages.resolved(stages.chain(guess.settled(config, workdir), epath.Path(workdir)))
     session = build(plan)
     if not distributed.is_main():
         return

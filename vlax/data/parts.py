@@ -1,0 +1,45 @@
+"""The held-out part of a source that says no split: by a hash of picture ids, so that it stays the same whoever asks.
+
+    {"path": "captions.json", "part": "train"}         the rest
+    {"path": "captions.json", "part": "validation"}    2.5 % of the pictures with all of their rows, at most 100
+    {"path": "captions.json", "part": "test"}          as many others
+
+Held out are the pictures of the smallest hashes, validation and test in turns: 5 % of all, but 10 or a fifth of few, and at
+most 200. Rows without a picture are trained on.
+"""
+
+import hashlib
+from collections.abc import Iterable
+
+from vlax.data.readers import leaks
+from vlax.errors import VlaxError
+
+PARTS = ("train", "validation", "test")
+SHARE, LEAST, MOST = 0.05, 10, 200  # of the pictures; pictures
+
+
+def count(pictures: int) -> int:
+    """`[count(n) for n in (4, 50, 1000, 100_000)] == [0, 10, 50, 200]`: pictures held out of n."""
+    found = min(max(round(SHARE * pictures), min(LEAST, pictures // 5)), MOST)
+    return found if found > 1 else 0
+
+
+def left_out(pictures: Iterable[tuple[str, str, str]], part: str, name: str) -> frozenset[str]:
+    """What `drop_image_ids` must hold for the rows of a part to remain. pictures: (file or "", image id, place) of every row.
+
+    VlaxError for an unknown part, and where so few pictures are there that none is held out.
+    """
+    if part not in PARTS:
+        raise VlaxError(f"data source {name}: part={part!r} is not one of {', '.join(PARTS)}")
+    found: dict[str, set[str]] = {}
+    for path, image_id, place in pictures:
+        if image_id:
+            found.setdefault(image_id, {image_id}).update(leaks.keys(path, image_id, place))
+    order = sorted(found, key=lambda image_id: hashlib.sha256(image_id.encode("utf-8", "surrogatepass")).digest())
+    held = order[: count(len(order))]
+    if part == "train":
+        return frozenset().union(*map(found.__getitem__, held))
+    kept = set(held[PARTS.index(part) - 1 :: 2])
+    if not kept:
+        raise VlaxError(f"data source {name}: of {len(order)} pictures none is held out; name a source for {part}")
+    return frozenset({"", *(found.keys() - kept)})

@@ -1,0 +1,72 @@
+"""Opens a whole model, wherever it comes from: a vlax export, a directory in LLaVA or PaliGemma layout, or a hub id."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+from etils import epath
+
+from vlax.errors import VlaxError
+from vlax.model import api, exports
+from vlax.model.from_pretrained import from_pretrained
+from vlax.rows import Row, Turn
+from vlax.storage import hub, state
+from vlax.text.prompts import Encoder
+from vlax.text.tokenizer import Tokenizer
+
+KINDS = "a vlax export (WORKDIR/STAGE/export), a directory in LLaVA or PaliGemma layout, or a hub id"
+_TRIAL = Row("trial", "", "question", (Turn("how many dogs", "a pair of them"),), None)
+
+
+def is_export(where: str | epath.PathLike) -> bool:
+    """Whether `where` is a vlax export. VlaxError for a path at which there is no model: a hub id alone need not be there."""
+    path = epath.Path(where)
+    if (path / "manifest.json").exists():
+        return True
+    # org/export is no name of a model, and what somebody types who has not trained the stage yet.
+    if path.name == "export" or not ((path / "config.json").exists() or _may_be_hub_id(where)):
+        exports.read_manifest(where)
+    return False
+
+
+def _may_be_hub_id(where: str | epath.PathLike) -> bool:
+    return isinstance(where, str) and bool(hub.HUB_ID.fullmatch(where)) and not Path(where).expanduser().exists()
+
+
+def load(where: str, *, dtype: str = "float32", mesh: jax.sharding.Mesh | None = None, templates: str = "") -> api.Model:
+    """The Model of a vlax export, of a directory in LLaVA or PaliGemma layout, or of a hub id.
+
+    dtype: compute and storage dtype, "float32" or "bfloat16". mesh: default, all devices along the data axis. templates: prompt
+    templates of a model that brings none; "" is what `templates_of` finds. An export keeps its own.
+    VlaxError when there is no such model.
+    """
+    if is_export(where):
+        return api.load(where, dtype=dtype, mesh=mesh)
+    model = from_pretrained(str(where), dtype=dtype, mesh=mesh, templates=templates or "plain")
+    if not templates and (own := templates_of(where, model.encoder.tokenizer)) != "plain":
+        model.encoder = Encoder(model.encoder.tokenizer, own)
+        model.manifest |= {"template_name": own, "text": model.encoder.settings.to_dict()}
+    return model
+
+
+def templates_of(where: str | epath.PathLike, tokenizer: Tokenizer) -> str:
+    """The prompt templates that a whole model was trained with: what its export or its config.json says; else "chat" where the
+    tokenizer brings a chat template that vlax can render, and "plain" where not."""
+    if is_export(where):
+        return str(exports.read_manifest(where)["template_name"])
+    file = hub.local_directory(str(where), flag="--config.run.model=DIR", weights=False) / "config.json"
+    said: Any = state.read(file, "download it again").get("vlax") or {}
+    if said.get("templates"):
+        return str(said["templates"])
+    return "chat" if tokenizer.chat_template and _renders(tokenizer) else "plain"
+
+
+def _renders(tokenizer: Tokenizer) -> bool:
+    """Whether question and answer of a trial row are in what the chat template writes: those of multimodal processors take
+    lists in place of texts."""
+    try:
+        tokens, _ = Encoder(tokenizer, "chat").encode(_TRIAL)
+    except VlaxError:
+        return False
+    text = " ".join(tokenizer.decode(tokens).split())
+    return all(said in text for said in (_TRIAL.turns[0].question, _TRIAL.turns[0].answer))

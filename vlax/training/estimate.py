@@ -1,0 +1,39 @@
+"""Rough figures of what training takes of a device's memory, for guesses alone: what really happens is up to the compiler."""
+
+import os
+
+import jax
+import numpy as np
+
+from vlax.models.vlm import VLMConfig
+
+ROOM = 0.9  # of the memory; the rest is what no estimate knows of
+
+
+def memory() -> int:
+    """Bytes of one device; of a CPU the host's, shared among its devices."""
+    device = jax.local_devices()[0]
+    limit = (device.memory_stats() or {}).get("bytes_limit") if device.platform != "cpu" else None
+    return int(limit or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // jax.local_device_count())
+
+
+def state(trained: int, frozen: int, dtype: str) -> int:
+    """Bytes of parameters: float32 weights, gradients and AdamW's two moments of what learns, the rest in the compute dtype."""
+    return 16 * trained + np.dtype(dtype if dtype == "float32" else "float16").itemsize * frozen
+
+
+def row(model: VLMConfig, text: int, dtype: str, remat: bool) -> int:
+    """Bytes that the forward pass keeps of one row: a dozen vectors a layer and token, the attention weights, the logits."""
+    size, decoder = 4 if dtype == "float32" else 2, model.decoder
+    length = model.tokens_per_image + text
+    layer = length * (14 * decoder.width + 4 * decoder.mlp_dim) * size + decoder.heads * length**2 * (4 + size)
+    layers = decoder.layers * length * decoder.width * size + layer if remat else decoder.layers * layer
+    seen = 0 if model.vision is None else model.vision.tokens * (14 * model.vision.width + 4 * model.vision.mlp_dim) * size
+    return layers + seen + 12 * text * decoder.vocab_size
+
+
+def micro_batches(batch: int, devices: int, fits: float) -> int:
+    """`(32, 1, 10.5) -> 4`: the fewest micro-batches of a batch that hold `fits` rows a device at most, or as many as there can
+    be."""
+    ways = [k for k in range(1, batch + 1) if batch % k == 0 and batch // k % devices == 0]
+    return next((k for k in ways if batch // k // devices <= fits), ways[-1])
