@@ -11,6 +11,7 @@ from PIL import Image
 
 from vlax.commands import config_flag
 from vlax.data import parts
+from vlax.data.readers import leaks
 from vlax.data.sources import open_source
 from vlax.errors import VlaxError
 from vlax.evaluation import evaluate
@@ -49,7 +50,9 @@ def config(base, **fields):
 
 def test_what_is_held_out():
     assert [parts.count(n) for n in (4, 9, 10, 50, 1000, 100_000)] == [0, 0, 2, 10, 50, 200]
-    rows = [(f"/d/{n}.jpg", str(n), "") for n in range(20) for _ in range(3)] + [("", "", "")]
+    rows = [leaks.Called(f"/d/{n}.jpg", (f"{n}.jpg", str(n))) for n in range(20) for _ in range(3)] + [
+        leaks.Called("", ("", ""))
+    ]
     train_, validation, test = (parts.left_out(rows, part, "it") for part in parts.PARTS)
     held = {key for key in train_ if key.isdigit()}
     assert len(held) == 4 and {f"/d/{n}.jpg" for n in held} < train_  # whatever else calls the same file

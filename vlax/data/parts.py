@@ -24,17 +24,23 @@ def count(pictures: int) -> int:
     return found if found > 1 else 0
 
 
-def left_out(pictures: Iterable[tuple[str, str, str]], part: str, name: str) -> frozenset[str]:
-    """What `drop_image_ids` must hold for the rows of a part to remain. pictures: (file or "", image id, place) of every row.
+def image_of(called: leaks.Called) -> str:
+    """The image id of a row's picture, which sources name second, after its file; "" of a row of text."""
+    _, image_id, *_ = called.names
+    return image_id
+
+
+def left_out(pictures: Iterable[leaks.Called], part: str, name: str) -> frozenset[str]:
+    """What `drop_image_ids` must hold for the rows of a part to remain. pictures: those of every row.
 
     VlaxError for an unknown part, and where so few pictures are there that none is held out.
     """
     if part not in PARTS:
         raise VlaxError(f"data source {name}: part={part!r} is not one of {', '.join(PARTS)}")
     found: dict[str, set[str]] = {}
-    for path, image_id, place in pictures:
-        if image_id:
-            found.setdefault(image_id, {image_id}).update(leaks.keys(path, image_id, place))
+    for called in pictures:
+        if image_id := image_of(called):
+            found.setdefault(image_id, {image_id}).update(leaks.keys(*called))
     order = sorted(found, key=lambda image_id: hashlib.sha256(image_id.encode("utf-8", "surrogatepass")).digest())
     held = order[: count(len(order))]
     if part == "train":

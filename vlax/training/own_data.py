@@ -133,7 +133,7 @@ def read(config: ConfigDict) -> Data:
     for name, spec in specs.items():
         source = open_source(spec, run.data_root, train=True, faults=Faults(collect=True))
         whole = open_source({**spec, "part": ""}, run.data_root, train=True, faults=Faults(collect=True))
-        there = len({image for _, image, _ in getattr(whole, "pictures", list)() if image})
+        there = len({parts.image_of(called) for called in getattr(whole, "pictures", list)()} - {""})
         names[name], held[name], rows, pictures = source.name, parts.count(there), rows + len(source), pictures + there
         indices = np.unique(np.linspace(0, len(source) - 1, SAMPLE).astype(np.int64))
         measured.append(lengths.of_source(source, indices))
