@@ -132,3 +132,32 @@ def test_like_named_pictures_of_two_prepared_sets_are_two_pictures(tmp_path):
         return open_source(train, drop_image_ids=leaks.evaluation_pictures([open_source(test)])).dropped
 
     assert dropped(mine, theirs) == 0 and dropped(mine, too) == 2
+
+
+def test_what_makes_a_source_cocos_by_itself():
+    def survey(picked, marked=False):
+        found = numbers.Survey()
+        for number in picked:
+            found.add(leaks.keys("", [str(number)], "", "", str(number * 1000 + 7) if marked else "q"))
+        return found
+
+    assert survey([7, 8, 9, 10], marked=True).is_coco and not survey([7, 8, 9, 10]).is_coco
+    assert not survey(range(1, 200), marked=True).is_coco, "a count is the source's own, however its questions are numbered"
+    through = np.random.default_rng(1).choice(581_929, 500, replace=False) + 1
+    assert survey(through).is_coco and not survey([*through, 581_930]).is_coco and not survey(through // 2).is_coco
+    assert not survey([0]).is_coco and not survey([]).is_coco
+
+
+def test_one_test_picture_among_many_numbers_of_coco(tmp_path):
+    """One is no more than chance has: the numbers reach through COCO's range, and VQA's questions are made of small ones."""
+    through = [int(n) + 1 for n in np.random.default_rng(1).choice(581_929, 300, replace=False)]
+    for name, picked, test in (("bare", through, through[5]), ("asked", [7, 8, 9, 10], 9)):
+        (tmp_path / name).mkdir()
+        rows = [{"image": f"p{at}.jpg", "image_id": n, "question": "what?", "answer": "a dog", "question_id": n * 1000 + 4}
+                for at, n in enumerate(picked)]  # fmt: skip
+        if name == "bare":
+            rows = [{"image": row["image"], "image_id": row["image_id"], "text": "a dog"} for row in rows]
+        path = leak_cases.write(tmp_path / name, "rows.jsonl", "\n".join(map(json.dumps, rows)))
+        held_out = leak_cases.karpathy(tmp_path / name, [test, 391895], OTHERS)
+        drop = leaks.evaluation_pictures([open_source(held_out, train=False)])
+        assert open_source({"path": path, "kind": "table"}, drop_image_ids=drop).dropped == 1, name

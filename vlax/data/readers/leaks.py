@@ -49,6 +49,8 @@ _FOLDERS = {
 
 def picture_key(name: str) -> str:
     """What a name says about the picture by itself; "" where it says nothing."""
+    if len(name) < 8 and name.isdecimal():  # most ids: nothing by themselves
+        return ""
     folders, stem, _ = _parts(name)
     folder = folders[-1] if folders else ""
     if coco := _COCO.fullmatch(stem):
@@ -58,7 +60,7 @@ def picture_key(name: str) -> str:
         return "" if folder.isdigit() and stem.startswith(folder) else photo[1]
     if stem.isdecimal() and (space := _FOLDERS.get(folder) or _FOLDERS.get("/".join(folders[-2:]))):
         return _number_key(space, int(stem))
-    return stem if _DISTINCTIVE.fullmatch(stem) else ""
+    return stem if not stem.isdecimal() and _DISTINCTIVE.fullmatch(stem) else ""
 
 
 class Called(NamedTuple):
@@ -82,7 +84,8 @@ def keys(path: str, names: str | Iterable[str] = (), place: str = "", space: str
     """The keys of one picture: what its names say, and where it lies (`Called`)."""
     called = [path, *([names] if isinstance(names, str) else names)]
     made = {name.removeprefix(KEY) for name in called if name.startswith(KEY)}
-    called = [name for name in called if name and not name.startswith(KEY)]
+    called = [name for name in dict.fromkeys(called) if name and not name.startswith(KEY)]
+    called = [name for name in called if not path.endswith(f"/{name}")]  # the path says it already
     found = made | {key for name in [*called, *([row] if _is_file(row) else [])] if (key := picture_key(name))}
     # Beside such a name a bare number is mostly a count: Karpathy's imgid, the img_id of Flickr30k.
     if not made and not any(key.startswith("coco/") or is_photo(key) for key in found):
@@ -119,7 +122,7 @@ def _asks(question: int, picture: int) -> bool:
 
 
 def _is_file(row: str) -> bool:
-    return row.lower().startswith("coco_") or _parts(row)[2]
+    return row.lower().startswith("coco_") or ("." in row and _parts(row)[2])
 
 
 def _number_key(space: str, number: int) -> str:
@@ -127,10 +130,10 @@ def _number_key(space: str, number: int) -> str:
 
 
 def _parts(name: str) -> tuple[list[str], str, bool]:
-    """(its folders, its stem, whether it is a file's) in small letters."""
+    """(its last folders, its stem, whether it is a file's) in small letters."""
     if "://" in name:
         name = re.split(r"[?#]", name)[0]
-    *folders, base = re.split(r"[/\\]", name.lower())
+    *folders, base = name.lower().replace("\\", "/").rsplit("/", 3)
     stem, dot, ending = base.rpartition(".")
     return folders, stem if dot else base, bool(dot) and not ending.isdecimal()
 

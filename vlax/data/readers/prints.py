@@ -79,8 +79,11 @@ def from_bytes(table: np.ndarray) -> Prints:
 def near(mine: Prints, theirs: Prints) -> np.ndarray:
     """int64[k]: which of mine look like one of theirs, in order."""
     there = np.flatnonzero(mine.hashes)
-    table, back = np.unique(as_bytes(mine.of(there)), axis=0, return_inverse=True)  # rows share pictures
-    found = phash.nearest(*from_bytes(table), *theirs, WITHIN) >= 0
+    table = np.ascontiguousarray(as_bytes(mine.of(there)))
+    _, first, back = np.unique(
+        table.view(f"V{WIDTH}").reshape(-1), return_index=True, return_inverse=True
+    )  # rows share pictures
+    found = phash.nearest(*from_bytes(table[first]), *theirs, WITHIN) >= 0
     return there[found[back.reshape(-1)]]
 
 
