@@ -48,8 +48,12 @@ class HfTable(RecordSource):
 
     def find(self) -> Iterable[epath.Path]:
         files = shards.listed(self.reading.base, self.path, r"\.(parquet|arrow)$", "parquet or arrow")
-        # Where no file's name tells a split, a column may.
-        self._named = shards.of_split(files, self.split, self.path) if any(map(shards.split_of, files)) else files
+        try:
+            self._named = shards.of_split(files, self.split, self.path) if any(map(shards.split_of, files)) else files
+        except VlaxError:  # where no file is of that split, rows may be, by a column
+            if not self.split or not naming.named(TableFile(str(next(iter(files.values())))).schema.names, "split"):
+                raise
+            self._named = files
         self._files = [TableFile(str(file)) for file in self._named.values()]
         self._root = str(join(self.reading.base, self._given))
         return self._named.values()

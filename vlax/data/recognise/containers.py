@@ -65,9 +65,9 @@ def of_shards(path: epath.Path) -> tuple[dict, str] | None:
 def _with_split(path: epath.Path, first: epath.Path, kind: str, what: str, names: Iterable[str]) -> tuple[dict, str]:
     """Of several splits one is taken, train where there is one: of files by their names, else of rows by a column `split`."""
     splits = sorted({shards.split_of(name) for name in names} - {""})
-    if kind == "hf" and not splits:
+    if kind == "hf" and len(splits) < 2:
         with contextlib.suppress(VlaxError):  # of a damaged file: its reader says so
-            splits = table_file.TableFile(str(first)).distinct("split")
+            splits = table_file.TableFile(str(first)).distinct("split") or splits
     return _choose({"kind": kind, "path": path}, what, splits)
 
 
