@@ -79,14 +79,14 @@ def tiny(stage="stage3", **fields):
     return config
 
 
-def train(config, workdir) -> str:
-    """Runs a chain in this process; returns what it printed."""
+def train(config, workdir, **options) -> str:
+    """Runs a chain in this process; returns what it printed. options: of `chain.run`."""
     from vlax.evaluation import sampling
     from vlax.training import chain
 
     out = io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(io.StringIO()):
-        chain.run(config, str(workdir), sampling.sampler)
+        chain.run(config, str(workdir), sampling.sampler, **options)
     return out.getvalue()
 
 

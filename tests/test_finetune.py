@@ -3,10 +3,12 @@
 import importlib
 import json
 import re
+import shutil
 
+import numpy as np
 import pytest
 import whole_cases
-from conftest import train
+from conftest import tiny, train
 from PIL import Image
 
 from vlax.commands import config_flag
@@ -17,7 +19,7 @@ from vlax.errors import VlaxError
 from vlax.evaluation import evaluate
 from vlax.evaluation.options import Options
 from vlax.model import exports
-from vlax.training import estimate, guess, stages
+from vlax.training import estimate, guess, lineage, optimizer, stages
 
 pytest.importorskip("torch", reason="the checkpoints are written by transformers: pip install -r requirements-parity.txt")
 COLOURS = ("red", "green", "blue", "white", "black", "grey")
@@ -174,3 +176,93 @@ def test_the_export_is_a_model_to_tune_again(tuned, base, tmp_path):
     made.run.model = str(tuned[0] / "finetune" / "export")
     s = guess.settled(made, tmp_path).stage
     assert (s.text_length, s.batch_size) == (40, 4)
+
+
+def test_a_finished_stage_is_extended(base, tuned, tmp_path):
+    """Rows, moments and state go on; the learning rate starts anew; the other road is named by the error."""
+    shutil.copytree(tuned[0], tmp_path, dirs_exist_ok=True)
+    directory, fields = tmp_path / "finetune", {"steps": 6, "eval_every": 2}
+    with pytest.raises(VlaxError, match=r"\(stage.steps: 6 -> 8\).*add --fork=NEW_WORKDIR to this command.*and --extend=2$"):
+        train(config(base, steps=8), tmp_path)
+    before, first = exports.read_manifest(directory / "export"), (directory / "first_losses.json").read_text()
+    printed = train(config(base, **fields), tmp_path, extend=2)
+    assert "finetune goes on for 2 updates" in printed and "resuming  at micro-step 6 of 8" in printed
+    after = exports.read_manifest(directory / "export")
+    assert after["extended"] == [2] and "extended" not in before and after["config"] == before["config"]
+    assert after["data"]["plan"] == before["data"]["plan"] and after["checksums"] != before["checksums"]
+    assert json.loads((directory / "extended.json").read_text()) == [2]
+    assert json.loads((directory / "first_losses.json").read_text())[:6] == json.loads(first)
+    assert "is finished" in train(config(base, **fields), tmp_path)  # the plain command knows of it
+    train(config(base, **fields), tmp_path, extend=1)
+    assert exports.read_manifest(directory / "export")["extended"] == [2, 1]
+    shutil.rmtree(directory / "checkpoints")
+    with pytest.raises(
+        VlaxError, match="its checkpoints are gone; begin another run from its export instead: --fork=NEW_WORKDIR"
+    ):
+        train(config(base, **fields), tmp_path, extend=1)
+
+
+def test_an_extension_that_was_cut_off_goes_on(base, tuned, tmp_path):
+    shutil.copytree(tuned[0], tmp_path, dirs_exist_ok=True)
+    (tmp_path / "finetune" / "extended.json").write_text("[2]")
+    plan = stages.chain(guess.settled(config(base, steps=6), tmp_path), tmp_path)[-1]
+    assert not plan.finished and plan.extended == (2,)
+    with pytest.raises(
+        VlaxError, match=r"its extension by 2 updates is not finished\. The same command without --extend goes on"
+    ):
+        lineage.extend(plan, 3)
+    train(config(base, steps=6), tmp_path)
+    assert plan.finished and exports.read_manifest(plan.export)["extended"] == [2]
+
+
+def test_the_learning_rate_of_an_extension():
+    shares = optimizer.schedule(optimizer.OptimizerConfig(18, extended=(6, 2), warmup=0.3))
+    parts_ = [optimizer.schedule(optimizer.OptimizerConfig(n, warmup=0.3)) for n in (10, 6, 2)]
+    want = [float(part(np.int32(at))) for part, n in zip(parts_, (10, 6, 2), strict=True) for at in range(n)]
+    assert [float(shares(np.int32(at))) for at in range(18)] == want
+    assert want[2] == want[11] == 1.0 and want[9] == want[15] == 0.0
+
+
+def test_a_stage_that_others_began_from_is_not_extended(trained):
+    plan = next(plan for plan in stages.chain(*trained) if plan.name == "stage2")
+    with pytest.raises(VlaxError, match="stage3 began from its export, which would change; begin another run from its export"):
+        lineage.extend(plan, 2)
+    assert plan.finished and not plan.extended
+
+
+def test_a_fork_begins_from_the_export_with_its_own_settings(base, tuned, tmp_path):
+    new = tmp_path / "new"
+    fields = {"steps": 2, "batch_size": 6, "data": ""}  # data, model and what else was guessed are those of the first run
+    made = config(base, **fields)
+    made.run.model = ""
+    printed = train(made, tuned[0], fork=str(new))
+    assert "from    decoder: forked" in printed and "2 updates of 6 rows" in printed
+    manifest, origin = exports.read_manifest(new / "finetune/export"), exports.read_manifest(tuned[0] / "finetune/export")
+    assert manifest["parents"]["vision"] == {"stage": "forked", "path": str(new / "finetune/forked")}
+    assert exports.read_manifest(new / "finetune/forked") == origin
+    assert manifest["checksums"]["vision"] == origin["checksums"]["vision"]  # frozen
+    assert (
+        manifest["config"]["stage"]["text_length"] == 40 and manifest["checksums"]["decoder"] != origin["checksums"]["decoder"]
+    )
+    assert "is finished" in train(config(base, steps=2, batch_size=6), new)  # without --fork, too
+    with pytest.raises(VlaxError, match=r"tuned.*finetune holds a run already; name a new directory"):
+        train(made, new, fork=str(tuned[0]))
+    with pytest.raises(VlaxError, match=r"there is nothing to fork: .*empty/finetune has neither checkpoints nor an export"):
+        train(config(base), tmp_path / "empty", fork=str(tmp_path / "other"))
+
+
+def test_a_fork_of_a_stage_that_is_not_finished(trained, tmp_path):
+    """Its newest checkpoint; of a chain no earlier stage is trained again."""
+    old = tmp_path / "old"
+    shutil.copytree(trained[1], old)
+    want = exports.load_params(old / "stage4/export")
+    shutil.rmtree(old / "stage4/export")
+    made = tiny("stage4", stage__steps=2, stage__batch_size=4)
+    with pytest.raises(VlaxError, match="another config"):
+        train(made, old)
+    train(made, old, fork=str(tmp_path / "new"))
+    assert {path.name for path in (tmp_path / "new").iterdir() if path.is_dir()} == {"stage4"}
+    forked = exports.load_params(tmp_path / "new/stage4/forked")
+    for path, value in want.items():
+        np.testing.assert_array_equal(forked[path], value, err_msg=path)
+    assert exports.read_manifest(tmp_path / "new/stage4/export")["micro_steps"] == 2

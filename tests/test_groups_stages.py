@@ -60,7 +60,9 @@ def test_another_config_is_refused_with_the_list_of_differences(tmp_path):
         stages.check_identity(other)
     assert str(error.value) == (
         f"{plan.directory} was made with another config (run.seed: 0 -> 3; stage.batch_size: 8 -> 16). "
-        "Use the old values, another --workdir, or delete that directory"
+        "Use the old values, another --workdir, or delete that directory. Or begin another run from its state, with the new "
+        "values: add --fork=NEW_WORKDIR to this command; or train it longer when it is finished: the old values and "
+        "--extend=STEPS"
     )
 
 

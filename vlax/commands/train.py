@@ -11,6 +11,8 @@ import argparse
 
 from vlax.commands import setup
 from vlax.commands.flags import Parser, at_least
+from vlax.errors import VlaxError
+from vlax.storage.paths import absolute
 
 
 def add_arguments(parser: Parser) -> None:
@@ -21,6 +23,8 @@ def add_arguments(parser: Parser) -> None:
     add("--replay", action=switch, help="run the first steps of every started stage again and compare their losses")
     add("--inspect", action=switch, help="print the stage's first batches as the model will see them, and train nothing")
     add("--inspect_batches", type=at_least(1), help="--inspect, of so many batches instead of one")
+    add("--extend", type=at_least(1), default=0, metavar="STEPS", help="train a finished stage for so many updates more")
+    add("--fork", default="", metavar="NEW_WORKDIR", help="begin another run there, from the stage's state in --workdir")
 
 
 def main(args: argparse.Namespace) -> None:
@@ -29,6 +33,10 @@ def main(args: argparse.Namespace) -> None:
     from vlax.training import chain
     from vlax.training.inspect import inspection
 
+    if args.extend and args.fork:
+        raise VlaxError("--extend goes on in --workdir and --fork begins another run elsewhere; give one of them")
+    if args.fork and absolute(args.fork) == absolute(args.workdir):
+        raise VlaxError(f"--fork={args.fork} is the workdir itself; name a new one")
     config = setup.prepare(args.config)
     cache.beside(args.workdir)
     if args.inspect or args.inspect_batches:
@@ -36,4 +44,4 @@ def main(args: argparse.Namespace) -> None:
     elif args.replay:
         chain.replay(config, args.workdir)
     else:
-        chain.run(config, args.workdir, sampling.sampler)
+        chain.run(config, args.workdir, sampling.sampler, extend=args.extend, fork=args.fork)

@@ -80,7 +80,7 @@ def export_directory(plan: stages.StagePlan, checkpoint: str) -> epath.Path:
         )
     other = plan.directory / f"export-{checkpoint}"
     # Without a second export the best state was the last one.
-    return other if checkpoint not in ("", plan.stage.select) and other.exists() else plan.export
+    return other if checkpoint not in ("", plan.stage.select) and (other / "manifest.json").exists() else plan.export
 
 
 def chosen(config: ConfigDict, options: Options) -> list[Suite]:

@@ -12,20 +12,29 @@ from vlax.params import distributed
 from vlax.process import activity, lease, stop, watchdog
 from vlax.process.activity import NOW
 from vlax.storage import disk, paths
-from vlax.training import agreement, exclusion, guess, loop, plots, session, stages
+from vlax.training import agreement, exclusion, guess, lineage, loop, plots, session, stages
 from vlax.training.replay import replay_stage
 
 
-def run(config: ConfigDict, workdir: str, sampler: Callable[[session.Session], loop.Sample | None]) -> None:
+def run(
+    config: ConfigDict,
+    workdir: str,
+    sampler: Callable[[session.Session], loop.Sample | None],
+    *,
+    extend: int = 0,
+    fork: str = "",
+) -> None:
     """Trains every unfinished stage that the config needs, the asked-for one last.
 
+    extend: updates to add to it, where it is finished. fork: another workdir, in which it begins from its state here.
     sampler: makes of a Session its small generative evaluation (`evaluation/sampling.py`), which lies above this room.
     """
+    origin, workdir = workdir, fork or workdir
     with stop.listening(), watchdog.watching(stacks(workdir), agreement.peers):
         NOW.grace = config.run.grace_seconds
         try:
             with disk.explained(), lease.hold(workdir, on=distributed.is_main()):
-                _run(config, epath.Path(workdir), sampler)
+                _run(lineage.fork(config, origin, fork) if fork else config, epath.Path(workdir), sampler, extend)
         except BaseException as error:
             agreement.tell_end(error)
             raise
@@ -37,9 +46,13 @@ def stacks(workdir: epath.PathLike) -> Path:
     return Path(folder) / f"stacks-host{distributed.host()}.txt"
 
 
-def _run(config: ConfigDict, workdir: epath.Path, sampler: Callable[[session.Session], loop.Sample | None]) -> None:
+def _run(
+    config: ConfigDict, workdir: epath.Path, sampler: Callable[[session.Session], loop.Sample | None], extend: int
+) -> None:
     config = guess.settled(config, workdir, keep=True)
     plans = stages.chain(config, workdir)
+    if extend:
+        lineage.extend(plans[-1], extend)
     pending = stages.todo(plans)
     for plan in pending[1:]:  # compiles nothing: a mistake in the last stage should not wait for the first to be trained
         session.build(stages.resolved(plans[: plans.index(plan) + 1])[0])

@@ -53,10 +53,11 @@ class Guess:
         return f"  {name:24}{shown:10} {self.why:60} {self.flag or f'--config.{self.field}=...'}"
 
 
-def settled(config: ConfigDict, workdir: epath.PathLike, *, keep: bool = False) -> ConfigDict:
+def settled(config: ConfigDict, workdir: epath.PathLike, *, keep: bool = False, like: epath.Path | None = None) -> ConfigDict:
     """A copy with everything filled in; the config as it is where its stage has sources of its own.
 
-    keep: the guesses are recorded, for the run that begins. VlaxError where the model or the data is missing.
+    keep: the guesses are recorded, for the run that begins. like: directory of a stage whose guesses hold here, too.
+    VlaxError where the model or the data is missing.
     """
     stage = config.stage
     if stage.data and stage.mixture:
@@ -67,7 +68,10 @@ def settled(config: ConfigDict, workdir: epath.PathLike, *, keep: bool = False) 
         return config
     config = config.copy_and_resolve_references()
     path = epath.Path(workdir) / stage.name / "guessed.json"
-    kept = state.read(path, "delete it: then it is guessed again") if stages.started(path.parent) and path.exists() else {}
+    places = [place / path.name for place in (path.parent, like) if place is not None and stages.started(place)]
+    kept: dict[str, Any] = next(
+        (state.read(place, "delete it: then it is guessed again") for place in places if place.exists()), {}
+    )
     with config.unlocked():
         if stage.data:
             config.stage.mixture = own_data.mixture(config)
@@ -82,7 +86,7 @@ def settled(config: ConfigDict, workdir: epath.PathLike, *, keep: bool = False) 
             if not _at(config, field):
                 _set(config, field, value)
         config.stage.data = ""
-    if keep and not kept and distributed.is_main():
+    if keep and not stages.started(path.parent) and distributed.is_main():
         path.parent.mkdir(parents=True, exist_ok=True)
         state.write_json(path, {field: _at(config, field) for field in values}, indent=1, sort_keys=True)
     return config

@@ -60,6 +60,7 @@ def export(session: Session, trainable: groups.Params, directory: epath.Path, be
         },
         "micro_steps": session.micro_steps if best is None else best[0],
         "validation_loss": None if best is None else best[1],
+        **({"extended": list(plan.extended)} if plan.extended else {}),
         "config": plan.identity,
         "versions": {
             name: importlib.metadata.version(name) for name in ("jax", "flax", "optax", "orbax-checkpoint", "transformers")

@@ -45,7 +45,7 @@ def build(plan: StagePlan, config: VLMConfig, encoder: Encoder) -> tuple[HostBat
     mixed = open_mixture(plan, lengths, faults)
     if config.vision is not None:
         _check_pictures(plan, mixed.sources)
-    arranged, updates = arrange.make(stage, mixed, lengths, stage.batch_size // per_update, per_update)
+    arranged, updates = arrange.make(stage, mixed, lengths, stage.batch_size // per_update, per_update, sum(plan.extended))
     planned = planned_rows(mixed, arranged.positions(updates * per_update))
     # Of the rows that readers refused, the part that a run of this length would have met; the same on every host.
     met = math.ceil(len(faults.found) * planned / sum(map(len, mixed.sources)))

@@ -187,6 +187,8 @@ class Loop:
                 handover.export(session, other, directory / f"export-{name}", best if name == "best" else None)
                 handover.export(session, chosen, self.plan.export, best if stage.select == "best" else None)
             else:
+                for name in ("best", "last") if distributed.is_main() else ():  # of before the stage was extended
+                    (directory / f"export-{name}" / "manifest.json").unlink(missing_ok=True)
                 handover.export(session, self.state["params"], self.plan.export, best)
         self.checkpoints.close()
         if distributed.is_main():

@@ -20,9 +20,11 @@ TOKENS = "#tokens"  # no parameter path has a "#"
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """updates: optimizer updates in the whole stage, which the cosine spans."""
+    """updates: optimizer updates in the whole stage; extended: those of them that were added when it was finished, in turn. The
+    cosine spans what was there at first, and each addition has one of its own."""
 
     updates: int
+    extended: tuple[int, ...] = ()
     accumulate: int = 1
     multisteps: bool = True  # False: the step scans over its micro-batches and updates once
     warmup: float = 0.03  # share of the updates
@@ -35,12 +37,27 @@ class OptimizerConfig:
 
 
 def schedule(config: OptimizerConfig) -> Callable[[jax.Array], jax.Array]:
-    """Update number -> share of the peak learning rate: linear warm-up, then cosine to `final`."""
-    warmup = max(1, round(config.warmup * config.updates))
+    """Update number -> share of the peak learning rate: linear warm-up, then cosine to `final`; the same anew for what was
+    added (a warm restart, arXiv 1608.03983)."""
+    begin = config.updates - sum(config.extended)
+    first = _cycle(config, begin)
+    restarts = [(begin + sum(config.extended[:at]), _cycle(config, more)) for at, more in enumerate(config.extended)]
+
+    def share(count: jax.Array) -> jax.Array:
+        value = first(count)
+        for start, cycle in restarts:
+            value = jnp.where(count >= start, cycle(count - start), value)
+        return value
+
+    return share
+
+
+def _cycle(config: OptimizerConfig, updates: int) -> Callable[[jax.Array], jax.Array]:
+    warmup = max(1, round(config.warmup * updates))
 
     def share(count: jax.Array) -> jax.Array:
         step = jnp.asarray(count, jnp.float32) + 1  # the first update moves, too
-        progress = jnp.clip((step - warmup) / max(1, config.updates - warmup), 0.0, 1.0)
+        progress = jnp.clip((step - warmup) / max(1, updates - warmup), 0.0, 1.0)
         cosine = config.final + (1 - config.final) * 0.5 * (1 + jnp.cos(jnp.pi * progress))
         return jnp.where(step < warmup, step / warmup, cosine)
 

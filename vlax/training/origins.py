@@ -4,6 +4,7 @@ stage.init value     read from
 fresh                run.shapes, run.seed (values)
 model                run.model: a vlax export, or a whole model in Hugging Face layout (directory or hub id)
 pretrained           run.vision / run.decoder: a vlax export, or a checkpoint in Hugging Face layout (directory or hub id)
+forked               WORKDIR/STAGE/forked: what `lineage.py` took of another run
 a stage's name       WORKDIR/STAGE/hf/PART where that stage wrote the part in Hugging Face layout, else WORKDIR/STAGE/export
 """
 
@@ -33,7 +34,7 @@ from vlax.storage.state import load_json
 from vlax.text import tokenizer
 from vlax.text.bpe import train_bpe
 from vlax.text.prompts import spans
-from vlax.training.stages import USUAL, StagePlan
+from vlax.training.stages import FORKED, USUAL, StagePlan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +62,9 @@ def _find(plan: StagePlan, part: str) -> Origin:
     name = plan.stage.init[part]
     if name == "fresh":
         return Origin("fresh")
+    if name == FORKED:
+        where = str(plan.directory / FORKED)
+        return Origin("export", where, where)
     if name == "model":
         where = plan.run.model
         if not where:

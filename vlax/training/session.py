@@ -80,9 +80,10 @@ def check_stage(stage: ConfigDict) -> None:
     arrange.check(stage)
 
 
-def optimizer_config(stage: ConfigDict, updates: int) -> optimizer.OptimizerConfig:
+def optimizer_config(stage: ConfigDict, updates: int, extended: tuple[int, ...] = ()) -> optimizer.OptimizerConfig:
     return optimizer.OptimizerConfig(
-        updates=updates, accumulate=stage.accumulate, multisteps=stage.accumulation == "multisteps", warmup=stage.warmup,
+        updates=updates, extended=extended,
+        accumulate=stage.accumulate, multisteps=stage.accumulation == "multisteps", warmup=stage.warmup,
         final=stage.final_learning_rate, clip=stage.clip, weight_decay=stage.weight_decay, b2=stage.beta2,
     )  # fmt: skip
 
@@ -110,7 +111,7 @@ def build(plan: StagePlan) -> Session:
     arrange.check_positions(stage, config)
     batches, validation, updates = inputs.build(plan, config, encoder)
 
-    tx = optimizer.make(optimizer_config(stage, updates), assigned, dict(stage.learning_rate))
+    tx = optimizer.make(optimizer_config(stage, updates, plan.extended), assigned, dict(stage.learning_rate))
     step_config = steps.StepConfig(run.layers, run.remat, stage.accumulate if scan else 1)
     state_shardings = train_state_shardings(abstract, assigned, tx, mesh)
     train = functools.partial(steps.train_step, graphdef=graphdef, tx=tx, assigned=assigned, config=step_config)

@@ -21,6 +21,8 @@ FREE_STAGE = ("drop_budget", "eval_every", "eval_batches", "generate_samples", "
               "data", "data_is", "tune")  # fmt: skip
 
 USUAL = {"mask": "image_bidirectional", "templates": "plain"}  # what an empty field of run means without a whole model
+EXTENDED = "extended.json"
+FORKED = "forked"  # WORKDIR/STAGE/forked: the export of the state that a stage began from, in place of its parents
 GIVEN = ("model", "fresh", "pretrained")  # values of stage.init that are no stage's name
 
 
@@ -41,15 +43,25 @@ class StagePlan:
     @property
     def leader(self) -> bool:
         """Whether the decoder comes from a whole model, whose mask kind and templates hold where the config names none."""
-        return bool(self.stage.init.get("decoder") == "model")
+        return self.stage.init.get("decoder") in ("model", FORKED)
 
     @property
     def export(self) -> epath.Path:
         return self.directory / "export"
 
     @property
+    def extended(self) -> tuple[int, ...]:
+        """Updates that were added to the stage when it was finished, in turn (`lineage.py`)."""
+        file = self.directory / EXTENDED
+        return tuple(state.read(file, "write the list that export/manifest.json has", list)) if file.exists() else ()
+
+    @property
     def finished(self) -> bool:
-        return bool((self.export / "manifest.json").exists())
+        manifest = self.export / "manifest.json"
+        if not manifest.exists():
+            return False
+        more = list(self.extended)
+        return not more or bool(state.read(manifest, "train the stage again").get("extended", []) == more)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -82,14 +94,18 @@ def chain(config: ConfigDict, workdir: epath.PathLike) -> list[StagePlan]:
             raise VlaxError(f"stages depend on each other in a circle: {' -> '.join([*visiting, name])}")
         visiting.append(name)
         stage = known[name]
-        parents = {part: origin for part, origin in stage.init.items() if origin not in GIVEN}
+        if (workdir / name / FORKED / "manifest.json").exists():
+            stage = stage.copy_and_resolve_references()
+            with stage.unlocked():
+                stage.init = ConfigDict(dict.fromkeys(stage.init, FORKED))
+        parents = {part: origin for part, origin in stage.init.items() if origin not in (*GIVEN, FORKED)}
         for origin in dict.fromkeys(parents.values()):
             visit(origin, name)
         visiting.pop()
         order.append(StagePlan(config.run, stage, workdir / name, {p: workdir / o for p, o in parents.items()}))
 
     visit(config.stage.name, "the config")
-    if config.run.model and not any("model" in plan.stage.init.values() for plan in order):
+    if config.run.model and not any({"model", FORKED} & set(plan.stage.init.values()) for plan in order):
         raise VlaxError(
             f"run.model={config.run.model}, and no stage takes a part from it: pass --config.stage.init.decoder=model, and "
             "likewise vision and projector, or train with --config=configs/finetune.py"
@@ -156,6 +172,13 @@ def renamed(have: dict[str, Any]) -> dict[str, Any]:
     return {**have, "run": run}
 
 
+def _longer(diffs: list[str], have: dict[str, Any], plan: StagePlan) -> str:
+    """The other road, to the one who wants more updates."""
+    more = plan.stage.steps - have["stage"].get("steps", 0)
+    told = len(diffs) == 1 and diffs[0].startswith("stage.steps:") and 0 < more < plan.stage.steps
+    return f"; or train it longer when it is finished: the old values and --extend={more if told else 'STEPS'}"
+
+
 def check_identity(plan: StagePlan) -> None:
     """Compares with the settings that the stage's directory was started with; records them on a first start.
 
@@ -170,7 +193,8 @@ def check_identity(plan: StagePlan) -> None:
         shown = "; ".join(diffs[:6]) + (f"; and {len(diffs) - 6} more" if len(diffs) > 6 else "")
         raise VlaxError(
             f"{plan.directory} was made with another config ({shown}). Use the old values, another --workdir, or delete that "
-            "directory"
+            f"directory. Or begin another run from its state, with the new values: add --fork=NEW_WORKDIR to this command"
+            f"{_longer(diffs, have, plan)}"
         )
 
 

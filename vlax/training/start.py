@@ -14,7 +14,7 @@ from vlax.params import groups, sharding
 from vlax.text.tokenizer import Tokenizer
 from vlax.training import optimizer, origins, parts
 from vlax.training.session import Session, train_state_shardings
-from vlax.training.stages import GIVEN
+from vlax.training.stages import FORKED, GIVEN
 from vlax.training.steps import State
 
 
@@ -62,7 +62,7 @@ def _check_parent(session: Session, part: str, origin: origins.Origin) -> None:
     if not origin.export:
         return
     manifest, encoder, name = exports.read_manifest(origin.export), session.encoder, session.plan.stage.init[part]
-    if name not in GIVEN and manifest["stage"] != name:
+    if name not in (*GIVEN, FORKED) and manifest["stage"] != name:
         raise VlaxError(
             f"stage {session.plan.name}: {origin.export} holds the export of {manifest['stage']}, not of {name}; copy that of "
             f"{name} there, or train it again"

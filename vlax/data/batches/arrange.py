@@ -47,11 +47,12 @@ def check_positions(stage: ConfigDict, config: Any) -> None:
         )
 
 
-def make(stage: ConfigDict, mixture: Mixture, lengths: Lengths, rows: int, per_update: int) -> tuple[Plan, int]:
+def make(stage: ConfigDict, mixture: Mixture, lengths: Lengths, rows: int, per_update: int, more: int = 0) -> tuple[Plan, int]:
     """(the stage's plan, its length in updates)
 
     rows        of the global batch that a train step takes
     per_update  train steps an update
+    more        updates that were added to a stage when it was finished: the rows before them stay where they were
 
     Without stage.steps, the stage is stage.epochs long; the last update is filled from the next epoch.
     """
@@ -61,7 +62,9 @@ def make(stage: ConfigDict, mixture: Mixture, lengths: Lengths, rows: int, per_u
     window = {"lengths": lengths, "overlong": stage.overlong, "window": stage.plan_window}
     if stage.packing > 1:
         packed = PackedPlan(*batch, stage.packing, stop=0 if stage.steps else wanted, **window)
-        return packed, stage.steps or math.ceil(packed.batches(wanted) / per_update)
+        return packed, more + (stage.steps or math.ceil(packed.batches(wanted) / per_update))
     if stage.buckets:
-        return BucketPlan(*batch, buckets=tuple(stage.buckets), stop=updates * per_update * rows, **window), updates
-    return Plan(*batch), updates
+        stop = updates * per_update * rows
+        bucketed = BucketPlan(*batch, buckets=tuple(stage.buckets), stop=stop, beyond=more > 0, **window)
+        return bucketed, updates + more
+    return Plan(*batch), updates + more

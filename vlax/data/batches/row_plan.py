@@ -142,14 +142,17 @@ class BucketPlan(WindowedPlan):
     """Batches of rows of like length, in a seeded order within each window; the rows are those of the plain plan.
 
     Rows that are dropped spread evenly over a window's batches, where they become filler. `stop`, a multiple of `rows`, is
-    where the plan ends. Any step costs one window: the lengths of its rows, once a process.
+    where the plan ends, unless it goes on `beyond`. Any step costs one window: the lengths of its rows, once a process.
     """
 
     buckets: tuple[int, ...]
+    beyond: bool = False
 
     def batch(self, step: int) -> Planned:
-        if self.stop and step * self.rows >= self.stop:
-            raise IndexError(f"the plan has {self.stop // self.rows} batches, no batch {step}")
+        if self.stop and (more := step - self.stop // self.rows) >= 0:
+            if not self.beyond:
+                raise IndexError(f"the plan has {self.stop // self.rows} batches, no batch {step}")
+            return self._window(-(-self.stop // self._size) + more // self.window)[more % self.window]
         return self._window(step // self.window)[step % self.window]
 
     def _arrange(
