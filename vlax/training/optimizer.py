@@ -24,7 +24,6 @@ class OptimizerConfig:
     cosine spans what was there at first, and each addition has one of its own."""
 
     updates: int
-    extended: tuple[int, ...] = ()
     accumulate: int = 1
     multisteps: bool = True  # False: the step scans over its micro-batches and updates once
     warmup: float = 0.03  # share of the updates
@@ -34,6 +33,7 @@ class OptimizerConfig:
     b1: float = 0.9
     b2: float = 0.999
     eps: float = 1e-8
+    extended: tuple[int, ...] = ()
 
 
 def schedule(config: OptimizerConfig) -> Callable[[jax.Array], jax.Array]:
