@@ -30,7 +30,8 @@ def run(variant: str = "embedded") -> ConfigDict:
     r.seed = 0  # initial parameters, data order, twins
     # attention mask kind: causal, image_bidirectional, prefix_lm, image_sees_prompt; "": run.model's, else image_bidirectional
     r.mask = ""
-    r.templates = ""  # prompt templates: see vlax/text/prompts.py; "": run.model's, else plain
+    r.templates = ""  # plain, instruct, chat, or a TOML file (vlax/text/templates.py); "": run.model's, else plain
+    r.system = ""  # system prompt: what every prompt begins with; "": run.model's, or that of the templates file
     r.dtype = "float32"  # compute dtype: float32 or bfloat16; what learns is always stored in float32
     r.layers = "unroll"  # unroll, or scan: one compiled layer body, for TPU compile times
     r.remat = False  # recompute activations in the backward pass instead of keeping them

@@ -34,6 +34,7 @@ def _bpe(tk, words):
             vocab_size=400, special_tokens=SPECIAL, initial_alphabet=[*string.printable, "▁"], show_progress=False
         ),
     )
+    tk.pre_tokenizer = own
     return tk
 
 

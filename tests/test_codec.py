@@ -133,6 +133,21 @@ def test_an_answer_begins_with_one_blank(kind):
     assert encoder.codec.contextual and encoder.tokenizer.convert_ids_to_tokens(encoder.answer("no")) == ["▁no", "</s>"]
 
 
+def test_a_token_over_the_border_changes_no_prompt():
+    """This tokenizer would write ":▁n" as one token; the prompt keeps its own, and the answer gets no second blank."""
+    spec = json.loads(tokenizer("llama").backend_tokenizer.to_str())
+    spec["model"]["vocab"] |= {":▁": len(spec["model"]["vocab"])}
+    spec["model"]["merges"] = [[":", "▁"], *spec["model"]["merges"]]
+    t = copy.deepcopy(tokenizer("llama"))
+    t._tokenizer = tokenizers.Tokenizer.from_str(json.dumps(spec))
+    assert ":▁" in t.tokenize("answer: no")
+    encoder = Encoder(t, "plain")
+    tokens, segments = encoder.encode(ASK)
+    at = segments.index(ANSWER)
+    assert tokens[:at] == encoder.prompt("question", "is it red?")
+    assert t.convert_ids_to_tokens(tokens[at:]) == ["▁no", "</s>"]
+
+
 @pytest.mark.parametrize("kind", ("byte level", "gemma", "t5"))
 def test_other_kinds_are_tokenised_span_by_span_as_ever(kind):
     encoder = Encoder(tokenizer(kind), "plain")

@@ -15,17 +15,21 @@ DATED = "{% for m in messages %}{{ strftime_now('%d %b') }}<s>{{ m.content }}</s
 
 @pytest.fixture
 def plan(tmp_path):
-    """plan(kind, parent's record) -> (a plan with that parent, a tokenizer)"""
+    """plan(kind, parent's record) -> (a plan with that parent, a tokenizer, the templates' name)"""
 
     def make(kind, **record):
         export = epath.Path(tmp_path) / "before" / "export"
         export.mkdir(parents=True, exist_ok=True)
         (export / "manifest.json").write_text(json.dumps({"format": 1, "data": {}, **record}))
-        run = types.SimpleNamespace(templates="chat" if kind == "chat" else "plain")
+        run = types.SimpleNamespace(templates="chat" if kind == "chat" else "plain", system="")
         tokenizer = KINDS["byte level" if kind == "chat" else kind]()
         tokenizer.chat_template = DATED
         stage = epath.Path(tmp_path) / "stage"
-        return types.SimpleNamespace(directory=stage, parents={"decoder": export.parent}, run=run, name="stage"), tokenizer
+        return (
+            types.SimpleNamespace(directory=stage, parents={"decoder": export.parent}, run=run, name="stage"),
+            tokenizer,
+            run.templates,
+        )
 
     return make
 
@@ -38,10 +42,10 @@ def test_a_stage_that_has_started_keeps_its_settings(plan, monkeypatch, record, 
 
 
 def test_an_export_says_what_it_was_made_with(plan):
-    asked, tokenizer = plan("chat", text=Settings(date="2025-12-24").to_dict())
+    asked, tokenizer, _ = plan("chat", text=Settings(date="2025-12-24").to_dict())
     asked.directory = asked.parents["decoder"]
-    assert wording.encoder(asked, tokenizer).settings == Settings(date="2025-12-24")
-    asked, _ = plan("chat")
+    assert wording.encoder(asked, tokenizer, "chat").settings == Settings(date="2025-12-24")
+    asked, *_ = plan("chat")
     assert checkpoints.recorded(asked.parents["decoder"])["text"] is None
 
 

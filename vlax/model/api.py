@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,7 +14,7 @@ from vlax.decoding.options import DecodeConfig
 from vlax.decoding.predict import Predictor, Request
 from vlax.errors import VlaxError
 from vlax.masks import ANSWER
-from vlax.model import exports
+from vlax.model import conversation, exports
 from vlax.model.pictures import is_one, opened
 from vlax.models.build import DTYPES, abstract_model
 from vlax.models.vlm import VLMConfig
@@ -59,16 +59,22 @@ class Model:
             return text
         if len(images) != len(prompts):
             raise VlaxError(f"{len(images)} images and {len(prompts)} prompts; give one image (or None) a prompt")
-        if answers is not None and (isinstance(answers, str) or not answers):
-            raise VlaxError(f"answers={answers!r} is no list of answers; give at least one, such as ['yes', 'no']")
         if not prompts:
             return []
+        return self._generate([self.encoder.typed(prompt) for prompt in prompts], images, batch_size, answers, by, **decoding)
+
+    def _generate(
+        self, ids: Sequence[list[int]], images: Any, batch_size: int = 16, answers: Sequence[str] | None = None,
+        by: str = "trie", **decoding,
+    ) -> list[str]:  # fmt: skip
+        """Texts for the ids of prompts, with an image (or None) each."""
+        if answers is not None and (isinstance(answers, str) or not answers):
+            raise VlaxError(f"answers={answers!r} is no list of answers; give at least one, such as ['yes', 'no']")
         try:
             decode = DecodeConfig(**decoding)
         except TypeError:
             fields = [field.name for field in dataclasses.fields(DecodeConfig)]
             raise VlaxError(f"decoding has the options {', '.join(fields)}, not {', '.join(decoding)}") from None
-        ids = [self.encoder.typed(prompt) for prompt in prompts]
         requests = [Request(p, self.pixels(image), row) for row, (p, image) in enumerate(zip(ids, images, strict=True))]
         predictor = self.predictor(decode, batch_size, tuple(answers or ()), by)
         return [text for batch in predictor.texts(self.params, requests) for text in batch]
@@ -84,6 +90,15 @@ class Model:
         if isinstance(questions, str):
             return self.generate(images, self.encoder.prompt_text("question", questions), **options)
         return self.generate(images, [self.encoder.prompt_text("question", q) for q in questions], **options)
+
+    def chat(self, messages: Sequence[Mapping[str, Any]], **options) -> str:
+        """The assistant's next words. messages: as Hugging Face has them (`conversation.py`); options as in `generate`.
+
+        A system message holds for this conversation; without one, the model's own system prompt does.
+        """
+        asked = conversation.understood(messages)
+        encoder = self.encoder if asked.system is None else self.encoder.says(asked.system)
+        return self._generate([encoder.dialogue(asked.turns, asked.question)], [asked.image], **options)[0]
 
     def logits(self, images: Sequence, prompts: Sequence[str], answers: Sequence[str]) -> np.ndarray:
         """float32[B,T_answer,V]: the uncached model's prediction for each answer token and the EOS after it.

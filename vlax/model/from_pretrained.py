@@ -12,7 +12,7 @@ from vlax.models.projector import ProjectorConfig
 from vlax.models.vlm import VLMConfig
 from vlax.params import groups, sharding
 from vlax.pretrained.reading import loader
-from vlax.text.prompts import Encoder
+from vlax.text.prompts import make
 from vlax.text.tokenizer import check_vocabulary, load_tokenizer
 
 
@@ -52,8 +52,8 @@ def from_pretrained(
         between = {path: jax.device_put(jnp.asarray(v, DTYPES[dtype]), shardings[path]) for path, v in between.items()}
         params, reports = {**seeing, **between, **speaking}, [first, second]
     groups.check_same_structure(params, abstract, whole or f"{vision} with {decoder}")
-    encoder = Encoder(tokenizer, templates)
-    manifest = {"pretrained": [report.summary() for report in reports], "template_name": templates}
+    encoder = make(tokenizer, templates)
+    manifest = {"pretrained": [report.summary() for report in reports], "template_name": encoder.templates}
     return Model(config, params, encoder, graphdef, mesh, {**manifest, "text": encoder.settings.to_dict()})
 
 

@@ -66,6 +66,8 @@ def shapes(codec: Codec, full: Sequence[bool], system: bool, date: str, row: str
         if at % 2:
             opened = render(codec.tokenizer, messages[:-1], row, generate=True, date=date)
             closed = render(codec.tokenizer, messages, row, generate=False, date=date)
+            if system and _hole(0) not in closed.partition(content)[0]:
+                raise VlaxError(f"row {row}: the chat template leaves the system prompt out; say it in the prompts instead")
             out.append(_turn(codec, opened, closed, content, begin, row))
             end = out[-1].end if out[-1].end != codec.tokenizer.eos_token or closed.count(content + out[-1].end) else ""
             begin = content + end

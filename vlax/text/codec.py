@@ -25,6 +25,7 @@ from vlax.text.tokenizer import Tokenizer, no_panic
 MARK, BEGIN, END, AFTER, ITSELF = "\ufdd0", "\ufdd1", "\ufdd2", "\ufdd3", "\ufdd6"  # a mark is MARK and one of the others
 _MARKS = re.compile(f"{MARK}([{BEGIN}{END}{AFTER}{ITSELF}])")
 _SALT = secrets.token_hex(8)  # in names that no text can be made to hold; ids don't depend on it
+LONELY = "\x01"
 TAIL = 64  # characters of what precedes a text that decide how it goes on
 
 
@@ -100,9 +101,13 @@ class Codec:
         if not marked:
             return self._whole(text)
         encode = self._guarded if MARK in rest else self._whole
-        head, whole = encode(before), encode(before + rest)
-        # Else a token stretches over the border, and the prompt has to have the ids that it has without an answer.
-        return whole[len(head) :] if whole[: len(head)] == head else encode(rest)
+        # Where a token stretches over the border, the prompt has to keep the ids that it has without an answer, and the answer
+        # goes on as after a character that is part of no other token.
+        for context in (before, LONELY):
+            head, whole = encode(context), encode(context + rest)
+            if whole[: len(head)] == head:
+                return whole[len(head) :]
+        return encode(rest)
 
     def counts(self, texts: Sequence[str]) -> list[int]:
         """How many ids `ids` gives of each. Unmarked ones all at once, in Rust: other threads of Python run on meanwhile."""

@@ -10,12 +10,13 @@ Ids are [BOS, if the tokenizer has one | prompt | answer | EOS]; segment 1 up to
 answer ends with a supervised EOS, so that the model learns to stop.
 """
 
+import copy
 import dataclasses
 import functools
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from vlax.errors import VlaxError
 from vlax.masks import ANSWER, PROMPT
@@ -23,55 +24,28 @@ from vlax.rows import TASKS, Row, RowFault
 from vlax.text import chat
 from vlax.text.codec import Codec, Rendered
 from vlax.text.settings import Settings
+from vlax.text.templates import named, template
 from vlax.text.tokenizer import Tokenizer
 
 CHARACTERS = 1 << 20  # of one exchange: no text_length has room for more, and tokenizers take minutes for 20 MB
 RECURRING = 80  # characters of a span that is worth remembering
 
-# name -> task -> prompt. An answer follows its prompt after one space.
-TEMPLATES: dict[str, dict[str, str]] = {
-    "plain": {
-        "caption": "caption:",
-        "describe": "describe:",
-        "question": "question: {question} answer:",
-        "chat": "user: {question} assistant:",
-    },
-    "instruct": {
-        "caption": "Write a short caption of the image.\nCaption:",
-        "describe": "Describe the image in detail.\nDescription:",
-        "question": "{question}\nAnswer the question in a word or a short phrase.\nAnswer:",
-        "chat": "User: {question}\nAssistant:",
-    },
-    # what a user says to a chat model; the tokenizer's own template goes around it (`chat.py`)
-    "chat": {
-        "caption": "Write a short caption of the image.",
-        "describe": "Describe the image in detail.",
-        "question": "{question}\nAnswer the question in a word or a short phrase.",
-        "chat": "{question}",
-    },
-}
+
+def template_hash(prompts: str | Mapping[str, str]) -> str:
+    """Short digest of a template set, or of its prompts: scores and manifests carry it."""
+    prompts = template(prompts) if isinstance(prompts, str) else prompts
+    return hashlib.sha256(json.dumps(prompts, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def template(name: str) -> dict[str, str]:
-    """The prompts of a template set; VlaxError names the sets there are."""
-    if name not in TEMPLATES:
-        raise VlaxError(f"unknown prompt template {name!r}; there are {', '.join(TEMPLATES)}")
-    return TEMPLATES[name]
-
-
-def template_hash(name: str) -> str:
-    """Short digest of a template set: scores and manifests carry it."""
-    return hashlib.sha256(json.dumps(template(name), sort_keys=True).encode()).hexdigest()[:12]
-
-
-def prompt_text(task: str, question: str, name: str, literal: Callable[[str], str] = str) -> str:
+def prompt_text(task: str, question: str, prompts: str | Mapping[str, str], literal: Callable[[str], str] = str) -> str:
     """prompt_text("question", "is it red?", "plain") == "question: is it red? answer:"; literal: what marks a user's text."""
     if task not in TASKS:
         raise VlaxError(f"unknown task {task!r}; the tasks are {', '.join(TASKS)}")
-    return template(name)[task].replace("{question}", literal(question.strip()))
+    prompts = template(prompts) if isinstance(prompts, str) else prompts
+    return prompts[task].replace("{question}", literal(question.strip()))
 
 
-def exchanges(row: Row, name: str, literal: Callable[[str], str] = str) -> list[tuple[str, str]]:
+def exchanges(row: Row, prompts: str | Mapping[str, str], literal: Callable[[str], str] = str) -> list[tuple[str, str]]:
     """(prompt text, answer) by turn. RowFault when an answer is empty (its loss would be the EOS alone) or holds half a
     surrogate pair, which no tokenizer takes."""
     out = []
@@ -84,13 +58,13 @@ def exchanges(row: Row, name: str, literal: Callable[[str], str] = str) -> list[
             )
         if not turn.answer.strip():
             raise RowFault(f"row {row.id}: the answer is empty; remove the row or fill it in", "empty text")
-        out.append((prompt_text(turn.task or row.task, turn.question, name, literal), literal(turn.answer.strip())))
+        out.append((prompt_text(turn.task or row.task, turn.question, prompts, literal), literal(turn.answer.strip())))
     return out
 
 
-def spans(row: Row, name: str) -> list[tuple[str, bool]]:
+def spans(row: Row, prompts: str | Mapping[str, str]) -> list[tuple[str, bool]]:
     """(text, supervised) in order, for every template set but "chat"."""
-    return [span for prompt, answer in exchanges(row, name) for span in ((prompt, False), (" " + answer, True))]
+    return [span for prompt, answer in exchanges(row, prompts) for span in ((prompt, False), (" " + answer, True))]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -102,7 +76,8 @@ class Encoder:
     settings: Settings = dataclasses.field(default_factory=Settings)
 
     def __post_init__(self) -> None:
-        template(self.templates)
+        if self.settings.prompts is None:
+            template(self.templates)
         told = self.is_chat and "strftime_now" in (self.tokenizer.chat_template or "")
         object.__setattr__(self, "settings", self.settings.dated() if told else dataclasses.replace(self.settings, date=""))
         t = self.tokenizer
@@ -117,7 +92,16 @@ class Encoder:
     @property
     def is_chat(self) -> bool:
         """Whether the tokenizer's chat template goes around prompts and answers."""
-        return self.templates == "chat"
+        return self.settings.chat if self.settings.prompts is not None else self.templates == "chat"
+
+    @property
+    def prompts(self) -> Mapping[str, str]:
+        """By task."""
+        return template(self.templates) if self.settings.prompts is None else self.settings.prompts
+
+    def says(self, system: str) -> "Encoder":
+        """The same with another system prompt."""
+        return dataclasses.replace(self, settings=dataclasses.replace(self.settings, system=system.strip()))
 
     @functools.cached_property
     def codec(self) -> Codec:
@@ -126,8 +110,12 @@ class Encoder:
     @functools.cached_property
     def digest(self) -> str:
         """Of the templates and of how they are tokenised: `template_hash`, where both versions give the same ids."""
-        plain = template_hash(self.templates)
-        return hashlib.sha256(f"{plain} {self.settings.version}".encode()).hexdigest()[:12] if self.codec.contextual else plain
+        plain, more = template_hash(self.prompts), []
+        if self.codec.contextual:
+            more.append(str(self.settings.version))
+        if self.settings.system or self.settings.chat:
+            more += [self.settings.system, str(self.is_chat)]
+        return hashlib.sha256(" ".join([plain, *more]).encode()).hexdigest()[:12] if more else plain
 
     @functools.cached_property
     def _cached(self) -> Callable[[str], tuple[int, ...]]:
@@ -135,9 +123,10 @@ class Encoder:
 
     @functools.cached_property
     def _shapes(self) -> Callable[..., tuple[chat.Shape, ...]]:
-        return functools.lru_cache(maxsize=1 << 10)(
-            lambda *full: chat.shapes(self.codec, full, False, self.settings.date, "{row}")
-        )
+        def made(*full: bool) -> tuple[chat.Shape, ...]:
+            return chat.shapes(self.codec, full, bool(self.settings.system), self.settings.date, "{row}")
+
+        return functools.lru_cache(maxsize=1 << 10)(made)
 
     def ids(self, text: str) -> list[int]:
         """Token ids of a span; special tokens in it are special, but between marks (`codec.py`). The last 65,536 distinct short
@@ -146,10 +135,19 @@ class Encoder:
 
     def prompt_text(self, task: str, question: str) -> Rendered:
         """The prompt of a task under this template set."""
-        text = prompt_text(task, question, self.templates, self.codec.literal)
-        if not self.is_chat:
-            return Rendered(text)
-        return Rendered(chat.fill(self._turns("prompt", [(text, "answer")])[0].prompt, [text]))
+        return Rendered(
+            self._pieces("prompt", [(prompt_text(task, question, self.prompts, self.codec.literal), "answer")])[0][0]
+        )
+
+    def dialogue(self, turns: Sequence[tuple[str, str]], question: str) -> list[int]:
+        """Ids of a conversation up to where the next answer begins. turns: what was asked and answered before."""
+        literal = self.codec.literal
+        said = [(prompt_text("chat", text, self.prompts, literal), literal(answer.strip())) for text, answer in turns]
+        said.append((prompt_text("chat", question, self.prompts, literal), "answer"))
+        tokens = self.start
+        for text, supervised in self._pieces("conversation", said)[:-1]:
+            tokens += self.ids(text) + ([self.tokenizer.eos_token_id] if supervised and not self.is_chat else [])
+        return tokens
 
     def prompt(self, task: str, question: str) -> list[int]:
         """Ids of a prompt as generation meets them."""
@@ -188,20 +186,26 @@ class Encoder:
 
     def pieces(self, row: Row) -> tuple[list[tuple[str, bool]], list[int]]:
         """([(text, supervised), ...], the ids that follow each supervised one): what a row is tokenised in, after `start`."""
-        said, after = exchanges(row, self.templates, self.codec.literal), self.codec.after
+        pieces = self._pieces(row.id, exchanges(row, self.prompts, self.codec.literal))
+        return pieces, [] if self.is_chat else [self.tokenizer.eos_token_id]  # a chat's text has its end
+
+    def _pieces(self, name: str, said: Sequence[tuple[str, str]]) -> list[tuple[str, bool]]:
+        """(text, supervised) of exchanges, marked. name: the row's, for errors."""
+        after, system = self.codec.after, [self.codec.literal(self.settings.system)] if self.settings.system else []
         out: list[tuple[str, bool]] = []
-        end, eos = "", self.tokenizer.eos_token
+        end = ""
         if not self.is_chat:
             for prompt, answer in said:
+                prompt = "\n".join([*system, prompt]) if not out else prompt
                 out += [(after(end, prompt), False), (after(prompt, " " + answer), True)]
-                end = eos
-            return out, [self.tokenizer.eos_token_id]
-        contents = [text for exchange in said for text in exchange]
-        for shape, answer in zip(self._turns(row.id, said), contents[1::2], strict=True):
+                end = self.tokenizer.eos_token
+            return out
+        contents = [*system, *(text for exchange in said for text in exchange)]
+        for shape, (_, answer) in zip(self._turns(name, said), said, strict=True):
             prompt = chat.fill(shape.prompt, contents)
             out += [(after(end, prompt), False), (after(prompt, shape.lead + answer + shape.end), True)]
             end = shape.stop
-        return out, []  # the text has its end
+        return out
 
     def _turns(self, name: str, said: Sequence[tuple[str, str]]) -> tuple[chat.Shape, ...]:
         try:
@@ -232,3 +236,12 @@ class Encoder:
                 break
             kept.append(int(token))
         return self.tokenizer.decode(kept, skip_special_tokens=True).strip()
+
+
+def make(tokenizer: Tokenizer, templates: str, system: str = "") -> Encoder:
+    """The Encoder of a new run. templates: a set's name or a TOML file (`templates.py`); system: its system prompt, if any."""
+    name, settings, jinja = named(templates, system)
+    if jinja:
+        tokenizer = copy.deepcopy(tokenizer)  # which others share
+        tokenizer.chat_template = jinja
+    return Encoder(tokenizer, name, settings)

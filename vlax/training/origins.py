@@ -34,6 +34,7 @@ from vlax.storage.state import load_json
 from vlax.text import tokenizer
 from vlax.text.bpe import train_bpe
 from vlax.text.prompts import spans
+from vlax.text.templates import named
 from vlax.training.stages import FORKED, USUAL, StagePlan
 
 
@@ -199,12 +200,14 @@ def _embedded_tokenizer(bpe_text: str, data_root: str, templates: str, vocab: in
     faults = Faults(collect=True)  # faulty rows are no text to learn from, listed or not: the vocabulary is the same
     sources = [open_source(spec, data_root, train=True, faults=faults) for spec in load_json("run.bpe_text", bpe_text).values()]
 
+    name, own, _ = named(templates)
+
     def texts() -> Iterator[str]:
         for source in sources:
             size = len(source)
             places = range(size) if not most or size <= most else (at * size // most for at in range(most))
             for row in map(source.__getitem__, places):
                 with contextlib.suppress(RowFault):
-                    yield "".join(text for text, _ in spans(row, templates))
+                    yield "".join(text for text, _ in spans(row, own.prompts or name))
 
     return train_bpe(texts(), vocab)

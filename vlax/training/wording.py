@@ -1,13 +1,16 @@
 """With which settings (`text/settings.py`) a stage turns text into ids: those it was started with, else its parents'."""
 
+import dataclasses
+import functools
 import logging
 
 from etils import epath
 
+from vlax.errors import VlaxError
 from vlax.model import exports
 from vlax.params import distributed
-from vlax.text.prompts import Encoder
-from vlax.text.settings import Settings, from_dict
+from vlax.text.prompts import Encoder, make
+from vlax.text.settings import OLD, Settings, from_dict
 from vlax.text.tokenizer import Tokenizer
 from vlax.training import checkpoints
 from vlax.training.stages import StagePlan
@@ -21,12 +24,17 @@ def encoder(plan: StagePlan, tokenizer: Tokenizer, templates: str, model: str = 
 
     templates: their name. model: the vlax export that the decoder comes from, where it is no parent's.
     """
+    made = _chosen(plan, tokenizer, templates, model)
+    chosen, with_settings = made.settings, functools.partial(dataclasses.replace, made)
     found = checkpoints.recorded(plan.directory)
     if found is not None:
-        return Encoder(tokenizer, templates, from_dict(found.get("text")))
-    made = Encoder(tokenizer, templates)
+        before = from_dict(found.get("text"))
+        if before.own != chosen.own:
+            raise VlaxError(f"{plan.directory} was started with other prompts than run.templates and run.system give now; put "
+                            "them back, or start in another --workdir")  # fmt: skip
+        return with_settings(settings=before)
     if made.settings.date:  # the first host's: midnight does not come at the same moment everywhere
-        made = Encoder(tokenizer, templates, Settings(date=distributed.meet(made.settings.date, PATIENCE)[0]))
+        made = with_settings(settings=dataclasses.replace(chosen, date=distributed.meet(made.settings.date, PATIENCE)[0]))
     for parent in dict.fromkeys(
         [*(path / "export" for path in plan.parents.values()), *([epath.Path(model)] if model else [])]
     ):
@@ -38,6 +46,15 @@ def encoder(plan: StagePlan, tokenizer: Tokenizer, templates: str, model: str = 
                 "%s: %s was trained by an older vlax, whose answers began with a blank too many for this tokenizer; %s keeps "
                 "that. To be rid of it, train from the first stage on in another --workdir", plan.name, parent, plan.name,
             )  # fmt: skip
-            return Encoder(tokenizer, templates, before)
-        return Encoder(tokenizer, templates, Settings(date=before.date or made.settings.date))
+            return with_settings(settings=dataclasses.replace(chosen, version=before.version, date=before.date))
+        return with_settings(settings=dataclasses.replace(chosen, date=before.date or made.settings.date))
     return made
+
+
+def _chosen(plan: StagePlan, tokenizer: Tokenizer, templates: str, model: str) -> Encoder:
+    """The Encoder that the config asks for; where it says nothing, with the prompts of the whole model's export."""
+    before = from_dict(exports.read_manifest(model).get("text")) if model else OLD
+    system = plan.run.system or ("" if plan.run.templates else before.system)
+    if plan.run.templates or before.prompts is None:
+        return make(tokenizer, templates, system)
+    return Encoder(tokenizer, templates, Settings(system=system, prompts=before.prompts, chat=before.chat))

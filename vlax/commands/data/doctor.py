@@ -117,10 +117,10 @@ def _limits(args: argparse.Namespace) -> Limits:
         raise VlaxError("--text-length says how many tokens are too many; add --tokenizer=DIR, which counts them")
     tokens = special = None
     if args.tokenizer:
-        from vlax.text.prompts import Encoder  # transformers takes seconds to import
+        from vlax.text.prompts import make  # transformers takes seconds to import
         from vlax.text.tokenizer import load_tokenizer
 
-        encoder = Encoder(load_tokenizer(args.tokenizer, 1 << 30, "--tokenizer=DIR"), args.templates)
+        encoder = make(load_tokenizer(args.tokenizer, 1 << 30, "--tokenizer=DIR"), args.templates)
 
         def count(row):
             return len(encoder.encode(row)[0])

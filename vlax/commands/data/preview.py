@@ -27,7 +27,8 @@ from vlax.printing import BOLD, GREEN, OFF, printable
 from vlax.rows import Row, RowFault, Source, making
 from vlax.storage.paths import absolute, join
 from vlax.text.codec import shown
-from vlax.text.prompts import TEMPLATES, Encoder, spans, template
+from vlax.text.prompts import make, spans
+from vlax.text.templates import TEMPLATES, named
 
 COUNTED = 200_000  # rows that are counted; of more, so many evenly spaced ones
 LONGEST = 600  # characters of a text that are shown
@@ -40,14 +41,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_source_flags(parser)
     add("--rows", type=int, default=5, help="rows to show, evenly spaced (default: %(default)s)")
     add("--evaluation", action="store_true", help="rows as they are evaluated: captions of a picture together")
-    add("--templates", default="plain", help=f"prompt template set: {', '.join(TEMPLATES)} (default: %(default)s)")
+    add("--templates", default="plain", help=f"prompt template set: {', '.join(TEMPLATES)} or FILE.toml (default: %(default)s)")
     add("--tokenizer", default="", metavar="DIR", help="counts tokens, and shows EOS as this tokenizer writes it")
 
 
 def main(args: argparse.Namespace) -> int:
     pictures.allow_outside(args.allow_outside)
-    template(args.templates)
-    if args.templates == "chat" and not args.tokenizer:
+    name, own, _ = named(args.templates)
+    if (name == "chat" or own.chat) and not args.tokenizer:
         raise VlaxError("--templates=chat renders by the tokenizer's own template; add --tokenizer=DIR")
     if args.rows < 1:
         raise VlaxError(f"--rows={args.rows}: show at least one row")
@@ -140,10 +141,12 @@ def rendered(row: Row, index: int, total: int, templates: str, tokenizer, colour
     lines = [f"row {index + 1:,} of {total:,}: {row.id} ({row.task}{', ' + row.answer_type if row.answer_type else ''})"]
     lines.append(f"  {'picture':12}{picture(row)}")
     eos = tokenizer.eos_token if tokenizer else "<eos>"
-    if templates == "chat":
-        pieces, eos = [(shown(text), own) for text, own in Encoder(tokenizer, templates).pieces(row)[0]], ""
+    if tokenizer:
+        encoder = make(tokenizer, templates)
+        pieces, eos = [(shown(text), own) for text, own in encoder.pieces(row)[0]], "" if encoder.is_chat else eos
     else:
-        pieces = spans(row, templates)
+        name, settings, _ = named(templates)
+        pieces = spans(row, settings.prompts or name)
     lines = [printable(line) for line in lines]
     lines.append(f"  {'text':12}" + "".join(marked(text, eos, colours) if own else cut(text) for text, own in pieces))
     if row.references and row.references != (row.turns[-1].answer,):
@@ -151,7 +154,7 @@ def rendered(row: Row, index: int, total: int, templates: str, tokenizer, colour
         each = [cut(text) + (f" ({count} times)" if count > 1 else "") for text, count in said.items()]
         lines.append(f"  {'references':12}" + " | ".join(each))
     if tokenizer:
-        tokens, segments = Encoder(tokenizer, templates).encode(row)
+        tokens, segments = encoder.encode(row)
         learned = segments.count(ANSWER)
         lines.append(f"  {'tokens':12}{len(tokens) - learned} of prompt, {learned} supervised")
     return lines

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from vlax.models.vlm import VLMConfig
 from vlax.pretrained.writing.whole import Written
 from vlax.storage import state
-from vlax.text.prompts import TEMPLATES
+from vlax.text.templates import TEMPLATES
 
 TAGS = {"decoder": "text-generation", "vision": "image-feature-extraction"}
 
@@ -45,6 +45,7 @@ def stage(manifest: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "name": manifest.get("stage", "unnamed"),
         "templates": manifest.get("template_name", "plain"),
+        "prompts": manifest.get("text", {}).get("prompts"),
         "learned": ", ".join(f"{name} (`{pattern}`)" for name, pattern in manifest.get("trained", {}).items()),
         "origin": ", ".join(f"{part}: {start}" for part, start in config.get("init", {}).items()),
         "parents": set(config.get("init", {}).values()) - {"fresh", "pretrained"},
@@ -71,7 +72,8 @@ def card(
 ) -> str:  # fmt: skip
     """README.md of an export. directory: the native export; check: one sentence about the logit check; packages: versions."""
     stages = history(directory)
-    prompts, run = TEMPLATES[stages[-1]["templates"]], stages[-1]["run"]
+    run = stages[-1]["run"]
+    prompts = stages[-1]["prompts"] or TEMPLATES[stages[-1]["templates"]]
     caption = prompts["caption"]
     made = ModelCard.from_template(
         ModelCardData(

@@ -49,7 +49,7 @@ def examples(model) -> tuple[list[str], list[list[int]]]:
     """Two prompts and the ids of their answers, EOS included."""
     encoder = model.encoder
     prompts = [encoder.prompt_text("caption", ""), encoder.prompt_text("question", "is it red?")]
-    return prompts, [[*encoder.ids(" " + answer), encoder.tokenizer.eos_token_id] for answer in ANSWERS]
+    return prompts, [encoder.answer(answer, prompt) for prompt, answer in zip(prompts, ANSWERS, strict=True)]
 
 
 def whole(directory: Path, model):
@@ -154,8 +154,7 @@ def apart(directory: Path, model):
     mask = jax.jit(functools.partial(masks.attention_mask, tokens_per_image=config.tokens_per_image, kind=config.mask))
     ours, theirs = model.logits(images, prompts, ANSWERS), []
     for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
-        bos = model.encoder.tokenizer.bos_token_id
-        head = ([] if bos is None else [bos]) + model.encoder.ids(prompt)
+        head = model.encoder.typed(prompt)
         segment = np.asarray([[masks.PROMPT] * len(head) + [masks.ANSWER] * len(answer)])
         sees = np.asarray(mask(segment, np.ones_like(segment), np.ones((1, 1), bool)))[0]
 
