@@ -19,7 +19,7 @@ from vlax.decoding import constrain
 from vlax.decoding.options import DecodeConfig
 from vlax.decoding.predict import Request
 from vlax.errors import VlaxError
-from vlax.model import api
+from vlax.model import opening
 
 ADAPTER = "vlax.evaluation.lmms"
 GREEDY = {"max_new_tokens": 4, "temperature": 0, "top_p": 1.0, "num_beams": 1, "do_sample": False, "until": ["\n\n"]}
@@ -76,7 +76,7 @@ def lmms():
 @pytest.fixture
 def create(lmms, monkeypatch):
     """create(model_args, batch_size) as the evaluator does it; documents 0..4 of task "t", split "test" hold the pictures."""
-    monkeypatch.setattr(api, "load", lambda directory, dtype: toy())
+    monkeypatch.setattr(opening, "load", lambda directory, dtype: toy())
 
     def make(arguments="export=DIR", batch_size="2"):
         model = lmms.Vlax.create_from_arg_string(arguments, {"batch_size": batch_size, "max_batch_size": None, "device": None})
