@@ -59,3 +59,11 @@ def test_children_of_an_older_vlax(plan, caplog):
     assert wording.encoder(*plan("byte level")).settings == Settings() and not caplog.messages
     assert wording.encoder(*plan("llama")).settings == OLD
     assert "answers began with a blank too many" in caplog.text
+
+
+def test_a_fork_goes_on_with_what_it_was_forked_from(plan):
+    asked = plan("llama", text=Settings().to_dict())
+    forked = asked[0].directory / "forked"
+    forked.mkdir(parents=True)
+    (forked / "manifest.json").write_text(json.dumps({"format": 1, "data": {}}))
+    assert wording.encoder(*asked).settings == OLD

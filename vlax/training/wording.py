@@ -13,7 +13,7 @@ from vlax.text.prompts import Encoder, make
 from vlax.text.settings import OLD, Settings, from_dict
 from vlax.text.tokenizer import Tokenizer
 from vlax.training import checkpoints
-from vlax.training.stages import StagePlan
+from vlax.training.stages import FORKED, StagePlan
 
 PATIENCE = 600.0  # seconds for other hosts to read their tokenizers
 
@@ -35,9 +35,8 @@ def encoder(plan: StagePlan, tokenizer: Tokenizer, templates: str, model: str = 
         return with_settings(settings=before)
     if made.settings.date:  # the first host's: midnight does not come at the same moment everywhere
         made = with_settings(settings=dataclasses.replace(chosen, date=distributed.meet(made.settings.date, PATIENCE)[0]))
-    for parent in dict.fromkeys(
-        [*(path / "export" for path in plan.parents.values()), *([epath.Path(model)] if model else [])]
-    ):
+    before_it = [plan.directory / FORKED, *(path / "export" for path in plan.parents.values())]
+    for parent in dict.fromkeys([*before_it, *([epath.Path(model)] if model else [])]):
         if not (parent / "manifest.json").exists():
             continue
         before = from_dict(exports.read_manifest(parent).get("text"))
