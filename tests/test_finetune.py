@@ -123,6 +123,12 @@ def test_what_is_missing_is_named(base, tmp_path):
     ):
         with pytest.raises(VlaxError, match=text):
             guess.settled(config(base, **fields), tmp_path)
+    moved = shutil.copy(base / "captions.json", tmp_path)
+    with pytest.raises(VlaxError, match=r"the picture is missing.*in another folder: --config\.stage\.data_is\.images=DIR"):
+        guess.settled(config(base, data=str(moved)), tmp_path)
+    made = config(base, data=str(moved))
+    made.stage.data_is.images = str(base / "images")
+    assert guess.settled(made, tmp_path).stage.validation.own.images == str(base / "images")
     made = config(base)
     made.run.model = ""
     with pytest.raises(VlaxError, match=r"stage finetune starts from a whole model: pass --config\.run\.model=DIR"):

@@ -25,7 +25,10 @@ def is_export(where: str | epath.PathLike) -> bool:
         return True
     # org/export is no name of a model, and what somebody types who has not trained the stage yet.
     if path.name == "export" or not ((path / "config.json").exists() or _may_be_hub_id(where)):
-        exports.read_manifest(where)
+        raise VlaxError(
+            f"{where} is not a finished vlax export: it has no manifest.json. Exports are WORKDIR/STAGE/export; a "
+            "directory in LLaVA or PaliGemma layout has a config.json, and a hub id is org/name"
+        )
     return False
 
 

@@ -135,6 +135,7 @@ def read(config: ConfigDict) -> Data:
         whole = open_source({**spec, "part": ""}, run.data_root, train=True, faults=Faults(collect=True))
         there = len({parts.image_of(called) for called in getattr(whole, "pictures", list)()} - {""})
         names[name], held[name], rows, pictures = source.name, parts.count(there), rows + len(source), pictures + there
+        _check_pictures(source)
         indices = np.unique(np.linspace(0, len(source) - 1, SAMPLE).astype(np.int64))
         measured.append(lengths.of_source(source, indices))
         found_tasks = _tasks(source, indices)
@@ -149,6 +150,19 @@ def read(config: ConfigDict) -> Data:
             f"stage.data: none of the rows of {', '.join(names.values())} can be read; python -m vlax data doctor says why"
         )
     return Data(specs, names, held, scored, only_train, rows, pictures, dict(tasks), all_lengths[all_lengths > 0], model)
+
+
+def _check_pictures(source: Source) -> None:
+    """VlaxError where neither the first row's picture opens, nor the last one's, nor one between: they lie elsewhere."""
+    faults = []
+    for index in (0, len(source) // 2, len(source) - 1):
+        try:
+            if (picture := source[index].picture) is not None:
+                picture.open()
+            return
+        except VlaxError as error:
+            faults.append(error)
+    raise VlaxError(f"{faults[0]}. If the pictures lie in another folder: --config.stage.data_is.images=DIR")
 
 
 def _tasks(source: Source, indices: np.ndarray) -> collections.Counter[str]:
