@@ -111,7 +111,13 @@ def test_from_files_to_a_training_step(name, tmp_path, capsys, trainer, monkeypa
     assert trainer.step(again) == metrics
 
 
-@pytest.mark.parametrize("write", (*QUESTIONS, *DIALOGUES, *CAPTIONS), ids=lambda write: write.__name__)
+LAYOUTS = [  # every third always, and all of them with the slow tests: what each is read as is test_layouts.py's
+    pytest.param(write, id=write.__name__, marks=[pytest.mark.slow] if at % 3 else [])
+    for at, write in enumerate((*QUESTIONS, *DIALOGUES, *CAPTIONS))
+]
+
+
+@pytest.mark.parametrize("write", LAYOUTS)
 def test_layouts_to_a_training_step(write, tmp_path, capsys, trainer):
     """The commands, training on the files and training on the prepared set agree on layouts as people have them."""
     path = write(tmp_path)

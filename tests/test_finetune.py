@@ -208,6 +208,7 @@ def test_a_finished_stage_is_extended(base, tuned, tmp_path):
         train(config(base, **fields), tmp_path, extend=1)
 
 
+@pytest.mark.slow
 def test_an_extension_that_was_cut_off_goes_on(base, tuned, tmp_path):
     shutil.copytree(tuned[0], tmp_path, dirs_exist_ok=True)
     (tmp_path / "finetune" / "extended.json").write_text("[2]")
@@ -257,6 +258,7 @@ def test_a_fork_begins_from_the_export_with_its_own_settings(base, tuned, tmp_pa
         train(config(base), tmp_path / "empty", fork=str(tmp_path / "other"))
 
 
+@pytest.mark.slow
 def test_a_fork_of_a_stage_that_is_not_finished(trained, tmp_path):
     """Its newest checkpoint; of a chain no earlier stage is trained again."""
     old = tmp_path / "old"

@@ -58,6 +58,7 @@ def test_a_run_without_a_recorded_order_goes_on_in_order_1(workdir, monkeypatch)
     assert replayed(workdir) == "stage1: the first 8 losses are bit-equal to the record"
 
 
+@pytest.mark.slow
 def test_a_run_of_order_2_goes_on_and_is_replayed_and_inspected_in_it(workdir, monkeypatch):  # noqa: F811
     """Although its epoch counts as small by then."""
     monkeypatch.setattr(order, "LARGE", 1)

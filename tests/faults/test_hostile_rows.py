@@ -214,7 +214,8 @@ def test_json_is_read_in_one_place():
     reads = re.compile(r"\bjson\.(loads?|JSONDecoder)\b")
     readers = {str(path.relative_to(vlax)) for path in vlax.rglob("*.py") if reads.search(path.read_text())}
     ours = {"process/supervise.py", "training/agreement.py"}  # what processes of one run tell each other, a moment ago
-    assert readers - ours == {"storage/state.py"}
+    streamed = {"data/readers/json_stream.py"}  # large files, a value at a time; its limits and texts are those of state.py
+    assert readers - ours - streamed == {"storage/state.py"}
 
 
 DEEP = "[" * 100_000
