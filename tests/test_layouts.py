@@ -150,6 +150,34 @@ def test_pictures_that_nobody_reads_are_no_text(tmp_path):
     assert [fault.kind for fault in faults.found] == ["unread picture", "picture on the web", "not a picture", "row refused"]
 
 
+def test_one_row_is_enough_and_a_row_may_be_long(tmp_path):
+    names = cases._files(tmp_path)
+    (tmp_path / "one.jsonl").write_text(json.dumps({"scan": names["red"], "finding": "a red square"}))
+    with pytest.raises(VlaxError, match=r"columns=\{'image': 'scan', 'text': 'finding'\}"):
+        recognise(str(tmp_path / "one.jsonl"))
+    found = recognise(str(tmp_path / "one.jsonl"), columns={"image": "scan", "text": "finding"})
+    assert [seen(row) for row in rows(open_source(found.spec))] == ["red"]
+    address = cases._data_address("blue")  # a picture of over a megabyte: blanks end base64
+    long = [{"image": address + " " * (1 << 20), "text": f"a blue square {n}"} for n in range(2)]
+    (tmp_path / "long.jsonl").write_text("\n".join(map(json.dumps, long)))
+    found = recognise(str(tmp_path / "long.jsonl"))
+    assert found.note == "rows hold their pictures" and [seen(row) for row in rows(open_source(found.spec))] == ["blue"] * 2
+
+
+def test_a_picture_beside_something_that_moves(tmp_path):
+    """Rows of which a container holds the picture are not taken for more than they are, either."""
+    table = pa.table({"image": cases._held()[:2], "text": ["a", "b"], "video": ["a.mp4", None]})
+    pq.write_table(table, tmp_path / "rows.parquet")
+    faults = Faults(collect=True)
+    assert len(opened(str(tmp_path / "rows.parquet"), faults)) == 1 and "has video" in faults.found[0].text
+
+
+def test_a_picture_named_twice_is_one(tmp_path):
+    row = json.loads(Path(cases.qwen(tmp_path)).read_text().split("\n")[0])
+    (tmp_path / "rows.jsonl").write_text(json.dumps({**row, "images": ["images/red.png"]}))
+    assert [seen(row) for row in rows(opened(str(tmp_path / "rows.jsonl")))] == ["red"]
+
+
 def test_packed_files_are_to_be_unpacked(tmp_path):
     (tmp_path / "rows.jsonl.gz").write_bytes(gzip.compress(b"{}"))
     with pytest.raises(

@@ -10,7 +10,6 @@ with its features by `kind: tfds`.
 
 import functools
 import io
-import json
 from collections.abc import Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -19,7 +18,7 @@ from PIL import Image
 
 from vlax.data.readers import shards
 from vlax.data.readers.faults import Faults
-from vlax.data.readers.files import Facts, sha256
+from vlax.data.readers.files import Facts
 from vlax.data.readers.item_table import NOWHERE, Item, Place
 from vlax.data.readers.pictures import decode_picture
 from vlax.data.readers.record_source import RecordSource
@@ -48,17 +47,14 @@ class ArrayRecords(RecordSource):
 
     def find(self) -> Iterable[epath.Path]:
         self._opened = shards.Kept(shards.Reader)
-        files = shards.listed(self.reading.base, self.path, shards.ARRAY_RECORD, "ArrayRecord")
-        self._named = shards.of_split(files, self.split, self.path)
-        self._files = [str(file) for file in self._named.values()]
-        return self._named.values()
+        return self.shards(shards.ARRAY_RECORD, "ArrayRecord")
 
     def read(self, faults: Faults) -> Generator[Item, None, Facts]:
         name = self.reading.name(epath.Path(self.path).stem, self.split)
         found = self.records(name, faults)
         with ThreadPoolExecutor(4) as pool:
-            read = pool.map(functools.partial(headers_of, self._opened), self._files)
-            for at, (called, file, headers) in enumerate(zip(self._named, self._files, read, strict=True)):
+            read = pool.map(functools.partial(headers_of, self._opened), self.files)
+            for at, (called, file, headers) in enumerate(zip(self.named, self.files, read, strict=True)):
                 top = file.removesuffix(called).rstrip("/")
                 for number, (values, has_picture) in enumerate(headers):
                     where, of = f"{top}: {called} record {number}", f"{called}:{number}"
@@ -69,14 +65,12 @@ class ArrayRecords(RecordSource):
                         found.digested(of if has_picture else named, values)
                         made = found.items(where, of, values, held)
                     yield from made
-        sizes = [[called, file.stat().length] for called, file in self._named.items()]
-        settings = {"split": self.split, "columns": sorted(self.columns.items())}
-        return self.facts(name, found, settings, [sha256(json.dumps([sizes, found.digest]))])
+        return self.shard_facts(name, found)
 
     def picture(self, item: Item) -> Picture | None:
         if item.place == NOWHERE:
             return super().picture(item)
-        file, number = self._files[item.place.number], item.place.at
+        file, number = self.files[item.place.number], item.place.at
         name = f"{file}: record {number}"
         return Picture(name, functools.partial(open_record, self._opened, file, number, name, item.id))
 

@@ -6,7 +6,7 @@ Called()({"image": "a.jpg", "cocoid": 391895, "img_id": "17", "caption": "a dog"
 from collections.abc import Iterable, Iterator, Mapping
 
 from vlax.data.readers import values
-from vlax.data.readers.columns import PICTURED
+from vlax.data.readers.columns import PICTURED, plain
 from vlax.data.readers.leaks import KEY
 from vlax.data.readers.table_file import TableFile
 
@@ -18,16 +18,12 @@ LONGEST = 512  # characters of a name: what is longer is a picture
 
 def fields(names: Iterable) -> list[str]:
     """Those of a record's fields that name its picture."""
-    return [name for name in names if isinstance(name, str) and _plain(name) in FIELDS]
+    return [name for name in names if isinstance(name, str) and plain(name) in FIELDS]
 
 
 def as_vqa(names: Iterable) -> bool:
     """Whether a record has VQAv2's own fields."""
-    return {_plain(name) for name in names if isinstance(name, str)} >= VQA
-
-
-def _plain(name: str) -> str:
-    return name.strip().lower()
+    return {plain(name) for name in names if isinstance(name, str)} >= VQA
 
 
 class Called:
@@ -40,7 +36,7 @@ class Called:
     def __call__(self, record: Mapping) -> list[str]:
         key = tuple(record)
         if key not in self._fields:
-            self._fields[key] = [(name, _plain(name) in COCO) for name in fields(key)]
+            self._fields[key] = [(name, plain(name) in COCO) for name in fields(key)]
             self.as_vqa = self.as_vqa or as_vqa(key)
         found = []
         for name, is_coco in self._fields[key]:

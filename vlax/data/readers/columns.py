@@ -80,11 +80,11 @@ class Fields(NamedTuple):
 
 def named(names: Iterable[str], part: str) -> str:
     """The field among `names` that plays a part by its name; "" for none."""
-    there = {_plain(name): name for name in reversed([*names]) if isinstance(name, str)}
+    there = {plain(name): name for name in reversed([*names]) if isinstance(name, str)}
     return next((there[usual] for usual in NAMES[part] if usual in there), "")
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
     """`"Image Path" -> "image_path"`."""
     return re.sub(r"[\s-]+", "_", name.strip().lstrip("\ufeff").lower())
 
@@ -136,7 +136,7 @@ def choose(
         fields = fields._replace(choices="A")
     if fields.messages or fields.asks:
         return fields
-    if fields.question and _plain(fields.question) in ASKED and "text" not in columns:
+    if fields.question and plain(fields.question) in ASKED and "text" not in columns:
         other = f"; or leave the question out and learn {fields.text!r}: columns={{'question': ''}}" if fields.text else ""
         raise RowFault(
             f"{where} has {', '.join(map(str, names))}: questions without answers are nothing to learn from or to score on; "

@@ -114,9 +114,7 @@ class HfTable(RecordSource):
         import pyarrow.types as types
 
         schema = self._files[0].schema
-        there = {name.lower(): name for name in schema.names}
-        names = [there[n] for part in ("image", "image_id") for n in naming.NAMES[part] if n in there]
-        names += called.fields(schema.names)
+        names = called.fields(schema.names)
         names += [
             n for n in (*naming.LETTERS, *naming.MOVING) if n in schema.names and (fields.choices == "A" or n in naming.MOVING)
         ]

@@ -65,7 +65,7 @@ def like_a_picture(name: object, value: Any) -> bool:
         )
     if isinstance(value, bytes):
         return value[:4] in (b"\x89PNG", b"RIFF", b"GIF8") or value[:2] in (b"\xff\xd8", b"BM")
-    if not isinstance(value, str) or (len(value) > 4096 and not _encoded(value)):
+    if not isinstance(value, str) or (len(value) > 4096 and not encoded(value)):
         return False
     text = value.strip()
     if "\n" in text or (" " in text and "/" not in text and "\\" not in text and not ENDING.search(text)):
@@ -73,10 +73,11 @@ def like_a_picture(name: object, value: Any) -> bool:
     address = re.match(r"(https?|ftp)://", text)
     if address:
         return bool(ENDING.search(text.split("?")[0])) or bool(re.search("image|img|photo|picture", str(name), re.IGNORECASE))
-    return bool(_encoded(text) or (ENDING.search(text) and len(text.split()) <= 8))
+    return bool(encoded(text) or (ENDING.search(text) and len(text.split()) <= 8))
 
 
-def _encoded(text: str) -> bool:
+def encoded(text: str) -> bool:
+    """Whether a text is a picture in base64, by how it begins."""
     return text.startswith("data:image") or bool(PACKED.match(text))
 
 

@@ -1,11 +1,13 @@
 """What the sources of records have in common: the fields of their specs, and how their rows are numbered and named."""
 
+import json
 from collections.abc import Iterable, Mapping
 
 from etils import epath
 
+from vlax.data.readers import shards
 from vlax.data.readers.faults import Faults
-from vlax.data.readers.files import Facts, FileSource, Reading
+from vlax.data.readers.files import Facts, FileSource, Reading, sha256
 from vlax.data.readers.numbers import MAYBE_COCO
 from vlax.data.readers.records import Records
 
@@ -39,6 +41,12 @@ class RecordSource(FileSource):
         """The files that are read, looked for before anything is."""
         raise NotImplementedError
 
+    def shards(self, kind: str, what: str) -> Iterable[epath.Path]:
+        """The files of the source's split, which `named` ({name: file}) and `files` keep. kind, what: as in `shards.listed`."""
+        self.named = shards.of_split(shards.listed(self.reading.base, self.path, kind, what), self.split, self.path)
+        self.files = [str(file) for file in self.named.values()]
+        return self.named.values()
+
     def pictures_in(self, images: str) -> str:
         """The folder of the pictures."""
         return images
@@ -51,6 +59,12 @@ class RecordSource(FileSource):
     def records(self, name: str, faults: Faults, **more) -> Records:
         """What makes Items of this source's records. name: the source's; more: as in `Records`."""
         return Records(self.path, self.reading.train, faults, name, **{**self._spec, **more})
+
+    def shard_facts(self, name: str, made: Records) -> Facts:
+        """`facts` of `shards`: the fingerprint covers their names, their sizes and the records."""
+        sizes = [[called, file.stat().length] for called, file in self.named.items()]
+        settings = {"split": self.split, "columns": sorted(self.columns.items())}
+        return self.facts(name, made, settings, [sha256(json.dumps([sizes, made.digest]))])
 
     def facts(self, name: str, made: Records, settings: dict, digests: list[str] | None = None, **kept) -> Facts:
         """For the end of `read`. digests: of what was read, where it is not the records themselves; kept: as in `Facts`."""

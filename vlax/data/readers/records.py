@@ -132,7 +132,7 @@ class Records:
             return []
         talk = self._talk(where, record, fields)
         pictures = [] if "image" in self.columns and not fields.image else self._pictures(where, record, fields, held)
-        pictures += talk.pictures if talk else []
+        pictures = [*dict.fromkeys((*pictures, *(talk.pictures if talk else ())))]  # one may be named beside its part, too
         count = len(pictures) + (held.count if held else 0)
         if count > 1 and self.skip_multi_image:
             self.skipped += 1
@@ -176,11 +176,11 @@ class Records:
         return talk._replace(system=[system, *talk.system])
 
     def _pictures(self, where: str, record: Mapping, fields: Fields, held: Held | None) -> list[picture_values.Named]:
-        if held:
-            return []
         for name in naming.MOVING:
             if record.get(name):
                 raise dialogue.moving(where, name)
+        if held:
+            return []
         field = fields.image
         found = picture_values.pictures(f'{where}: "{field}"', record.get(field)) if field else []
         if not found and (unread := naming.unread_picture(record, fields)):

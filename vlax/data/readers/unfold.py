@@ -2,7 +2,7 @@
 
 {"query": "and now?", "response": "a cat", "history": [["what?", "a dog"]]}         messages of four, as ms-swift has them
 {"prompt": [{"role": "user", ...}], "completion": [{"role": "assistant", ...}]}     messages of two, as TRL has them
-{"instruction": "Name it.", "input": "A or B?", "output": "A"}                      the question "Name it.\\nA or B?" (Alpaca)
+{"instruction": "Name it.", "input": "A or B?", "output": "A"}                      the question "Name it. A or B?" (Alpaca)
 {"caption_1": "a dog", "caption_2": "a black dog"}                                  two captions
 {"questions": ["red?", "big?"], "answers": ["no", "yes"]}                           two records of a question each (OCR-VQA)
 """
@@ -55,7 +55,7 @@ def _input(record: Mapping) -> Sequence[Mapping] | None:
     more = next((name for name in ("input", "inputs") if isinstance(record.get(name), str)), "")
     if "instruction" not in record or not more or not values.text(record["instruction"]):
         return None
-    asked = "\n".join(text for text in (values.text(record["instruction"]), values.text(record[more])) if text)
+    asked = " ".join(text for text in (values.text(record["instruction"]), values.text(record[more])) if text)
     return ({**_without(record, more), "instruction": asked},)
 
 

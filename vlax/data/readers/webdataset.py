@@ -8,7 +8,6 @@ A shard's headers and texts are scanned once, shards in parallel; a picture is t
 
 import functools
 import io
-import json
 import tarfile
 from collections.abc import Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,9 +16,8 @@ from etils import epath
 from PIL import Image
 
 from vlax.data.readers import columns as naming
-from vlax.data.readers import shards
 from vlax.data.readers.faults import Faults
-from vlax.data.readers.files import Facts, sha256
+from vlax.data.readers.files import Facts
 from vlax.data.readers.item_table import NOWHERE, Item, Place
 from vlax.data.readers.pictures import PICTURE_BYTES, decode_picture
 from vlax.data.readers.record_source import RecordSource
@@ -45,17 +43,14 @@ class WebDataset(RecordSource):
     """
 
     def find(self) -> Iterable[epath.Path]:
-        files = shards.listed(self.reading.base, self.path, r"\.(tar(\.\w+)?|tgz)$", "tar")
-        self._named = shards.of_split(files, self.split, self.path)
-        self._files = [str(file) for file in self._named.values()]
-        return self._named.values()
+        return self.shards(r"\.(tar(\.\w+)?|tgz)$", "tar")
 
     def read(self, faults: Faults) -> Generator[Item, None, Facts]:
         name = self.reading.name(epath.Path(self.path).stem, self.split)
         found = self.records(name, faults)
         with ThreadPoolExecutor(8) as pool:
-            for at, (called, samples) in enumerate(zip(self._named, pool.map(scan, self._files), strict=True)):
-                top = self._files[at].removesuffix(called).rstrip("/")
+            for at, (called, samples) in enumerate(zip(self.named, pool.map(scan, self.files), strict=True)):
+                top = self.files[at].removesuffix(called).rstrip("/")
                 for key, sample in samples.items():
                     where, of = f"{top}: {called} {key}", f"{called.removesuffix('.tar')}/{key}"
                     held = Held(of, Place(at, *sample[""])) if "" in sample else None
@@ -65,14 +60,12 @@ class WebDataset(RecordSource):
                         found.digested(held.name if held else "", values)
                         made = found.items(where, of, values, held)
                     yield from made
-        sizes = [[called, file.stat().length] for called, file in self._named.items()]
-        settings = {"split": self.split, "columns": sorted(self.columns.items())}
-        return self.facts(name, found, settings, [sha256(json.dumps([sizes, found.digest]))])
+        return self.shard_facts(name, found)
 
     def picture(self, item: Item) -> Picture | None:
         if item.place == NOWHERE:
             return super().picture(item)
-        file, offset, size = self._files[item.place.number], item.place.at, item.place.size
+        file, offset, size = self.files[item.place.number], item.place.at, item.place.size
         name = f"{file}: {item.file_name}"
         return Picture(name, functools.partial(open_member, file, offset, size, name, item.id))
 

@@ -6,7 +6,7 @@
 """
 
 import collections
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from vlax.data.readers import columns as naming
@@ -26,12 +26,14 @@ LOOKED_FOR = (
 
 
 class Shape(NamedTuple):
-    """kind: of `kinds.KINDS`; names: some of the pictures' file names; fields: what the spec needs besides."""
+    """kind: of `kinds.KINDS`; names: some of the pictures' file names; fields: what the spec needs besides; held: whether rows
+    hold their pictures themselves."""
 
     kind: str
     what: str
     names: list[str]
     fields: dict = {}  # noqa: RUF012  (never changed)
+    held: bool = False
 
 
 def of_object(data: dict) -> Shape | None:
@@ -70,13 +72,14 @@ def of_rows(rows: list, columns: Mapping[str, str] | None = None) -> Shape | Non
     own = {part: name for part, name in (columns or {}).items() if part in naming.NAMES}
     first = dict(unfolded(first)[0])
     fields = naming.choose(first, own, "the first row", first, listed=True)
-    names = [name for row in rows for name in _names(row, own)]
+    names = [name for row in rows for said in _said(row, own) for name in as_names(said)]
+    held = any(holds_picture(said) for row in sample(rows) for said in _said(row, own))
     if fields.messages and fields.messages in ("messages", "conversations") and not isinstance(first[fields.messages], str):
         kind, what = "sharegpt", "ShareGPT conversations"
         if "messages" not in first and "images" not in first and "from" in _first(first[fields.messages]):
             kind, what = "llava", "LLaVA conversations"
-        return Shape(kind, what, sample(names), _splits(rows, fields))
-    return _table(rows, first, fields, names)
+        return Shape(kind, what, sample(names), _splits(rows, fields), held)
+    return _table(rows, first, fields, names)._replace(held=held)
 
 
 def _table(rows: list[dict], first: dict, fields: naming.Fields, names: list[str]) -> Shape:
@@ -91,19 +94,18 @@ def _table(rows: list[dict], first: dict, fields: naming.Fields, names: list[str
     return Shape("table", f"a table of {what}", sample(names), {**spec, **_splits(rows, fields)})
 
 
-def _names(row: dict, columns: Mapping[str, str]) -> list[str]:
-    """The names of a row's pictures, in a field of its own or inside its messages."""
+def _said(row: dict, columns: Mapping[str, str]) -> Iterator[object]:
+    """What a row says of its pictures, in a field of its own or else inside its messages."""
     field = columns["image"] if "image" in columns else naming.named(row, "image") or naming.named(row, "image_id")
     talk = row.get(columns.get("messages") or naming.named(row, "messages"))
-    return as_names(row.get(field)) or [name for message in talk for name in _inside(message)] if isinstance(
-        talk, list) else as_names(row.get(field))  # fmt: skip
-
-
-def _inside(message) -> list[str]:
-    parts = message.get("content") if isinstance(message, dict) else None
-    parts = [part for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
-    kinds = [part for part in parts if "image" in str(part.get("type"))]
-    return [name for part in kinds for key, value in part.items() if key != "type" for name in as_names(value)]
+    if row.get(field) or not isinstance(talk, list):
+        yield row.get(field)
+        return
+    for message in talk:
+        parts = message.get("content") if isinstance(message, dict) else None
+        for part in parts if isinstance(parts, list) else ():
+            if isinstance(part, dict) and "image" in str(part.get("type")):
+                yield from (value for key, value in part.items() if key != "type")
 
 
 def _splits(rows: list[dict], fields: naming.Fields) -> dict:
@@ -162,7 +164,16 @@ def _first(value) -> dict:
 
 def as_names(value) -> list[str]:
     """The first file name in what a row says of its pictures; none where it says none, or holds the picture itself."""
+    if holds_picture(value):
+        return []
     try:
         return [one.name for one in picture_values.pictures("", value) if not one.content][:1]
     except VlaxError:
         return []
+
+
+def holds_picture(value) -> bool:
+    """Whether what a row says of its pictures is one, in base64."""
+    value = value[0] if isinstance(value, list) and value else value
+    value = value.get("url") if isinstance(value, dict) else value
+    return isinstance(value, str) and picture_values.encoded(value)

@@ -96,10 +96,10 @@ def _file(path: epath.Path, given: epath.Path | None, columns: Mapping[str, str]
     if found := containers.of_files(path, {path.name: path}):
         return Recognised(*found)
     with path.open("rb") as file:
-        head = file.read(heads.HEAD)
+        head = heads.of(file)
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
     if text[:1] in (b"{", b"["):
-        rows = heads.lines(head)
+        rows = heads.lines(head, columns, sure=path.suffix.lower() in (".jsonl", ".ndjson"))
         if rows is None:
             return _json(path, given, columns)
         shape = _of_rows(path, rows, columns)
@@ -138,7 +138,7 @@ def _with_pictures(path: epath.Path, shape: json_shapes.Shape, given: epath.Path
     spec = {"kind": shape.kind, file: path, "images": found.folder, **shape.fields}
     if found.strip and "strip" in KINDS[shape.kind].fields:
         spec["strip"] = found.strip
-    return Recognised(spec, shape.what, note=_note(found, shape.names))
+    return Recognised(spec, shape.what, note="rows hold their pictures" if shape.held else _note(found, shape.names))
 
 
 def _note(found: picture_folder.Pictures, names: list[str]) -> str:
