@@ -19,7 +19,7 @@ from PIL import Image
 from vlax.data.readers import shards
 from vlax.data.readers.faults import Faults
 from vlax.data.readers.files import Facts
-from vlax.data.readers.item_table import NOWHERE, Item, Place
+from vlax.data.readers.item_table import Item, Place
 from vlax.data.readers.pictures import decode_picture
 from vlax.data.readers.record_source import RecordSource
 from vlax.data.readers.records import Held
@@ -67,9 +67,7 @@ class ArrayRecords(RecordSource):
                     yield from made
         return self.shard_facts(name, found)
 
-    def picture(self, item: Item) -> Picture | None:
-        if item.place == NOWHERE:
-            return super().picture(item)
+    def contained(self, item: Item) -> Picture:
         file, number = self.files[item.place.number], item.place.at
         name = f"{file}: record {number}"
         return Picture(name, functools.partial(open_record, self._opened, file, number, name, item.id))

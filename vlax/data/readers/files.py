@@ -17,7 +17,7 @@ from PIL import Image
 
 from vlax.data.readers import item_batches, leaks, left, row_cache
 from vlax.data.readers.faults import STRICT, Fault, Faults, Recorder
-from vlax.data.readers.item_table import SCHEMA, Item, ItemTable
+from vlax.data.readers.item_table import NOWHERE, SCHEMA, Item, ItemTable
 from vlax.data.readers.pictures import decode_picture, open_picture, read_picture, resolved
 from vlax.errors import VlaxError
 from vlax.rows import Picture, Row, Turn
@@ -187,8 +187,14 @@ class FileSource(left.Leaving):
         task = item.task or self.task
         return Row(item.id, item.image_id, task, turns, self.picture(item), item.references, item.answer_type)
 
+    def contained(self, item: Item) -> Picture:
+        """The picture at an item's place in this source's container."""
+        raise NotImplementedError
+
     def picture(self, item: Item) -> Picture | None:
-        """A file below `images`, or what stands in the row; None for a row of text. Containers say otherwise."""
+        """In a container, a file below `images`, or what stands in the row; None for a row of text."""
+        if item.place != NOWHERE:
+            return self.contained(item)
         if not item.file_name:
             return None
         if item.inline:

@@ -22,7 +22,7 @@ from vlax.data.readers import called, shards
 from vlax.data.readers import columns as naming
 from vlax.data.readers.faults import Faults
 from vlax.data.readers.files import Facts, sha256
-from vlax.data.readers.item_table import NOWHERE, Item, Place
+from vlax.data.readers.item_table import Item, Place
 from vlax.data.readers.pictures import decode_picture, open_picture
 from vlax.data.readers.record_source import RecordSource
 from vlax.data.readers.records import Held, Records
@@ -126,9 +126,7 @@ class HfTable(RecordSource):
         parts = [n for n in fields.texts if n in schema.names]
         return list(dict.fromkeys([*parts, *(n for n in (*more, *folded) if n != fields.image)]))
 
-    def picture(self, item: Item) -> Picture | None:
-        if item.place == NOWHERE:
-            return super().picture(item)
+    def contained(self, item: Item) -> Picture:
         file, row = self._files[item.place.number], item.place.at
         opener = functools.partial(open_embedded, file, self.kept["image"], row, (self._root, self._roots), item.id)
         return Picture(f"{file.path}: row {row}", opener)

@@ -20,7 +20,7 @@ from vlax.data.readers import called, shards
 from vlax.data.readers import columns as naming
 from vlax.data.readers.faults import Faults
 from vlax.data.readers.files import Facts, sha256
-from vlax.data.readers.item_table import NOWHERE, Item, Place
+from vlax.data.readers.item_table import Item, Place
 from vlax.data.readers.numbers import MAYBE_COCO
 from vlax.data.readers.pictures import decode_picture
 from vlax.data.readers.record_source import RecordSource
@@ -98,9 +98,7 @@ class TfdsSource(RecordSource):
             for part in pool.map(read, range(0, len(examples), 64)):
                 yield from part
 
-    def picture(self, item: Item) -> Picture | None:
-        if item.place == NOWHERE:
-            return super().picture(item)
+    def contained(self, item: Item) -> Picture:
         at = item.place.at
         name = f"{self._folder}: {item.file_name}"
         where, image = (self._folder, self.kept["split"]), self.kept["image"]

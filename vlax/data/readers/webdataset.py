@@ -18,7 +18,7 @@ from PIL import Image
 from vlax.data.readers import columns as naming
 from vlax.data.readers.faults import Faults
 from vlax.data.readers.files import Facts
-from vlax.data.readers.item_table import NOWHERE, Item, Place
+from vlax.data.readers.item_table import Item, Place
 from vlax.data.readers.pictures import PICTURE_BYTES, decode_picture
 from vlax.data.readers.record_source import RecordSource
 from vlax.data.readers.records import Held
@@ -62,9 +62,7 @@ class WebDataset(RecordSource):
                     yield from made
         return self.shard_facts(name, found)
 
-    def picture(self, item: Item) -> Picture | None:
-        if item.place == NOWHERE:
-            return super().picture(item)
+    def contained(self, item: Item) -> Picture:
         file, offset, size = self.files[item.place.number], item.place.at, item.place.size
         name = f"{file}: {item.file_name}"
         return Picture(name, functools.partial(open_member, file, offset, size, name, item.id))
