@@ -316,6 +316,14 @@ def test_faulty_rows_are_collected_and_the_others_keep_their_names(tmp_path, kin
     assert [(fault.source, fault.row) for fault in faults.found] == [(source.name, place)]
 
 
+def test_an_image_token_that_is_spoken_of_stays(tmp_path):
+    asked = "What does <image> do in SVG?"
+    (row,) = rows(opened(tmp_path, "llava", [{"conversations": said(asked, "<image> shows one.")}]))
+    assert texts(row) == [(asked, "<image> shows one.")]
+    content = [{"image": "a.jpg", "conversations": said("<image>\nWhat?", "A dog.", "Spell the tag.", "<image>")}]
+    assert texts(opened(tmp_path, "llava", content)[0]) == [("What?", "A dog."), ("Spell the tag.", "<image>")]
+
+
 def test_image_tokens_that_do_not_match_are_noted(tmp_path):
     content = [LLAVA[0], {"image": "b.jpg", "conversations": said("x", "y")}, {"conversations": said("<image>", "y")},
                {"image": "c.jpg", "conversations": said("<image><image>x", "y")}]  # fmt: skip

@@ -102,6 +102,10 @@ def test_the_first_row_may_be_the_odd_one(tmp_path):
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, lines)))
     cat, dog = rows(open_source({"kind": "table", "path": str(tmp_path / "rows.jsonl")}))
     assert (cat.task, cat.turns[0].answer, dog.task, dog.turns[0].answer) == ("caption", "a cat", "chat", "a dog")
+    none, some = {"image": "a.jpg", "texts": []}, {"image": "b.jpg", "texts": [{"user": "what?", "assistant": "a hen"}]}
+    (tmp_path / "texts.jsonl").write_text("\n".join(map(json.dumps, (none, some))))
+    (hen,) = rows(open_source({"kind": "table", "path": str(tmp_path / "texts.jsonl")}, faults=Faults(collect=True)))
+    assert (hen.task, hen.turns[0].answer) == ("chat", "a hen")
     pq.write_table(pa.Table.from_pylist([{**line, "image": cases._held()[0]} for line in lines]), tmp_path / "rows.parquet")
     assert [row.task for row in rows(opened(str(tmp_path / "rows.parquet")))] == ["caption", "chat"]
 

@@ -7,13 +7,14 @@ import pytest
 from PIL import Image
 
 from benchmarks.backbone_cases import VISION
-from benchmarks.backbones import TOLERANCE, difference, measure, vision_case
+from benchmarks.backbones import TOLERANCE, difference, measure, vision_case, write
 from vlax.models.vision import VisionTower
 from vlax.params import groups
 from vlax.pretrained.families.known import VISION as FAMILIES
 from vlax.pretrained.families.known import vision_tower
+from vlax.pretrained.reading import positions
 from vlax.pretrained.reading.load_plan import abstract
-from vlax.pretrained.reading.loader import preprocess, vision_source
+from vlax.pretrained.reading.loader import load_vision, preprocess, vision_source
 from vlax.pretrained.reading.tensors import headers
 from vlax.storage.hub import read_config
 
@@ -55,6 +56,18 @@ def test_positions_are_resampled_as_the_reference_does(name, image_size, tmp_pat
     assert config.image_size == image_size
     assert report.reshaped[0].startswith("vision/position (") and "reshaped vision/position" in report.summary()
     assert difference(reference, run(config)) <= TOLERANCE
+
+
+def test_positions_that_are_stored_short_are_not_shortened_again(tmp_path):
+    """Of a bfloat16 checkpoint: what is computed is float32 where that is asked for, and as stored where nothing is."""
+    write(VISION["SigLIP"], tmp_path).to(torch.bfloat16).save_pretrained(tmp_path)
+    _, stored, _ = load_vision(tmp_path, dtype=None)
+    _, wide, _ = load_vision(tmp_path, image_size=21, dtype=np.float32)
+    _, short, _ = load_vision(tmp_path, image_size=21, dtype=None)
+    table, tokens = np.asarray(stored["vision/position"], np.float32), wide["vision/position"].shape[0]
+    np.testing.assert_array_equal(wide["vision/position"], positions.resample(table, tokens, 0, antialias=False))
+    assert short["vision/position"].dtype == stored["vision/position"].dtype == "bfloat16"
+    assert not np.array_equal(wide["vision/position"], np.asarray(short["vision/position"], np.float32))
 
 
 REAL = {
