@@ -120,6 +120,14 @@ def test_a_kill_before_the_rename_leaves_the_old_file(tmp_path, monkeypatch):
     assert state.read(file, "") == {"new": 2} and [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
 
 
+def test_two_processes_that_write_one_file_at_once_both_succeed(tmp_path):
+    file = tmp_path / "config.json"
+    with state.replacing(file) as one, state.replacing(file) as other:  # as every host of a run does when a stage begins
+        one.write_text("{}")
+        other.write_text('{"whole": 1}')
+    assert state.read(file, "") == {} and [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
 def test_state_is_laid_out_as_asked(folder):
     state.write_json(folder / "a.json", {"b": "é", "a": [1]}, end="\n", indent=1, sort_keys=True, ensure_ascii=False)
     assert (folder / "a.json").read_bytes() == '{\n "a": [\n  1\n ],\n "b": "é"\n}\n'.encode()

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import json
 import os
+import secrets
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,11 +26,17 @@ def replacing(path: Path | epath.Path) -> Iterator[Path]:
             yield (part := Path(folder) / path.name)
             epath.Path(part).copy(path, overwrite=True)
         return
-    part = Path(f"{path}.tmp")  # in the same folder, since a file cannot be renamed across disks
-    yield part
-    with part.open("rb+") as file:
-        os.fsync(file.fileno())  # a power cut after the rename must not leave an empty file
-    os.replace(part, path)
+    # In the same folder, since a file cannot be renamed across disks; of another name each time, since the processes of a run
+    # may write the same file at once.
+    part = Path(f"{path}.{secrets.token_hex(4)}.tmp")
+    try:
+        yield part
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())  # a power cut after the rename must not leave an empty file
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def write(path: Path | epath.Path, content: bytes) -> None:
