@@ -11,7 +11,10 @@ LENGTH, VOCAB = 21, 67
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """model, config: names of transformers classes; `off`: {option: fields replaced}; `load`: arguments of the import."""
+    """model, config: names of transformers classes; `off`: {option: fields replaced}; `load`: arguments of the import.
+
+    own: those of `off` that no other family has; the quick tests switch off these alone. None: they switch off all.
+    """
 
     model: str
     config: str
@@ -19,6 +22,10 @@ class Case:
     off: dict
     load: dict = dataclasses.field(default_factory=dict)
     nest: str = ""  # the argument of a containing config that takes this one
+    own: tuple[str, ...] | None = None
+
+    def quick(self) -> "Case":
+        return self if self.own is None else dataclasses.replace(self, off={name: self.off[name] for name in self.own})
 
 
 VIT = {"hidden_size": 32, "intermediate_size": 44, "num_hidden_layers": 3, "num_attention_heads": 4, "patch_size": 7}
@@ -59,6 +66,14 @@ GEMMA = LLAMA | {"tie_word_embeddings": True, "head_dim": 12}
 GEMMA2 = GEMMA | {
     "sliding_window": 5, "query_pre_attn_scalar": 20, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0,
 }  # fmt: skip
+GEMMA3 = GEMMA | {
+    "num_hidden_layers": 6, "sliding_window": 5, "query_pre_attn_scalar": 20,
+    "layer_types": ["sliding_attention", "full_attention", "sliding_attention"] * 2,
+    "rope_parameters": {
+        "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 500.0},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 20.0},
+    },
+}  # fmt: skip
 ROPE3 = {
     "rope_type": "llama3", "rope_theta": 500.0, "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
     "original_max_position_embeddings": 8,
@@ -76,6 +91,10 @@ GEMMA_OFF = {
 GEMMA2_OFF = GEMMA_OFF | WINDOW | {
     "window layers": {"window_layers": (0, 1, 2)}, "attention cap": {"attention_softcap": None},
     "logit cap": {"logit_softcap": None}, "attention scale": {"attention_scale": None}, "post norms": {"post_norms": False},
+}  # fmt: skip
+GEMMA3_OFF = GEMMA_OFF | WINDOW | SCALED | {
+    "window layers": {"window_layers": (0, 1, 2, 3, 4, 5)}, "windows' theta": {"window_rope_theta": None},
+    "attention scale": {"attention_scale": None}, "post norms": {"post_norms": False}, "q, k norm": {"qk_norm": False},
 }  # fmt: skip
 DECODER = {
     "Llama 2, GQA": Case("LlamaForCausalLM", "LlamaConfig", LLAMA, LLAMA_OFF),
@@ -107,6 +126,13 @@ DECODER = {
     ),
     "Gemma, MQA": Case("GemmaForCausalLM", "GemmaConfig", GEMMA | {"num_key_value_heads": 1}, GEMMA_OFF),
     "Gemma 2": Case("Gemma2ForCausalLM", "Gemma2Config", GEMMA2, GEMMA2_OFF),
+    "Gemma 3": Case(
+        "Gemma3ForCausalLM", "Gemma3TextConfig", GEMMA3, GEMMA3_OFF, own=("windows' theta", "window layers", "q, k norm")
+    ),
+    "SmolLM3": Case(
+        "SmolLM3ForCausalLM", "SmolLM3Config", LLAMA | {"pad_token_id": None, "no_rope_layers": [1, 0, 1]},
+        LLAMA_OFF | {"layers without RoPE": {"nope_layers": ()}}, own=("layers without RoPE",),
+    ),
 }  # fmt: skip
 
 WHOLE_GEMMA = GEMMA | {"num_key_value_heads": 1}

@@ -1,6 +1,6 @@
 """Prints the table of docs/backbones.md: every family imported from a tiny checkpoint and compared with transformers + torch.
 
-    python -m benchmarks.backbones
+    python -m benchmarks.backbones            # or the rows whose names begin so: python -m benchmarks.backbones "Gemma 3" DINO
 
 The tests run the same cases (`backbone_cases.py`). A case writes a randomly initialised checkpoint of which every parameter is
 redrawn (defaults hide faults: zero biases, unit norms, caps that never bite), imports it and compares logits or features in
@@ -8,6 +8,7 @@ float32. With any option of the family switched off, the result must miss the to
 """
 
 import dataclasses
+import sys
 import tempfile
 from pathlib import Path
 
@@ -25,14 +26,14 @@ from vlax.pretrained.reading.loader import load_decoder, load_vision, load_vlm
 TOLERANCE = 1e-4  # of the range of the reference values
 
 
-def redraw(model, gain: float = 50.0):
+def redraw(model, gain: float = 50.0, seed: int = 0):
     """Every parameter anew: matrices at a gain that makes attention sharp; biases, norms and layer scales off their start.
 
     The forms of GELU differ by 5e-4 at most, near -2: MLPs are drawn to work there, and loudly (`gain`).
     """
     import torch
 
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, value in sorted(model.named_parameters()):
             noise = torch.randn(value.shape, generator=generator)
@@ -50,7 +51,7 @@ def redraw(model, gain: float = 50.0):
     return model.eval()
 
 
-def write(case: Case, directory: Path, gain: float = 50.0):
+def write(case: Case, directory: Path, gain: float = 50.0, seed: int = 0):
     """The case's torch model, its checkpoint written to `directory`."""
     import torch
     import transformers
@@ -63,7 +64,7 @@ def write(case: Case, directory: Path, gain: float = 50.0):
 
     text = {"text_config": {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4}}
     values = {case.nest: case.values, **text} if case.nest else case.values
-    model = redraw(getattr(transformers, case.model)(config(case.config, values)), gain)
+    model = redraw(getattr(transformers, case.model)(config(case.config, values)), gain, seed)
     model.save_pretrained(directory)
     return model
 
@@ -84,11 +85,11 @@ def pixels(image: np.ndarray, config):
     )
 
 
-def vision_case(case: Case, directory: Path, image_size: int | None = None):
+def vision_case(case: Case, directory: Path, image_size: int | None = None, seed: int = 0):
     """(reference features [B,I,D], config -> features of vlax, config, report)"""
     import torch
 
-    model = write(case, directory)
+    model = write(case, directory, seed=seed)
     config, params, report = load_vision(directory, image_size=image_size, **case.load)
     image = np.random.default_rng(0).integers(0, 256, (2, config.image_size, config.image_size, 3), dtype=np.uint8)
     tower = model.vision_model if case.nest else model
@@ -109,11 +110,11 @@ def text_batch():
     return tokens, valid, np.maximum(np.cumsum(valid, 1) - 1, 0)
 
 
-def decoder_case(case: Case, directory: Path):
+def decoder_case(case: Case, directory: Path, seed: int = 0):
     """(reference logits [n,V] at the valid positions, config -> logits of vlax, config, report)"""
     import torch
 
-    model = write(case, directory)
+    model = write(case, directory, seed=seed)
     config, params, report = load_decoder(directory, **case.load)
     tokens, valid, positions = text_batch()
     arguments = {"input_ids": tokens, "attention_mask": valid.astype(int), "position_ids": positions}
@@ -186,10 +187,12 @@ def measure(case: Case, reference: np.ndarray, run, config) -> tuple[float, dict
     return difference(reference, run(config)), off
 
 
-def main() -> None:
+def main(wanted: tuple[str, ...] = ("",)) -> None:
     print("| family | measured | options, with what each one misses when switched off |\n| --- | --- | --- |")
     for table, prepare in ((VISION, vision_case), (DECODER, decoder_case), (WHOLE, whole_case)):
         for name, case in table.items():
+            if not name.startswith(wanted):
+                continue
             with tempfile.TemporaryDirectory() as directory:
                 reference, run, config, _ = prepare(case, Path(directory))
             exact, off = measure(case, reference, run, config)
@@ -197,4 +200,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(tuple(sys.argv[1:]) or ("",))

@@ -26,6 +26,16 @@ DECODERS = {
     "opt": LEARNED | {"activation": "relu", "eps": 1e-5},
     "gemma": GEMMA,
     "gemma2": GEMMA2,
+    "gemma3_text": GEMMA2
+    | {
+        "qk_norm": True,
+        "window_rope_theta": 20.0,
+        "attention_softcap": None,
+        "logit_softcap": None,
+        "layers": 3,
+        "window_layers": (0, 2),
+    },
+    "smollm3": {"nope_layers": (1,), "layers": 3},
 }
 SIZES = {"image_size": 30, "patch_size": 7, "width": 32, "layers": 2, "heads": 4, "mlp_dim": 64}
 CLIP = {"class_token": True, "pre_norm": True, "post_norm": False, "patch_bias": False, "activation": "quick_gelu"}

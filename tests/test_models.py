@@ -11,7 +11,7 @@ from flax import nnx
 from tiny import build, config, forward, prompts, weights, with_answers
 
 from vlax.errors import VlaxError
-from vlax.models.attention import attend, rope_frequencies, rope_tables, rotate
+from vlax.models.attention import attend
 from vlax.models.projector import Projector, ProjectorConfig, pixel_shuffle
 from vlax.models.vision import VisionConfig, VisionTower, patchify
 from vlax.models.vlm import VLMConfig, token_losses
@@ -126,31 +126,6 @@ def test_grouped_queries_equal_repeated_keys(softcap):
     expected = powers / powers.sum(-1, keepdims=True)
     np.testing.assert_allclose(weights, expected, atol=1e-5)
     np.testing.assert_allclose(out, np.einsum("bhqs,bhsk->bhqk", expected, v), atol=1e-5)
-
-
-def test_rotary_products_depend_on_the_distance_only():
-    q, k = np.random.default_rng(0).normal(size=(2, 1, 1, 1, 8)).astype(np.float32)
-
-    def product(at, other):
-        tables = [rope_tables(jnp.asarray([[p]]), 8, 100.0, None) for p in (at, other)]
-        return float((rotate(q, *tables[0]) * rotate(k, *tables[1])).sum())
-
-    assert product(7, 3) == pytest.approx(product(24, 20), abs=1e-4)
-    assert product(7, 3) != pytest.approx(product(7, 4), abs=1e-2)
-    assert product(5, 5) == pytest.approx(float((q * k).sum()), abs=1e-4)
-
-
-def test_rope_scaling():
-    plain = rope_frequencies(8, 100.0, None)
-    np.testing.assert_allclose(rope_frequencies(8, 100.0, {"rope_type": "linear", "factor": 4.0}), plain / 4)
-    llama = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
-    scaled = rope_frequencies(8, 10_000.0, {**llama, "original_max_position_embeddings": 64})
-    plain = rope_frequencies(8, 10_000.0, None)
-    assert scaled[0] == plain[0]  # 10 turns in the original context: fast, kept
-    np.testing.assert_allclose(scaled[2:], plain[2:] / 8)  # less than one turn: slowed by the factor
-    assert plain[1] / 8 < scaled[1] <= plain[1]
-    with pytest.raises(ValueError, match="rope scaling 'yarn' is not implemented"):
-        rope_frequencies(8, 100.0, {"rope_type": "yarn"})
 
 
 def test_config_goes_through_json():

@@ -1,6 +1,7 @@
 """Decoders imported from transformers' checkpoints: same logits with padding, at odd lengths, for GQA and MQA shapes."""
 
 import copy
+import dataclasses
 import json
 
 import numpy as np
@@ -18,9 +19,43 @@ from vlax.storage.hub import read_config
 torch = pytest.importorskip("torch", reason="parity needs torch: pip install -r requirements-parity.txt")
 
 
+def missed(case, directory, seed=0):
+    """Parity of one checkpoint, and what it misses by with options off: at least ten times the tolerance."""
+    exact, off = measure(case, *decoder_case(case, directory, seed)[:3])
+    assert exact <= TOLERANCE
+    assert min(off.values(), default=np.inf) >= 10 * TOLERANCE, off
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name, case in DECODER.items() if case.own is not None])
+def test_every_option_matters(name, tmp_path):
+    missed(DECODER[name], tmp_path)
+
+
+OTHERWISE = {  # other shapes
+    "Gemma 3": [
+        {"hidden_size": 40, "num_attention_heads": 5, "num_key_value_heads": 1, "head_dim": 8, "num_hidden_layers": 2,
+         "layer_types": None, "sliding_window_pattern": 2, "final_logit_softcapping": 3.0},
+        {"num_key_value_heads": 4, "num_hidden_layers": 3, "layer_types": ["full_attention"] * 3, "attention_bias": True},
+    ],
+    "SmolLM3": [
+        {"num_hidden_layers": 5, "no_rope_layers": None, "no_rope_layer_interval": 2, "tie_word_embeddings": True},
+        {"num_key_value_heads": 4, "attention_bias": True, "use_sliding_window": True, "sliding_window": 5},
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OTHERWISE)
+def test_logits_equal_at_other_shapes_and_seeds(name, tmp_path):
+    case = DECODER[name]
+    for seed, values in enumerate([{}, *OTHERWISE[name]], 1):
+        missed(dataclasses.replace(case, values=case.values | values, off={}), tmp_path / str(seed), seed)
+
+
 @pytest.mark.parametrize("name", DECODER)
 def test_logits_equal_and_every_option_matters(name, tmp_path):
-    case = DECODER[name]
+    case = DECODER[name].quick()
     exact, off = measure(case, *decoder_case(case, tmp_path)[:3])
     assert exact <= TOLERANCE
     assert min(off.values()) >= 10 * TOLERANCE, off
@@ -59,6 +94,12 @@ def test_larger_vocabulary_keeps_the_old_rows(tmp_path):
 
 SCALING = {"factor": 32.0, "high_freq_factor": 4.0, "low_freq_factor": 1.0, "original_max_position_embeddings": 8192,
            "rope_type": "llama3"}  # fmt: skip
+GEMMA3 = {
+    "model_type": "gemma3_text", "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 256, "vocab_size": 262144,
+    "sliding_window": 512, "hidden_activation": "gelu_pytorch_tanh", "query_pre_attn_scalar": 256, "rope_scaling": None,
+    "rope_theta": 1000000.0, "rope_local_base_freq": 10000.0, "max_position_embeddings": 32768, "rms_norm_eps": 1e-06,
+    "attn_logit_softcapping": None, "final_logit_softcapping": None, "attention_bias": False,
+}  # fmt: skip
 REAL = {  # as in the hub's config.json, older key names included
     "Qwen2.5-0.5B": (
         "Qwen2ForCausalLM",
@@ -89,10 +130,22 @@ REAL = {  # as in the hub's config.json, older key names included
          "num_attention_heads": 8, "num_key_value_heads": 1, "head_dim": 256, "vocab_size": 256000, "hidden_act": "gelu",
          "rope_theta": 10000.0}, 2506,
     ),
+    "SmolLM3-3B": (
+        "SmolLM3ForCausalLM",
+        {"model_type": "smollm3", "hidden_size": 2048, "intermediate_size": 11008, "num_hidden_layers": 36,
+         "num_attention_heads": 16, "num_key_value_heads": 4, "vocab_size": 128256, "rope_theta": 5000000.0,
+         "rope_scaling": None, "no_rope_layers": [1, 1, 1, 0] * 9, "no_rope_layer_interval": 4, "sliding_window": None,
+         "max_window_layers": 28, "use_sliding_window": False, "rms_norm_eps": 1e-06, "max_position_embeddings": 65536}, 3075,
+    ),
+    "gemma-3-270m": ("Gemma3ForCausalLM", GEMMA3 | {
+        "hidden_size": 640, "intermediate_size": 2048, "num_hidden_layers": 18, "_sliding_window_pattern": 6}, 268),
+    "gemma-3-1b": ("Gemma3ForCausalLM", GEMMA3 | {
+        "hidden_size": 1152, "intermediate_size": 6912, "num_hidden_layers": 26, "sliding_window_pattern": 6}, 999),
 }  # fmt: skip
+QUICK = ("Qwen2.5-0.5B", "SmolLM2-360M", "Llama-3.2-1B", "gpt2", "gemma-2b")
 
 
-@pytest.mark.parametrize("name", REAL)
+@pytest.mark.parametrize("name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in REAL])
 def test_parameter_counts_of_real_configs(name, tmp_path):
     import transformers
 
@@ -106,4 +159,10 @@ def test_parameter_counts_of_real_configs(name, tmp_path):
     assert count == sum(value.numel() for value in reference.parameters())
     assert count // 10**6 == millions
     assert config.rope_theta == values.get("rope_theta") and config.rope_scaling == values.get("rope_scaling")
-    assert config.window is None and (config.activation == "gelu_tanh") == (name in ("gpt2", "gemma-2b"))
+    assert (config.activation == "gelu_tanh") == (name == "gpt2" or name.startswith("gemma"))
+    if name.startswith("gemma-3"):
+        assert (config.window, config.window_rope_theta) == (512, 10000.0)
+        assert [i for i in range(config.layers) if i not in config.window_layers] == list(range(5, config.layers, 6))
+    else:
+        assert config.window is None
+    assert config.nope_layers == (tuple(range(3, 36, 4)) if name == "SmolLM3-3B" else ())

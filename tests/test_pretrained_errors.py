@@ -132,6 +132,14 @@ def test_configs(tmp_path):
     refused(tmp_path, "yarn", "llama3")
     write(rope_theta=None)
     refused(tmp_path, "rope_theta is None, not a number", "10000.0 in Llama 2")
+    write(model_type="gemma", use_bidirectional_attention=True)
+    refused(tmp_path, "gemma config: use_bidirectional_attention is not implemented", "choose another")
+    local = {
+        "full_attention": {"rope_theta": 1e6},
+        "sliding_attention": {"rope_theta": 1e4, "rope_type": "linear", "factor": 2.0},
+    }
+    write(model_type="gemma3_text", rope_parameters=local)
+    refused(tmp_path, "windowed layers are not implemented", "'factor': 2.0", "only rope_type default")
     write(hidden_size="wide")
     refused(tmp_path, "hidden_size is wide, not a number")
     write(model_type="opt", do_layer_norm_before=False, ffn_dim=48)

@@ -4,22 +4,19 @@ Shapes: H query heads, G key/value heads (H a multiple of G), K head width, Q qu
 """
 
 import dataclasses
-import math
-from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
 from vlax.models.layers import RMSNorm, f32_matmul, residual_init
 from vlax.models.lora import LoRAConfig, dense
+from vlax.models.rope import Rope, rotate
 
 KV = tuple[jax.Array, jax.Array]  # keys and values of one layer's cache, each [B,G,C,K]
 Slot = int | jax.Array  # of a cache: where new keys and values are written
-Rope = tuple[jax.Array, jax.Array]  # cos and sin, each f32[B,S,K/2]
 
 
 def attend(
@@ -45,41 +42,6 @@ def attend(
     return jnp.einsum("bgqs,bgsk->bgqk", flat, v).reshape(batch, heads, queries, width), weights
 
 
-def rope_frequencies(head_dim: int, theta: float, scaling: Mapping[str, Any] | None) -> np.ndarray:
-    """Inverse frequencies f32[K/2] of rotary embeddings (Su et al. 2021).
-
-    scaling: None, or a Hugging Face `rope_scaling` of rope_type "linear" or "llama3"; another type is a ValueError.
-    """
-    inverse = 1.0 / theta ** (np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim))
-    scaling = scaling or {}
-    kind = scaling.get("rope_type", "default")
-    if kind == "linear":
-        inverse = inverse / scaling["factor"]
-    elif kind == "llama3":
-        # Wavelengths beyond the original context are slowed down by `factor`; those in between are blended.
-        original = scaling["original_max_position_embeddings"]
-        low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
-        turns = original * inverse / (2 * math.pi)
-        blend = np.clip((turns - low) / (high - low), 0.0, 1.0)
-        inverse = (1 - blend) * inverse / scaling["factor"] + blend * inverse
-    elif kind != "default":
-        raise ValueError(f"rope scaling {kind!r} is not implemented; linear and llama3 are")
-    return np.asarray(inverse, np.float32)
-
-
-def rope_tables(positions: jax.Array, head_dim: int, theta: float, scaling: Mapping[str, Any] | None) -> Rope:
-    """cos, sin: f32[B,S,K/2] for int32[B,S] positions."""
-    angles = positions[..., None].astype(jnp.float32) * rope_frequencies(head_dim, theta, scaling)
-    return jnp.cos(angles), jnp.sin(angles)
-
-
-def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
-    """Rotates x [B,H,S,K] by its positions, halves paired as in Llama and Qwen."""
-    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    cos, sin = cos[:, None], sin[:, None]
-    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)
-
-
 @dataclasses.dataclass(frozen=True)
 class AttentionConfig:
     width: int
@@ -87,9 +49,12 @@ class AttentionConfig:
     kv_heads: int
     head_dim: int
     bias: bool = False  # on q, k and v
+    key_bias: bool = True  # where there are biases: on k, too
     out_bias: bool = False
     qk_norm: bool = False  # RMSNorm of each head's q and k (Qwen3)
+    qk_norm_joint: bool = False  # RMSNorm of all heads' q together, and of all k (OLMo 2)
     norm_eps: float = 1e-6
+    norm_offset: float = 0.0
     scale: float | None = None  # None: head_dim ** -0.5
     softcap: float | None = None
     layers: int = 1  # of the transformer: scales the initial output projection
@@ -103,12 +68,13 @@ class Attention(nnx.Module):
         c = config
         options: dict[str, Any] = {"lora": c.lora, "dtype": dtype, "rngs": rngs}
         self.q = dense("q", c.width, c.heads * c.head_dim, use_bias=c.bias, **options)
-        self.k = dense("k", c.width, c.kv_heads * c.head_dim, use_bias=c.bias, **options)
+        self.k = dense("k", c.width, c.kv_heads * c.head_dim, use_bias=c.bias and c.key_bias, **options)
         self.v = dense("v", c.width, c.kv_heads * c.head_dim, use_bias=c.bias, **options)
         self.o = dense("o", c.heads * c.head_dim, c.width, use_bias=c.out_bias, kernel_init=residual_init(c.layers), **options)
-        if c.qk_norm:
-            self.q_norm = RMSNorm(c.head_dim, eps=c.norm_eps, dtype=dtype, rngs=rngs)
-            self.k_norm = RMSNorm(c.head_dim, eps=c.norm_eps, dtype=dtype, rngs=rngs)
+        if c.qk_norm or c.qk_norm_joint:
+            queries, keys = (c.heads, c.kv_heads) if c.qk_norm_joint else (1, 1)
+            norm: dict[str, Any] = {"eps": c.norm_eps, "offset": c.norm_offset, "dtype": dtype, "rngs": rngs}
+            self.q_norm, self.k_norm = RMSNorm(queries * c.head_dim, **norm), RMSNorm(keys * c.head_dim, **norm)
         self.config = c
 
     def __call__(
@@ -130,7 +96,10 @@ class Attention(nnx.Module):
         def split_heads(y: jax.Array, heads: int) -> jax.Array:
             return y.reshape(batch, -1, heads, c.head_dim)
 
-        q, k, v = split_heads(self.q(x), c.heads), split_heads(self.k(x), c.kv_heads), split_heads(self.v(x), c.kv_heads)
+        q, k, v = self.q(x), self.k(x), self.v(x)
+        if c.qk_norm_joint:
+            q, k = self.q_norm(q), self.k_norm(k)
+        q, k, v = split_heads(q, c.heads), split_heads(k, c.kv_heads), split_heads(v, c.kv_heads)
         if c.qk_norm:
             q, k = self.q_norm(q), self.k_norm(k)
         q, k, v = (y.transpose(0, 2, 1, 3) for y in (q, k, v))

@@ -1,4 +1,4 @@
-"""The language model: one pre-norm transformer with the options by which Qwen, Llama, GPT-2, OPT and Gemma differ."""
+"""The language model: one transformer with the options by which the families of `pretrained/families` differ."""
 
 import dataclasses
 from typing import Any
@@ -8,15 +8,24 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from vlax.models.attention import KV, Attention, AttentionConfig, Rope, Slot, rope_tables
+from vlax.errors import VlaxError
+from vlax.models.attention import KV, Attention, AttentionConfig, Slot
 from vlax.models.layers import MLP, RMSNorm, apply_layers, f32_matmul, layer_norm
 from vlax.models.lora import LoRAConfig
+from vlax.models.rope import Rope, no_turn, rope_tables
 
 Masks = tuple[jax.Array, jax.Array]  # bool[B,S,keys]: of the layers that see everything, and of those with a sliding window
+Ropes = tuple[Rope | None, ...]  # the usual tables, the windowed layers' own, those under which nothing turns; the ones in use
 
 
 class _Frozen(dict[str, Any]):
-    """A dict that nobody changes: flax hashes a config as part of its module's structure, which a plain dict refuses."""
+    """A dict that nobody changes: flax hashes a config as part of its module's structure, which a plain dict refuses.
+
+    A list in it, which JSON makes of a tuple, is a tuple again.
+    """
+
+    def __init__(self, values: Any = ()):
+        super().__init__({name: tuple(v) if isinstance(v, list) else v for name, v in dict(values).items()})
 
     def __hash__(self) -> int:  # type: ignore[override]  # a dict has None there
         return hash(tuple(sorted(self.items())))
@@ -41,16 +50,24 @@ class DecoderConfig:
     eps: float = 1e-6
     qkv_bias: bool = False  # True for Qwen2
     out_bias: bool = False
-    qk_norm: bool = False  # Qwen3
+    qk_norm: bool = False  # of each head (Qwen3, Gemma 3)
+    qk_norm_joint: bool = False  # of all heads together (OLMo 2)
     rope_theta: float | None = 10_000.0  # None: learned positions instead (GPT-2, OPT)
     rope_scaling: dict[str, Any] | None = None
+    rotary_dim: int | None = None  # the first dimensions of a head that turn (Phi-4, StableLM); None: all of them
+    window_rope_theta: float | None = None  # of the windowed layers, unscaled (Gemma 3); None: as the others
+    nope_layers: tuple[int, ...] = ()  # layers that know no positions (SmolLM3)
     max_positions: int = 0  # of the learned table; 0 with RoPE
     tied: bool = True  # the head is the embedding
     embed_scale: bool = False  # Gemma multiplies embeddings by sqrt(width)
+    embed_multiplier: float = 1.0  # Granite, as the next two
+    residual_multiplier: float = 1.0  # of what attention and MLP return
+    logit_divisor: float = 1.0
     attention_scale: float | None = None  # None: head_dim ** -0.5
     attention_softcap: float | None = None
     logit_softcap: float | None = None
-    post_norms: bool = False  # Gemma 2 normalises what attention and MLP return, too
+    pre_norms: bool = True  # norms before attention and MLP; OLMo 2 has none
+    post_norms: bool = False  # norms of what attention and MLP return (Gemma 2 and 3, OLMo 2)
     window: int | None = None  # sliding window, in positions
     window_layers: tuple[int, ...] = ()  # the layers that it holds for
     lora: LoRAConfig | None = None  # adapters while a stage trains; exports are merged
@@ -62,6 +79,17 @@ class DecoderConfig:
             object.__setattr__(self, "rope_scaling", _Frozen(self.rope_scaling))
 
 
+def check_length(c: DecoderConfig, length: int) -> None:
+    """VlaxError for a sequence beyond LongRoPE's short context, where the reference takes other factors for all of it."""
+    if c.rope_scaling is not None and c.rope_scaling["rope_type"] == "longrope":
+        most = c.rope_scaling["original_max_position_embeddings"]
+        if length > most:
+            raise VlaxError(
+                f"a sequence of {length} positions, and this decoder's LongRoPE is implemented up to {most}: make texts "
+                f"shorter (--config.stage.text_length), or take fewer image tokens"
+            )
+
+
 def _norm(c: DecoderConfig, dtype: DTypeLike, rngs: nnx.Rngs) -> RMSNorm | nnx.LayerNorm:
     if c.norm == "rms":
         return RMSNorm(c.width, eps=c.eps, offset=c.norm_offset, dtype=dtype, rngs=rngs)
@@ -71,34 +99,42 @@ def _norm(c: DecoderConfig, dtype: DTypeLike, rngs: nnx.Rngs) -> RMSNorm | nnx.L
 class Block(nnx.Module):
     def __init__(self, c: DecoderConfig, *, dtype: DTypeLike, rngs: nnx.Rngs):
         attention = AttentionConfig(
-            c.width, c.heads, c.kv_heads, c.head_dim, bias=c.qkv_bias, out_bias=c.out_bias, qk_norm=c.qk_norm, norm_eps=c.eps,
-            scale=c.attention_scale, softcap=c.attention_softcap, layers=c.layers, lora=c.lora,
+            c.width, c.heads, c.kv_heads, c.head_dim, bias=c.qkv_bias, out_bias=c.out_bias, qk_norm=c.qk_norm,
+            qk_norm_joint=c.qk_norm_joint, norm_eps=c.eps, norm_offset=c.norm_offset, scale=c.attention_scale,
+            softcap=c.attention_softcap, layers=c.layers, lora=c.lora,
         )  # fmt: skip
-        self.norm1 = _norm(c, dtype, rngs)
+        if c.pre_norms:
+            self.norm1 = _norm(c, dtype, rngs)
         self.attention = Attention(attention, dtype=dtype, rngs=rngs)
-        self.norm2 = _norm(c, dtype, rngs)
+        if c.pre_norms:
+            self.norm2 = _norm(c, dtype, rngs)
         self.mlp = MLP(
             c.width, c.mlp_dim, activation=c.activation, gated=c.gated_mlp, bias=c.mlp_bias, layers=c.layers, lora=c.lora,
             dtype=dtype, rngs=rngs,
         )  # fmt: skip
         if c.post_norms:
             self.post_norm1, self.post_norm2 = _norm(c, dtype, rngs), _norm(c, dtype, rngs)
-        self.post_norms = c.post_norms
+        self.pre_norms, self.post_norms, self.residual = c.pre_norms, c.post_norms, c.residual_multiplier
 
     def trace(
         self, x: jax.Array, batch: int, mask: jax.Array, rope: Rope | None, cache: KV | None = None, slot: Slot = 0
     ) -> tuple[jax.Array, jax.Array, KV | None]:
         """As __call__, and also returns the attention weights f32[B,H,S,keys] and the updated cache."""
-        out, weights, cache = self.attention(self.norm1(x), batch, mask, rope, cache, slot)
-        x = x + (self.post_norm1(out) if self.post_norms else out)
-        out = self.mlp(self.norm2(x))
-        return x + (self.post_norm2(out) if self.post_norms else out), weights, cache
+        out, weights, cache = self.attention(self.norm1(x) if self.pre_norms else x, batch, mask, rope, cache, slot)
+        x = self._add(x, self.post_norm1(out) if self.post_norms else out)
+        out = self.mlp(self.norm2(x) if self.pre_norms else x)
+        return self._add(x, self.post_norm2(out) if self.post_norms else out), weights, cache
 
-    def __call__(
-        self, x: jax.Array, batch: int, masks: Masks, rope: Rope | None, windowed: jax.Array | None = None
-    ) -> jax.Array:
-        """x: [B*S,D]. masks: (global, sliding-window) pair; `windowed` (bool scalar) chooses, None means global."""
-        mask = masks[0] if windowed is None else jnp.where(windowed, masks[1], masks[0])
+    def _add(self, x: jax.Array, out: jax.Array) -> jax.Array:
+        return x + (out if self.residual == 1.0 else out * self.residual)
+
+    def __call__(self, x: jax.Array, batch: int, masks: Masks, ropes: Ropes, kind: jax.Array | None = None) -> jax.Array:
+        """x: [B*S,D]. kind: int32[2], which of `masks` and which of `ropes` are this layer's; None is the first of each."""
+        mask, rope = masks[0], ropes[0]
+        if kind is not None:
+            mask = jnp.where(kind[0] == 1, masks[1], masks[0])
+            for i in range(1, len(ropes)):
+                rope = jax.tree.map(lambda old, new, i=i: jnp.where(kind[1] == i, new, old), rope, ropes[i])
         return self.trace(x, batch, mask, rope)[0]
 
 
@@ -120,6 +156,8 @@ class Decoder(nnx.Module):
     def embed(self, tokens: jax.Array) -> jax.Array:
         """int32[B,T] -> [B,T,D]"""
         x = jnp.take(self.embedding[...], tokens, axis=0).astype(self.dtype)
+        if self.config.embed_multiplier != 1.0:
+            x = x * jnp.asarray(self.config.embed_multiplier, self.dtype)
         return x * jnp.asarray(self.config.width**0.5, self.dtype) if self.config.embed_scale else x
 
     def logits(self, hidden: jax.Array) -> jax.Array:
@@ -128,32 +166,46 @@ class Decoder(nnx.Module):
         table = self.embedding[...].T if c.tied else self.head[...]
         flat = hidden.reshape(-1, c.width).astype(self.dtype)
         out = f32_matmul(flat, table.astype(self.dtype)).reshape(*hidden.shape[:-1], c.vocab_size)
+        out = out if c.logit_divisor == 1.0 else out / c.logit_divisor
         return out if c.logit_softcap is None else c.logit_softcap * jnp.tanh(out / c.logit_softcap)
 
     def _inputs(
         self, x: jax.Array, positions: jax.Array, mask: jax.Array, key_positions: jax.Array | None
-    ) -> tuple[jax.Array, Rope | None, Masks]:
-        """(x with learned positions, rotary tables, (global, sliding) masks)"""
+    ) -> tuple[jax.Array, Ropes, Masks]:
+        """(x with learned positions, rotary tables, (global, sliding) masks); VlaxError as in `check_length`."""
         c = self.config
         if c.rope_theta is None:
-            return x + jnp.take(self.position[...], positions, axis=0).astype(x.dtype), None, (mask, mask)
-        rope = rope_tables(positions, c.head_dim, c.rope_theta, c.rope_scaling)
+            return x + jnp.take(self.position[...], positions, axis=0).astype(x.dtype), (None,), (mask, mask)
+        check_length(c, mask.shape[-1])
+        dim = c.head_dim if c.rotary_dim is None else c.rotary_dim
+        rope = rope_tables(positions, dim, c.rope_theta, c.rope_scaling)
+        ropes = [rope]
+        if c.window_rope_theta is not None:
+            ropes.append(rope_tables(positions, dim, c.window_rope_theta, None))
+        if c.nope_layers:
+            ropes.append(no_turn(rope))
         if c.window is None:
-            return x, rope, (mask, mask)
+            return x, tuple(ropes), (mask, mask)
         distance = positions[:, :, None] - (positions if key_positions is None else key_positions)[:, None, :]
-        return x, rope, (mask, mask & (distance < c.window))
+        return x, tuple(ropes), (mask, mask & (distance < c.window))
+
+    def _kinds(self) -> list[tuple[int, int]]:
+        """Of each layer: which of the masks and which of the rotary tables of `_inputs` are its own."""
+        c = self.config
+        windowed = [c.window is not None and i in c.window_layers for i in range(c.layers)]
+        own = int(c.window_rope_theta is not None)
+        return [(int(w), own + 1 if i in c.nope_layers else own * w) for i, w in enumerate(windowed)]
 
     def __call__(
         self, x: jax.Array, positions: jax.Array, mask: jax.Array, *, mode: str = "unroll", remat: bool = False
     ) -> jax.Array:
         """x: [B,S,D]; positions: int32[B,S]; mask: bool[B,S,S]. Returns the normed hidden states [B,S,D]."""
         c, (batch, length) = self.config, x.shape[:2]
-        x, rope, masks = self._inputs(x, positions, mask, None)
-        windowed = None
-        if c.window is not None:
-            windowed = jnp.asarray([i in c.window_layers for i in range(c.layers)])
+        x, ropes, masks = self._inputs(x, positions, mask, None)
+        kinds = self._kinds()
+        per_layer = jnp.asarray(kinds, jnp.int32) if any(kind != (0, 0) for kind in kinds) else None
         x = x.reshape(batch * length, c.width)
-        x = apply_layers(self.layers, x, batch, masks, rope, mode=mode, remat=remat, per_layer=windowed)
+        x = apply_layers(self.layers, x, batch, masks, ropes, mode=mode, remat=remat, per_layer=per_layer)
         return self.norm(x).reshape(batch, length, c.width)
 
     def trace(
@@ -166,11 +218,10 @@ class Decoder(nnx.Module):
         Returns (hidden [B,S,D], attention weights: one f32[B,H,S,keys] a layer, cache, empty without one).
         """
         c, (batch, length) = self.config, x.shape[:2]
-        x, rope, masks = self._inputs(x, positions, mask, key_positions)
+        x, ropes, masks = self._inputs(x, positions, mask, key_positions)
         x, weights, caches = x.reshape(batch * length, c.width), [], []
-        for i, layer in enumerate(self.layers):
-            layer_mask = masks[1] if c.window is not None and i in c.window_layers else masks[0]
-            x, weight, kv = layer.trace(x, batch, layer_mask, rope, None if cache is None else cache[i], slot)
+        for i, (layer, (sees, turns)) in enumerate(zip(self.layers, self._kinds(), strict=True)):
+            x, weight, kv = layer.trace(x, batch, masks[sees], ropes[turns], None if cache is None else cache[i], slot)
             weights.append(weight)
             if kv is not None:
                 caches.append(kv)

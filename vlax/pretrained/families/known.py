@@ -3,11 +3,13 @@
 from vlax.errors import VlaxError
 from vlax.models.decoder import DecoderConfig
 from vlax.models.vision import VisionConfig
-from vlax.pretrained.families import clip, dinov2, gemma, gpt2, llama, llava, opt, paligemma, qwen, siglip
+from vlax.pretrained.families import clip, dinov2, gemma, gpt2, llama, llava, opt, paligemma, qwen, siglip, smollm3
 from vlax.pretrained.families.rules import C, Family
 
 TOWERS = (siglip.FAMILY, clip.FAMILY, dinov2.FAMILY, dinov2.REGISTERS)
-DECODERS = (llama.FAMILY, qwen.QWEN2, qwen.QWEN3, gpt2.FAMILY, opt.FAMILY, gemma.GEMMA, gemma.GEMMA2)
+DECODERS = (
+    llama.FAMILY, qwen.QWEN2, qwen.QWEN3, gpt2.FAMILY, opt.FAMILY, gemma.GEMMA, gemma.GEMMA2, gemma.GEMMA3, smollm3.FAMILY,
+)  # fmt: skip
 VISION = {kind: family for family in TOWERS for kind in family.model_types}
 DECODER = {kind: family for family in DECODERS for kind in family.model_types}
 WHOLE = {kind: model for model in (paligemma.MODEL, llava.MODEL) for kind in model.model_types}
@@ -23,8 +25,17 @@ def vision_tower(hf: dict) -> tuple[Family[VisionConfig], dict]:
 
 
 def language_tower(hf: dict) -> tuple[Family[DecoderConfig], dict]:
-    """(family, config of the decoder) of a completed config: itself, or its "text_config"; whether it is tied stands above."""
+    """(family, config of the decoder) of a completed config: itself, or its "text_config"; whether it is tied stands above.
+
+    VlaxError for a decoder that was trained without a causal mask (EmbeddingGemma). That PaliGemma's says so is no more than
+    its prefix-LM mask, which vlax knows by the layout.
+    """
     family, own = _part(hf, "text_config", DECODER, NESTED_DECODER)
+    if own.get("use_bidirectional_attention") and hf["model_type"] != "paligemma":
+        raise VlaxError(
+            f"{hf['model_type']} config: use_bidirectional_attention is not implemented: such a model sees what follows and "
+            "writes no text; choose another checkpoint, or set it to false if this one does"
+        )
     return family, own | {"tie_word_embeddings": hf["tie_word_embeddings"]}
 
 

@@ -81,15 +81,19 @@ def layer_types(c: DecoderConfig) -> list[str]:
 
 def layer_rules(c: DecoderConfig, path: str, name: str) -> list[Rule]:
     attention, mlp = f"{name}.self_attn", f"{name}.mlp"
-    norms = {"norm1": "input_layernorm", "norm2": "post_attention_layernorm"}
+    norms = {"norm1": "input_layernorm", "norm2": "post_attention_layernorm"} if c.pre_norms else {}
     if c.post_norms:  # Gemma 2
-        norms |= {"post_norm1": "post_attention_layernorm", "norm2": "pre_feedforward_layernorm"}
-        norms |= {"post_norm2": "post_feedforward_layernorm"}
+        norms |= {"norm2": "pre_feedforward_layernorm"} if c.pre_norms else {}
+        norms |= {"post_norm1": "post_attention_layernorm", "post_norm2": "post_feedforward_layernorm"}
     return [
         *(rule for ours, theirs in norms.items() for rule in norm(f"{path}/{ours}", f"{name}.{theirs}", bias=False)),
         *(rule for x in "qkv" for rule in linear(f"{path}/attention/{x}", f"{attention}.{x}_proj", c.qkv_bias)),
         *linear(f"{path}/attention/o", f"{attention}.o_proj", c.out_bias),
-        *((same(f"{path}/attention/{x}_norm/scale", f"{attention}.{x}_norm.weight") for x in "qk") if c.qk_norm else ()),
+        *(
+            (same(f"{path}/attention/{x}_norm/scale", f"{attention}.{x}_norm.weight") for x in "qk")
+            if c.qk_norm or c.qk_norm_joint
+            else ()
+        ),
         *(rule for x in ("gate", "up", "down") for rule in linear(f"{path}/mlp/{x}", f"{mlp}.{x}_proj", c.mlp_bias)),
     ]
 
