@@ -19,7 +19,7 @@ from vlax.models.vlm import VLM, Batch, VLMConfig
 from vlax.params import groups, sharding
 from vlax.text.prompts import Encoder
 from vlax.text.tokenizer import size as tokenizer_size
-from vlax.training import inputs, optimizer, origins, steps, wording
+from vlax.training import inputs, optimizer, origins, ranges, steps, wording
 from vlax.training.origins import Origins
 from vlax.training.stages import StagePlan, closest
 from vlax.training.steps import State
@@ -75,7 +75,7 @@ def check_stage(stage: ConfigDict) -> None:
             raise VlaxError(
                 f"stage.{field}={stage[field]!r} is not one of {', '.join(choices)}{closest(stage[field], choices)}"
             )
-    if stage.accumulate < 1 or stage.batch_size % stage.accumulate:
+    if stage.batch_size % stage.accumulate:
         raise VlaxError(f"stage.batch_size={stage.batch_size} is not a multiple of stage.accumulate={stage.accumulate}")
     arrange.check(stage)
 
@@ -93,6 +93,8 @@ def build(plan: StagePlan) -> Session:
     run, stage = plan.run, plan.stage
     if run.dtype not in DTYPES:
         raise VlaxError(f"run.dtype={run.dtype!r} is not one of {', '.join(DTYPES)}")
+    ranges.check("run", run)
+    ranges.check("stage", stage)
     check_stage(stage)
     mesh = sharding.make_mesh((run.mesh.data, run.mesh.fsdp, run.mesh.tp))
     scan = stage.accumulation == "scan"
