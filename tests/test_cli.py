@@ -4,10 +4,13 @@ import json
 import pathlib
 import re
 import shutil
+import subprocess
 
 import commands
 import pytest
 from conftest import REPO
+
+from vlax.commands import front
 
 STAGE3, FLICKR = "--config=configs/stage3.py", "--config=configs/flickr8k.py"
 TINY = "--config={dir}/tiny1.py"
@@ -27,7 +30,7 @@ CASES = {
     "variant": ([STAGE3 + ":huge"], "unknown variant 'huge'; the variants are embedded, 0.9b"),
     "no variants": ([FLICKR + ":huge"], "configs/flickr8k.py has no variants"),
     "config file": (["--config=configs/stage9.py"], "there is no config file configs/stage9.py"),
-    "no config": ([], "--config must have a value"),
+    "no config": ([], "--config is missing, e.g. --config=configs/stage3.py"),
     "flag": ([STAGE3, "--worksdir=x"], "Unknown command line flag 'worksdir'. Did you mean: workdir"),
     "mask": ([*FRESH, "--config.run.mask=casual"], "unknown mask kind 'casual'; the kinds are causal, image_bidirectional"),
     "template": ([*FRESH, "--config.run.templates=plian"], "unknown prompt template 'plian'; there are plain, instruct"),
@@ -91,8 +94,10 @@ def results(trained, tmp_path_factory):
         args = [a.format(dir=directory) for a in args if a != "eval"]
         cases.append([script, f"--workdir={directory}/w", *args])
     cases.append(["train.py", "--help"])
+    printed = ["--config.run.log-every=3", "--print-config", f"--workdir={directory}/w"]
+    cases.append(["train.py", f"{directory}/tiny1.py", *printed])
     found = commands.run(cases, REPO, directory)
-    return directory, dict(zip([*CASES, "help"], found, strict=True))
+    return directory, dict(zip([*CASES, "help", "printed"], found, strict=True))
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -116,3 +121,35 @@ def test_help_is_worth_reading(results):
     code, out, err = results[1]["help"]
     assert code in (0, 1)  # absl's own
     assert "python train.py --config=configs/stage3.py:0.9b" in out + err and "--workdir" in out + err
+
+
+def test_what_would_run_is_printed_with_where_it_comes_from(results):
+    """The config is named without its flag here, and a field with a hyphen."""
+    directory, found = results
+    code, out, err = found["printed"]
+    lines = {line.split()[0]: line.split()[1:] for line in out.splitlines()}
+    assert code == 0 and lines["run.log_every"] == ["3", "--config.run.log_every"], err
+    assert lines["run.seed"] == ["0", "configs/base.py"]
+    assert lines["stage.steps"] == ["4", f"{directory}/tiny1.py"]
+    assert lines["parents.stage0_vision.captioner"] == ["True", f"{directory}/tiny1.py"]
+    assert "parents.stage0_vision.clip" not in lines  # as everywhere
+
+
+ASK_BASH = """
+source {script}
+ask() {{
+    COMP_WORDS=("$@"); COMP_CWORD=$(($#-1)); COMPREPLY=()
+    _shtab_vlax vlax "${{COMP_WORDS[COMP_CWORD]}}" "${{COMP_WORDS[COMP_CWORD-1]}}" 2>/dev/null
+    echo "${{COMPREPLY[*]}}"
+}}
+ask vlax tr; ask vlax data do; ask vlax train --config.stage.packi; ask vlax train --config stage; ask vlax eval --supp
+"""
+
+
+def test_bash_completes_commands_flags_configs_and_fields(tmp_path, capsys):
+    assert front.main(["completion", "bash"]) == 0
+    script = tmp_path / "completion"
+    script.write_text(capsys.readouterr().out)
+    done = subprocess.run(["bash", "-c", ASK_BASH.format(script=script)], capture_output=True, text=True)
+    want = ["train", "doctor", "--config.stage.packing", "stage0 stage1 stage2 stage3 stage4", ""]
+    assert done.stdout.splitlines() == want, done.stderr

@@ -1,12 +1,15 @@
 """--config and the fields of a config on the command line: ml_collections' flags, with errors of one line."""
 
+import functools
+import importlib
 import importlib.machinery
 import importlib.util
 import os
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from absl import flags
 from ml_collections import config_flags
@@ -23,6 +26,7 @@ def parse(argv: list[str], required: bool) -> tuple[Any, list[str]]:
     if not flags.FLAGS.is_parsed():
         flags.FLAGS(["vlax"])  # grain and others ask absl's own flags for their defaults
     provide()
+    argv = [_underscored(arg) for arg in positional(argv)]
     argv = [f"--config={locate(arg.partition('=')[2])}" if re.match("--?config=", arg) else arg for arg in argv]
     for at, arg in enumerate(argv[:-1]):
         if arg in ("-config", "--config"):
@@ -30,10 +34,10 @@ def parse(argv: list[str], required: bool) -> tuple[Any, list[str]]:
     values = flags.FlagValues()
     values.set_gnu_getopt(True)
     config_flags.DEFINE_config_file("config", None, "", flag_values=values, lock_config=True, sys_argv=["vlax", *argv])
-    if required:
-        flags.mark_flag_as_required("config", values)
     try:
         rest = values(["vlax", *argv], known_only=True)[1:]
+        if required and values["config"].value is None:
+            raise VlaxError("--config is missing, e.g. --config=configs/stage3.py")
         if values["config"].value is not None:
             values["config"].value.run  # noqa: B018  (a config file that could not be loaded says so at its first use)
         return values["config"].value, rest
@@ -41,6 +45,27 @@ def parse(argv: list[str], required: bool) -> tuple[Any, list[str]]:
         raise VlaxError(_explain_value(error, argv)) from None
     except (AttributeError, KeyError, TypeError, ValueError, OSError, ImportError, SyntaxError) as error:
         raise VlaxError(_explain(error, argv)) from None
+
+
+class Given(NamedTuple):
+    """What the command line says of the config: its file as it is named, and the fields that it sets ("stage.steps", ...)."""
+
+    file: str
+    fields: frozenset[str]
+
+
+def given(argv: list[str]) -> Given:
+    argv = [_underscored(arg) for arg in positional(argv)]
+    path, variant = _config_path(argv)
+    found = (re.match(r"--?(?:no)?config\.([\w.]+)", arg) for arg in argv)
+    return Given(path + (f":{variant}" if variant else ""), frozenset(match[1] for match in found if match))
+
+
+def positional(argv: list[str]) -> list[str]:
+    """`configs/stage3.py` or `stage3:0.9b` in front, without --config, is the config all the same."""
+    if argv and not argv[0].startswith("-") and os.path.isfile(locate(argv[0]).partition(":")[0]):
+        return [f"--config={argv[0]}", *argv[1:]]
+    return argv
 
 
 def locate(given: str) -> str:
@@ -59,6 +84,30 @@ def provide() -> None:
         folders = dict.fromkeys([Path("configs").absolute(), FOLDER])
         spec.submodule_search_locations = [str(folder) for folder in folders if folder.is_dir()]
         sys.modules["configs"] = importlib.util.module_from_spec(spec)
+
+
+def _underscored(arg: str) -> str:
+    """`--config.run.log-every=5 -> --config.run.log_every=5`; what a user has named (a source of a mixture) stays."""
+    match = re.match(r"(--?config\.)([\w.-]+)(.*)", arg, re.DOTALL)
+    if not match or "-" not in match[2]:
+        return arg
+    known = _names()
+    path = (part.replace("-", "_") if part.replace("-", "_") in known else part for part in match[2].split("."))
+    return match[1] + ".".join(path) + match[3]
+
+
+@functools.cache
+def _names() -> frozenset[str]:
+    """What fields are called."""
+    base = importlib.import_module("configs.base")
+
+    def names(values: Any) -> Iterator[str]:
+        for name, value in values.items():
+            yield name
+            if hasattr(value, "items"):
+                yield from names(value)
+
+    return frozenset([*names(base.run()), *names(base.stage(""))])
 
 
 def _explain(error: Exception, argv: list[str]) -> str:

@@ -28,6 +28,11 @@ class Parser(argparse.ArgumentParser):
         about += "--config.path.to.field=VALUE changes a field; every field is in configs/base.py"
         self.add_argument("--config", metavar="FILE[:VARIANT]", help=about)
 
+    @property
+    def takes_config(self) -> bool:
+        """Whether this command has --config and its fields."""
+        return self._config is not None
+
     def add_fields(self, settings: type) -> None:
         """A flag for every field of a dataclass whose metadata has its `help`; also `choices`, and `flag`, another name."""
         for field in dataclasses.fields(settings):
@@ -48,12 +53,13 @@ class Parser(argparse.ArgumentParser):
             raise SystemExit(0)
         config = None
         if self._config is not None:
+            given = config_flag.given(argv)
             config, argv = config_flag.parse(argv, self._config)
         found, odd = self.parse_known_args([self._known(arg) for arg in argv], namespace)
         if odd:
             self._complain(odd)
         if self._config is not None:
-            found.config = config
+            found.config, found.given = config, given
         return found
 
     def _known(self, arg: str) -> str:

@@ -18,6 +18,7 @@ COMMANDS = {
     "ask": "captions a picture, or answers a question about it",
     "export": "writes a trained model in Hugging Face layout",
     "launch": "trains or evaluates in several processes on this machine",
+    "completion": "prints the completion of bash, zsh or fish",
     "data preview": "what a file or folder is, and five rows as the model will see them",
     "data doctor": "broken pictures, faulty rows, duplicates, leaks; writes a quarantine list",
     "data prepare": "pictures resized once and rows sharded, for fast training",

@@ -9,7 +9,7 @@ is shown as the model will see it.
 
 import argparse
 
-from vlax.commands import setup
+from vlax.commands import print_config, setup
 from vlax.commands.flags import Parser, at_least
 from vlax.errors import VlaxError
 from vlax.storage.paths import absolute
@@ -23,6 +23,7 @@ def add_arguments(parser: Parser) -> None:
     add("--replay", action=switch, help="run the first steps of every started stage again and compare their losses")
     add("--inspect", action=switch, help="print the stage's first batches as the model will see them, and train nothing")
     add("--inspect_batches", type=at_least(1), help="--inspect, of so many batches instead of one")
+    add("--print_config", action="store_true", help="print every field that would hold, and where it comes from; train nothing")
     add("--extend", type=at_least(1), default=0, metavar="STEPS", help="train a finished stage for so many updates more")
     add("--fork", default="", metavar="NEW_WORKDIR", help="begin another run there, from the stage's state in --workdir")
 
@@ -30,13 +31,16 @@ def add_arguments(parser: Parser) -> None:
 def main(args: argparse.Namespace) -> None:
     from vlax.evaluation import sampling  # after the flags: a typo should not wait for the imports
     from vlax.storage import cache
-    from vlax.training import chain
+    from vlax.training import chain, guess
     from vlax.training.inspect import inspection
 
     if args.extend and args.fork:
         raise VlaxError("--extend goes on in --workdir and --fork begins another run elsewhere; give one of them")
     if args.fork and absolute(args.fork) == absolute(args.workdir):
         raise VlaxError(f"--fork={args.fork} is the workdir itself; name a new one")
+    if args.print_config:
+        print(print_config.table(args.config, guess.settled(args.config, args.workdir), args.given))
+        return
     config = setup.prepare(args.config)
     cache.beside(args.workdir)
     if args.inspect or args.inspect_batches:
