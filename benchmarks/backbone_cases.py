@@ -36,6 +36,11 @@ DINO_OFF = {
     "activation": {"activation": "gelu_tanh"}, "eps": EPS, "layer scale": {"layer_scale": False},
     "class token": {"class_token": False, "registers": 0}, "post norm": {"post_norm": False},
 }  # fmt: skip
+DINO3 = VIT | {"image_size": 30, "layer_norm_eps": 0.03, "num_register_tokens": 3, "rope_theta": 20.0}
+DINO3_OFF = DINO_OFF | {
+    "registers": {"registers": 0}, "theta": {"rope_theta": 1e4}, "activation": {"activation": "relu"},
+}  # fmt: skip
+NAFLEX = VIT | {"num_patches": 16, "layer_norm_eps": 0.03}
 SIGLIP_OFF = {
     "activation": {"activation": "gelu"}, "eps": EPS, "post norm": {"post_norm": False}, "patch bias": {"patch_bias": False},
     "mean": {"mean": (0.4, 0.5, 0.5)},
@@ -57,6 +62,16 @@ VISION = {
     "DINOv2 registers": Case(
         "Dinov2WithRegistersModel", "Dinov2WithRegistersConfig", DINO | {"num_register_tokens": 3},
         DINO_OFF | {"registers": {"registers": 0}},
+    ),
+    "DINOv3": Case("DINOv3ViTModel", "DINOv3ViTConfig", DINO3, DINO3_OFF, own=("theta",)),
+    "DINOv3 SwiGLU": Case(
+        "DINOv3ViTModel", "DINOv3ViTConfig",
+        DINO3 | {"use_gated_mlp": True, "hidden_act": "silu", "key_bias": True, "num_attention_heads": 2, "mlp_bias": False},
+        DINO3_OFF | {"gated MLP": {"gated_mlp": False}, "key bias": {"key_bias": False}}, own=("theta", "key bias"),
+    ),
+    "SigLIP 2 NaFlex": Case("Siglip2VisionModel", "Siglip2VisionConfig", NAFLEX, SIGLIP_OFF, own=()),
+    "SigLIP 2 NaFlex in Siglip2Model": Case(
+        "Siglip2Model", "Siglip2Config", NAFLEX, {"eps": EPS}, nest="vision_config", own=()
     ),
 }  # fmt: skip
 

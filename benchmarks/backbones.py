@@ -93,13 +93,27 @@ def vision_case(case: Case, directory: Path, image_size: int | None = None, seed
     config, params, report = load_vision(directory, image_size=image_size, **case.load)
     image = np.random.default_rng(0).integers(0, 256, (2, config.image_size, config.image_size, 3), dtype=np.uint8)
     tower = model.vision_model if case.nest else model
-    resampling = {"interpolate_pos_encoding": True} if image_size and "Dino" not in case.model else {}
     with torch.no_grad():
-        out = tower(pixels(image, config), output_hidden_states=True, **resampling)
+        out = tower(**vision_inputs(case, image, config, resampled=image_size is not None), output_hidden_states=True)
     layer = case.load.get("layer", -2) if "CLIP" in case.model else None
     hidden = out.last_hidden_state if layer is None else out.hidden_states[layer]
     reference = hidden[:, int(config.class_token) + config.registers :].numpy()
     return reference, lambda c: np.asarray(build(VisionTower, c, params, "vision/")(jnp.asarray(image))), config, report
+
+
+def vision_inputs(case: Case, image: np.ndarray, config, resampled: bool) -> dict:
+    """What the reference takes: an image, or flattened patches with the shape of their grid (NaFlex)."""
+    import torch
+
+    values = pixels(image, config)
+    if "Siglip2" in case.model:
+        p, grid = config.patch_size, config.grid
+        patches = values[..., : p * grid, : p * grid].unfold(2, p, p).unfold(3, p, p).permute(0, 2, 3, 4, 5, 1)
+        flat = patches.reshape(len(image), grid**2, -1)
+        shapes, seen = torch.tensor([[grid, grid]] * len(image)), torch.ones(flat.shape[:2], dtype=torch.int)
+        return {"pixel_values": flat, "pixel_attention_mask": seen, "spatial_shapes": shapes}
+    interpolate = {"interpolate_pos_encoding": True} if resampled and "dino" not in case.model.lower() else {}
+    return {"pixel_values": values} | interpolate
 
 
 def text_batch():

@@ -46,6 +46,8 @@ TOWERS = {
     "clip_vision_model": CLIP,
     "dinov2": DINO | {"gated_mlp": True, "activation": "silu", "mlp_dim": 48},
     "dinov2_with_registers": DINO | {"registers": 3, "post_norm": False},
+    "dinov3_vit": DINO | {"registers": 3, "rope_theta": 20.0, "key_bias": False, "mlp_dim": 48},
+    "dinov3_vit, gated": DINO | {"gated_mlp": True, "activation": "silu", "rope_theta": 100.0, "post_norm": False},
 }
 
 

@@ -48,10 +48,11 @@ def test_scan_and_remat_change_neither_values_nor_gradients(mode, remat, losses)
         np.testing.assert_allclose(got[path], value, rtol=1e-3, atol=1e-4 * np.abs(value).max(), err_msg=path)
 
 
-def test_vision_tower_with_all_options_scans_and_drops_its_extra_tokens():
+@pytest.mark.parametrize("theta", [None, pytest.param(20.0, marks=pytest.mark.slow)])
+def test_vision_tower_with_all_options_scans_and_drops_its_extra_tokens(theta):
     made = VisionConfig(
         image_size=8, patch_size=4, width=8, layers=2, heads=2, mlp_dim=8, class_token=True, registers=2, pre_norm=True,
-        layer_scale=True,
+        layer_scale=True, rope_theta=theta,
     )  # fmt: skip
     graphdef, params = jax.jit(lambda: groups.flatten(VisionTower(made, rngs=nnx.Rngs(0))))()
     image = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3)).astype(np.uint8)

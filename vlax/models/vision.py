@@ -1,4 +1,4 @@
-"""The vision tower: a ViT in SigLIP's form, with the options that CLIP and DINOv2 need."""
+"""The vision tower: a ViT in SigLIP's form, with the options by which the families of `pretrained/families` differ."""
 
 import dataclasses
 
@@ -8,7 +8,8 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from vlax.models.attention import Attention, AttentionConfig
-from vlax.models.layers import MLP, apply_layers, layer_norm
+from vlax.models.layers import MLP, RMSNorm, apply_layers, layer_norm
+from vlax.models.rope import Rope, grid_tables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,10 +25,16 @@ class VisionConfig:
     activation: str = "gelu_tanh"
     gated_mlp: bool = False
     eps: float = 1e-6
+    norm: str = "layer"  # or "rms" (AIMv2)
+    attention_bias: bool = True
+    key_bias: bool = True  # where attention has biases: on k, too; DINOv3 has none there
+    mlp_bias: bool = True
     class_token: bool = False  # CLIP, DINOv2; dropped from the features
     registers: int = 0  # DINOv2 register tokens; dropped from the features
-    pre_norm: bool = False  # CLIP: a LayerNorm before the first layer
-    post_norm: bool = True  # a LayerNorm after the last layer
+    rope_theta: float | None = None  # DINOv3: patches turn by where they lie, in place of learned positions
+    patch_norm: bool = False  # AIMv2: a norm of the patches before they get their positions
+    pre_norm: bool = False  # CLIP: a norm before the first layer
+    post_norm: bool = True  # a norm after the last layer
     patch_bias: bool = True
     layer_scale: bool = False  # DINOv2
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
@@ -43,23 +50,30 @@ class VisionConfig:
         return self.grid**2
 
 
+def _norm(c: VisionConfig, dtype: DTypeLike, rngs: nnx.Rngs) -> RMSNorm | nnx.LayerNorm:
+    return (RMSNorm if c.norm == "rms" else layer_norm)(c.width, eps=c.eps, dtype=dtype, rngs=rngs)
+
+
 class Block(nnx.Module):
     def __init__(self, c: VisionConfig, *, dtype: DTypeLike, rngs: nnx.Rngs):
-        head_dim = c.width // c.heads
-        attention = AttentionConfig(c.width, c.heads, c.heads, head_dim, bias=True, out_bias=True, layers=c.layers)
-        self.norm1 = layer_norm(c.width, eps=c.eps, dtype=dtype, rngs=rngs)
+        attention = AttentionConfig(
+            c.width, c.heads, c.heads, c.width // c.heads, bias=c.attention_bias, key_bias=c.key_bias,
+            out_bias=c.attention_bias, layers=c.layers,
+        )  # fmt: skip
+        self.norm1 = _norm(c, dtype, rngs)
         self.attention = Attention(attention, dtype=dtype, rngs=rngs)
-        self.norm2 = layer_norm(c.width, eps=c.eps, dtype=dtype, rngs=rngs)
+        self.norm2 = _norm(c, dtype, rngs)
         self.mlp = MLP(
-            c.width, c.mlp_dim, activation=c.activation, gated=c.gated_mlp, bias=True, layers=c.layers, dtype=dtype, rngs=rngs
-        )
+            c.width, c.mlp_dim, activation=c.activation, gated=c.gated_mlp, bias=c.mlp_bias, layers=c.layers, dtype=dtype,
+            rngs=rngs,
+        )  # fmt: skip
         if c.layer_scale:
             self.scale1 = nnx.Param(jnp.ones((c.width,), jnp.float32))
             self.scale2 = nnx.Param(jnp.ones((c.width,), jnp.float32))
         self.layer_scale = c.layer_scale
 
-    def __call__(self, x: jax.Array, batch: int) -> jax.Array:
-        out, _, _ = self.attention(self.norm1(x), batch, None)
+    def __call__(self, x: jax.Array, batch: int, rope: Rope | None) -> jax.Array:
+        out, _, _ = self.attention(self.norm1(x), batch, None, rope)
         x = x + (out * self.scale1[...].astype(out.dtype) if self.layer_scale else out)
         out = self.mlp(self.norm2(x))
         return x + (out * self.scale2[...].astype(out.dtype) if self.layer_scale else out)
@@ -84,14 +98,17 @@ class VisionTower(nnx.Module):
         extra = int(c.class_token) + c.registers
         normal = nnx.initializers.normal(0.02)
         self.patch = nnx.Linear(c.patch_size**2 * 3, c.width, use_bias=c.patch_bias, dtype=dtype, rngs=rngs)
-        self.position = nnx.Param(normal(rngs.params(), (c.tokens + int(c.class_token), c.width), jnp.float32))
+        if c.patch_norm:
+            self.patch_norm = _norm(c, dtype, rngs)
+        if c.rope_theta is None:
+            self.position = nnx.Param(normal(rngs.params(), (c.tokens + int(c.class_token), c.width), jnp.float32))
         if extra:
             self.prefix = nnx.Param(normal(rngs.params(), (extra, c.width), jnp.float32))
         if c.pre_norm:
-            self.pre_norm = layer_norm(c.width, eps=c.eps, dtype=dtype, rngs=rngs)
+            self.pre_norm = _norm(c, dtype, rngs)
         self.layers = nnx.List([Block(c, dtype=dtype, rngs=rngs) for _ in range(c.layers)])
         if c.post_norm:
-            self.post_norm = layer_norm(c.width, eps=c.eps, dtype=dtype, rngs=rngs)
+            self.post_norm = _norm(c, dtype, rngs)
         self.config, self.dtype = c, dtype
 
     def embed(self, image: jax.Array) -> jax.Array:
@@ -101,11 +118,14 @@ class VisionTower(nnx.Module):
         pixels = (image.astype(jnp.float32) / 255.0 - mean) / std
         patches = patchify(pixels, c.patch_size).astype(self.dtype)
         x = self.patch(patches.reshape(-1, patches.shape[-1])).reshape(*patches.shape[:2], c.width)
-        position = self.position[...].astype(self.dtype)
-        x = x + position[int(c.class_token) :]
+        if c.patch_norm:
+            x = self.patch_norm(x)
+        position = None if c.rope_theta is not None else self.position[...].astype(self.dtype)
+        if position is not None:
+            x = x + position[int(c.class_token) :]
         if c.class_token or c.registers:
             prefix = self.prefix[...].astype(self.dtype)
-            if c.class_token:
+            if c.class_token and position is not None:
                 prefix = prefix.at[0].add(position[0])
             x = jnp.concatenate([jnp.broadcast_to(prefix, (x.shape[0], *prefix.shape)), x], axis=1)
         return x
@@ -115,7 +135,9 @@ class VisionTower(nnx.Module):
         x = self.embed(image)
         if c.pre_norm:
             x = self.pre_norm(x)
-        x = apply_layers(self.layers, x.reshape(-1, c.width), batch, mode=mode, remat=remat)
+        leading = int(c.class_token) + c.registers
+        rope = None if c.rope_theta is None else grid_tables(c.grid, c.width // c.heads, c.rope_theta, leading)
+        x = apply_layers(self.layers, x.reshape(-1, c.width), batch, rope, mode=mode, remat=remat)
         if c.post_norm:
             x = self.post_norm(x)
-        return x.reshape(batch, -1, c.width)[:, int(c.class_token) + c.registers :]
+        return x.reshape(batch, -1, c.width)[:, leading:]

@@ -60,10 +60,7 @@ def read_config(directory: Path, supported: Iterable[str]) -> dict[str, Any]:
     raw = read_json(file)
     kind = raw.pop("model_type", None)
     if kind not in supported:
-        raise VlaxError(
-            f"{file}: model_type {kind!r} is not supported here; supported are {', '.join(supported)} (SigLIP 2 at fixed "
-            f"resolution has model_type siglip)"
-        )
+        raise VlaxError(f"{file}: model_type {kind!r} is not supported here; supported are {', '.join(supported)}")
     check_sizes(file, raw)
     from transformers import AutoConfig
 

@@ -48,18 +48,19 @@ def load_part(
 def _refitted(where: str, part: str, config: VLMConfig) -> dict[str, np.ndarray]:
     """{path: array} of the parameters that an export has in another shape than `config`: positions of another picture size, a
     table for more tokens; fitted as those of a checkpoint in Hugging Face layout are."""
-    own, shapes, leading, antialias = exports.read_config(where), dict[str, tuple[int, ...]](), 0, False
+    own, shapes, leading, resampling = exports.read_config(where), dict[str, tuple[int, ...]](), 0, "bicubic"
     if part == "decoder" and own.decoder.vocab_size != config.decoder.vocab_size:
         rows, width = config.decoder.vocab_size, config.decoder.width
         shapes = {"decoder/embedding": (rows, width), "decoder/head": (width, rows)}
     elif part == "vision" and own.tower.vision.image_size != config.tower.vision.image_size:
         vision = config.tower.vision
-        leading, antialias = int(vision.class_token), vision.registers > 0  # as DINOv2 with registers, alone of the families
+        leading = int(vision.class_token)
+        resampling = "bicubic, antialiased" if vision.registers else "bicubic"  # of those with positions, DINOv2's alone are so
         shapes = {"vision/position": (leading + vision.tokens, vision.width)}
     if not shapes:
         return {}
     stored = exports.lazy_params(where)
     odd = {path: stored[path] for path, shape in shapes.items() if path in stored and stored[path].shape != shape}
     return {
-        path: np.asarray(fit(path, value.read(), shapes[path], leading, antialias), value.dtype) for path, value in odd.items()
+        path: np.asarray(fit(path, value.read(), shapes[path], leading, resampling), value.dtype) for path, value in odd.items()
     }

@@ -109,4 +109,4 @@ FAMILY = Family(
     std=(0.229, 0.224, 0.225),
 )
 # The reference resamples positions with antialiasing in the version with registers only.
-REGISTERS = dataclasses.replace(FAMILY, model_types=("dinov2_with_registers",), antialias=True)
+REGISTERS = dataclasses.replace(FAMILY, model_types=("dinov2_with_registers",), resampling="bicubic, antialiased")

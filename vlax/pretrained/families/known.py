@@ -3,10 +3,10 @@
 from vlax.errors import VlaxError
 from vlax.models.decoder import DecoderConfig
 from vlax.models.vision import VisionConfig
-from vlax.pretrained.families import clip, dinov2, gemma, gpt2, llama, llava, opt, paligemma, qwen, siglip, smollm3
+from vlax.pretrained.families import clip, dinov2, dinov3, gemma, gpt2, llama, llava, opt, paligemma, qwen, siglip, smollm3
 from vlax.pretrained.families.rules import C, Family
 
-TOWERS = (siglip.FAMILY, clip.FAMILY, dinov2.FAMILY, dinov2.REGISTERS)
+TOWERS = (siglip.FAMILY, clip.FAMILY, dinov2.FAMILY, dinov2.REGISTERS, dinov3.FAMILY, siglip.NAFLEX)
 DECODERS = (
     llama.FAMILY, qwen.QWEN2, qwen.QWEN3, gpt2.FAMILY, opt.FAMILY, gemma.GEMMA, gemma.GEMMA2, gemma.GEMMA3, smollm3.FAMILY,
 )  # fmt: skip
@@ -14,8 +14,10 @@ VISION = {kind: family for family in TOWERS for kind in family.model_types}
 DECODER = {kind: family for family in DECODERS for kind in family.model_types}
 WHOLE = {kind: model for model in (paligemma.MODEL, llava.MODEL) for kind in model.model_types}
 # Models that contain a tower, and the type of a nested config that does not name its own.
-NESTED_VISION = {"siglip": "siglip_vision_model", "clip": "clip_vision_model", "paligemma": "siglip_vision_model",
-                 "llava": "clip_vision_model"}  # fmt: skip
+NESTED_VISION = {
+    "siglip": "siglip_vision_model", "siglip2": "siglip2_vision_model", "clip": "clip_vision_model",
+    "paligemma": "siglip_vision_model", "llava": "clip_vision_model",
+}  # fmt: skip
 NESTED_DECODER = {"paligemma": "gemma", "llava": "llama"}
 
 

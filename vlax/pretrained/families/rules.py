@@ -46,7 +46,7 @@ class Family(Generic[C]):
     stem        what precedes the tensor names when a tower is written alone
     filler      tensors that the stock class has and a config of ours has not: {name: (shape, value)}
     layer       vision: the hidden state whose features are used unless told otherwise; None is the last, post-normed
-    antialias   vision: whether the reference resamples position embeddings with antialiasing
+    resampling  vision: how the reference resamples position embeddings, one of `reading.positions.KINDS`
     mean, std   vision: normalisation where the checkpoint has no preprocessor config
     """
 
@@ -60,7 +60,7 @@ class Family(Generic[C]):
     ignored: tuple[str, ...] = ()
     outside: tuple[str, ...] = ()
     layer: int | None = None
-    antialias: bool = False
+    resampling: str = "bicubic"
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
 

@@ -1,5 +1,12 @@
-"""SigLIP (arXiv 2303.15343) and SigLIP 2 at fixed resolution (arXiv 2502.14786), which share one layout."""
+"""SigLIP (arXiv 2303.15343) and SigLIP 2 at fixed resolution (arXiv 2502.14786), which share one layout, and SigLIP 2 NaFlex.
 
+NaFlex is one checkpoint for grids of every shape; vlax gives it a square one, of `run.image_size`. At that grid it is a SigLIP,
+and is written as one.
+"""
+
+import dataclasses
+
+from vlax.errors import VlaxError
 from vlax.models.vision import VisionConfig
 from vlax.pretrained.families import fields
 from vlax.pretrained.families.rules import Family, Rule, identity_norm, linear, norm, patch_conv, same
@@ -14,6 +21,16 @@ FIELDS = {
 def config(hf: dict) -> VisionConfig:
     fields.require(hf, num_channels=3)
     return VisionConfig(**fields.read(FIELDS, hf))
+
+
+def naflex(hf: dict) -> VisionConfig:
+    """At the grid of its table of positions: 16 x 16 patches of the checkpoints that there are."""
+    side = round(hf["num_patches"] ** 0.5)
+    if side**2 != hf["num_patches"]:
+        raise VlaxError(
+            f"siglip2 config: num_patches={hf['num_patches']} is no square, which is not implemented; choose another checkpoint"
+        )
+    return config(hf | {"image_size": side * fields.side(hf["patch_size"])})
 
 
 def to_hf(c: VisionConfig) -> dict:
@@ -34,9 +51,17 @@ def layer_rules(path: str, name: str) -> list[Rule]:
 
 
 def rules(c: VisionConfig) -> list[Rule]:
+    conv = patch_conv("patch/kernel", "embeddings.patch_embedding.weight", c.patch_size)
+    return [conv, same("patch/bias", "embeddings.patch_embedding.bias"), *shared_rules(c)]
+
+
+def naflex_rules(c: VisionConfig) -> list[Rule]:
+    """Its patches come flattened, as ours do, to a matrix in place of a convolution."""
+    return [*linear("patch", "embeddings.patch_embedding"), *shared_rules(c)]
+
+
+def shared_rules(c: VisionConfig) -> list[Rule]:
     return [
-        patch_conv("patch/kernel", "embeddings.patch_embedding.weight", c.patch_size),
-        same("patch/bias", "embeddings.patch_embedding.bias"),
         same("position", "embeddings.position_embedding.weight"),
         *(rule for i in range(c.layers) for rule in layer_rules(f"layers/{i}", f"encoder.layers.{i}")),
         *(norm("post_norm", "post_layernorm") if c.post_norm else []),
@@ -53,4 +78,7 @@ FAMILY = Family(
     filler=lambda c: {} if c.post_norm else identity_norm("post_layernorm", c.width),
     ignored=(r"head\..*", r"embeddings\.position_ids"),  # the attention pooling head, a buffer
     outside=(r"text_model\..*", r"logit_(scale|bias)"),
+)
+NAFLEX = dataclasses.replace(
+    FAMILY, model_types=("siglip2_vision_model",), config=naflex, rules=naflex_rules, resampling="bilinear, antialiased"
 )

@@ -40,7 +40,7 @@ def _geometry(values: dict, default: Preprocess, file: Path) -> tuple[int, str, 
             raise VlaxError(f"{file}: images of {value['height']} x {value['width']} are not square, which is not implemented")
         return value["height"]
 
-    size = values.get("size", default.size)
+    size = values.get("size") or default.size  # NaFlex's has none: its pictures keep their shape there
     shortest = size.get("shortest_edge") if isinstance(size, dict) else size if values.get("do_center_crop") else None
     pad = "pad" if values.get("do_pad") else "crop"
     if not values.get("do_resize", True) or (isinstance(size, dict) and not ({"shortest_edge", "height"} & size.keys())):

@@ -29,7 +29,6 @@ from vlax.models.decoder import Decoder, DecoderConfig
 from vlax.models.projector import Projector
 from vlax.models.vision import VisionConfig, VisionTower
 from vlax.models.vlm import VLMConfig
-from vlax.pretrained.families.fields import side
 from vlax.pretrained.families.known import DECODER, NESTED_DECODER, NESTED_VISION, VISION, WHOLE, language_tower, vision_tower
 from vlax.pretrained.families.rules import Family, Rule, hidden_state
 from vlax.pretrained.reading.image_settings import Preprocess, load_preprocess
@@ -57,7 +56,7 @@ def load_vision(
     dtype: Dtype = np.float32,
     place: Place | None = None,
 ) -> tuple[VisionConfig, dict[str, Any], LoadReport]:  # fmt: skip
-    """(config, {"vision/...": array}, report) of a SigLIP, CLIP or DINOv2 tower, also out of a model that contains one.
+    """(config, {"vision/...": array}, report) of a tower (SigLIP, CLIP, DINO, ...), also out of a model that has one.
 
     image_size  pixels a side; None is the checkpoint's. Position embeddings are resampled for another (and reported).
     layer       which of transformers' `hidden_states` are the features; None is the family's: the last layer, post-normed, for
@@ -69,7 +68,7 @@ def load_vision(
 def load_decoder(
     directory: Name, *, vocab_size: int | None = None, dtype: Dtype = np.float32, place: Place | None = None
 ) -> tuple[DecoderConfig, dict[str, Any], LoadReport]:
-    """(config, {"decoder/...": array}, report) of a Qwen, Llama, GPT-2, OPT or Gemma model, also out of one that contains it.
+    """(config, {"decoder/...": array}, report) of a language model (Qwen, Llama, Gemma, ...), also out of one that contains it.
 
     vocab_size  a larger embedding table than the checkpoint's, to make room for new tokens: new rows are the mean of the old
     """
@@ -128,7 +127,7 @@ def preprocess(directory: Name, *, image_size: int | None = None) -> Preprocess:
 
 
 def _preprocess(directory: Path, family: Family[VisionConfig], hf: dict) -> Preprocess:
-    return load_preprocess(directory, Preprocess(side(hf["image_size"]), mean=family.mean, std=family.std))
+    return load_preprocess(directory, Preprocess(family.config(hf).image_size, mean=family.mean, std=family.std))
 
 
 def _local(name: Name, what: str, weights: bool) -> tuple[Path, bool]:
@@ -185,7 +184,7 @@ def vision_source(name: Name, image_size: int | None, layer: int | None, *, weig
     settings = _preprocess(directory, family, sub)
     c = dataclasses.replace(resized(c, image_size), mean=settings.mean, std=settings.std)
     part = _vision_part(family, full, c, alone=hf["model_type"] in WHOLE)
-    return Source(directory, c, [part], int(c.class_token), family.antialias, there)
+    return Source(directory, c, [part], int(c.class_token), family.resampling, there)
 
 
 @_understood
@@ -212,4 +211,4 @@ def whole_source(
     between = c.tower.projector
     projector = Part("projector/", model.anchor, partial(_module, Projector, between), model.rules(between))
     parts = [_vision_part(family, full, vision), projector, _decoder_part(speaker, c.decoder)]
-    return Source(directory, c, parts, int(vision.class_token), family.antialias, there)
+    return Source(directory, c, parts, int(vision.class_token), family.resampling, there)

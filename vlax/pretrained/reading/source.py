@@ -25,14 +25,14 @@ C = TypeVar("C", VisionConfig, DecoderConfig, VLMConfig)
 
 @dataclasses.dataclass(frozen=True)
 class Source(Generic[C]):
-    """leading: rows of the position table before the grid (the class token's); antialias: how the family resamples the grid;
+    """leading: rows of the position table before the grid (the class token's); resampling: how the family resamples the grid;
     weights: whether they are in the directory."""
 
     directory: Path
     config: C
     parts: list[Part]
     leading: int = 0
-    antialias: bool = False
+    resampling: str = "bicubic"
     weights: bool = True
 
     def plan(self, dtype: Dtype = None) -> tuple[list[Step], dict[str, Stored], LoadReport]:
@@ -59,7 +59,7 @@ class Source(Generic[C]):
             for path, value, shape in zip(step.paths, values, step.shapes, strict=True):
                 kind = value.dtype if wanted(path) is None else jnp.dtype(wanted(path))
                 if value.shape != shape:
-                    value = fit(path, value, shape, self.leading, self.antialias)
+                    value = fit(path, value, shape, self.leading, self.resampling)
                 # A copy only where the layout or the dtype changes; the stored array is freed with `values`.
                 value = np.asarray(value, kind, order="C")
                 # Transfers are asynchronous: without waiting, the host would fill with arrays on their way.
@@ -75,11 +75,11 @@ FITS: dict[str, Fit] = {
 }
 
 
-def fit(path: str, value: np.ndarray, shape: tuple[int, ...], leading: int, antialias: bool) -> np.ndarray:
-    """A parameter of FITS in another shape; leading, antialias: as `Source` has them."""
+def fit(path: str, value: np.ndarray, shape: tuple[int, ...], leading: int, resampling: str) -> np.ndarray:
+    """A parameter of FITS in another shape; leading, resampling: as `Source` has them."""
     if path == "vision/position":
         value = value.astype(np.float32)  # what is computed from bfloat16 is not rounded to it again
-        return positions.resample(value, shape[0] - leading, leading, antialias)
+        return positions.resample(value, shape[0] - leading, leading, resampling)
     return grow(value, shape)
 
 
