@@ -301,7 +301,9 @@ def test_comparisons_refuse_different_protocols(evaluated, trained, capsys):
     assert {name: set(pair.differences) for name, pair in pairs.items()} == {
         name: set(metrics) - {"rows"} for name, metrics in mine.scores["sets"].items()
     }
-    assert all(d == (0.0, 0.0, 0.0) for pair in pairs.values() for d in pair.differences.values())
+    assert all(d == (0.0, 0.0, 0.0) for d in pairs["captions"].differences.values())
+    same = pairs["questions"].differences["accuracy"]
+    assert same.mean == 0 and same.low < 0 < same.high  # eight rows alike say little of those that were not drawn
     blind = compare.load(workdir / "stage4" / "eval-blind" / "limit=8")
     with pytest.raises(
         VlaxError, match=r"captions was evaluated under two protocols \(.*which differ in blind: null and .*--diff"
@@ -315,10 +317,15 @@ def test_comparisons_refuse_different_protocols(evaluated, trained, capsys):
     printed = capsys.readouterr().out
     assert "stage4 - stage4, paired over rows" in printed and "questions accuracy" in printed
     assert "captions: 0 of 8 predictions differ" in printed
-    directories = [str(workdir / "stage4" / folder / "limit=8") for folder in ("eval", "eval-blind")]
-    terminal.compare(directories, True, 4)
-    assert "compare.html is in" in capsys.readouterr().out
-    assert "blind twin" in (workdir / "stage4" / "eval" / "limit=8" / "compare.html").read_text()
+    old, new = (workdir / "stage4" / folder / "limit=8" for folder in ("eval-blind", "eval"))
+    terminal.compare([str(old), str(new)], True, 4)
+    printed = capsys.readouterr().out
+    assert printed.startswith("stage4 - stage4 blind twin, paired over rows, 95 % intervals:") and f"is in {new}" in printed
+    row = mine.scores["sets"]["captions"]["CIDEr"]
+    (line,) = (line for line in printed.splitlines() if line.startswith("CIDEr"))
+    twin, own, difference = (f"{row['twin']:.3f}", "{:.3f} [{:.3f}, {:.3f}]".format(row["score"], *row["interval"]), scored)
+    assert line.split()[1] == twin and own in line and f"{difference.mean:+.3f} [{difference.low:+.3f}" in line
+    assert "blind twin" in (new / "compare.html").read_text() and not (old / "compare.html").exists()
     with pytest.raises(VlaxError, match=r"stage3 was not evaluated: there is no .*Run eval.py with its config first"):
         compare.find(workdir, "stage3")
     with pytest.raises(VlaxError, match=r"nowhere holds no evaluation: there is no scores.json"):

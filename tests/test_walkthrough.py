@@ -120,7 +120,7 @@ def test_what_the_commands_leave_behind(walk):
     clone, results = walk
     out = {shlex.join(args): result[1] for args, result in zip(COMMANDS, results, strict=True)}
     for path in ("embedded/curves.png", "embedded/stage3/eval/report.html", "embedded/stage3/eval-blind/scores.json",
-                 "embedded/stage3/eval/compare.html", "embedded/pathvqa/export/manifest.json"):  # fmt: skip
+                 "causal/stage3/eval/compare.html", "embedded/pathvqa/export/manifest.json"):  # fmt: skip
         assert (clone / "runs" / path).exists(), path
     for path in ("mymodel/README.md", "mymodel/config.json", "out-224/manifest.json"):
         assert (clone / path).exists(), path

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-GREEN, BOLD, OFF = "\x1b[32m", "\x1b[1;32m", "\x1b[0m"
+GREEN, RED, BOLD, OFF = "\x1b[32m", "\x1b[31m", "\x1b[1;32m", "\x1b[0m"
 
 
 def printable(text: str) -> str:

@@ -4,7 +4,7 @@ python eval.py --config=configs/stage3.py                          # the stage's
 python eval.py --config=configs/stage4.py:0.9b --suite=vqav2_val,gqa_testdev --config.run.data_root=DIR
 python eval.py --config=configs/stage4.py --suite=custom --data=questions.json,annotations.json --images=DIR
 python eval.py --config=configs/stage3.py --suite=coco_karpathy_test --predictions=theirs.json
-python eval.py --compare runs/a/stage3/eval runs/b/stage3/eval
+python eval.py --compare runs/old/stage3/eval runs/new/stage3/eval
 """
 
 import argparse
@@ -21,8 +21,8 @@ def add_arguments(parser: Parser) -> None:
     """The flags of evaluation; most of them are the fields of `Options`."""
     parser.add_config(required=False)
     parser.add_argument("--workdir", default="runs/embedded", help="the --workdir of training")
-    about = "two directories that eval.py wrote: paired differences, no model runs"
-    parser.add_argument("--compare", type=words, default=(), metavar="A B", help=about)
+    about = "two directories that eval.py wrote: what the second has over the first, paired; no model runs"
+    parser.add_argument("--compare", type=words, default=(), metavar="OLD NEW", help=about)
     parser.add_argument("rest", nargs="*", help=argparse.SUPPRESS)  # --compare's second directory
     parser.add_fields(Options)
 

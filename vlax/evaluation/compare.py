@@ -8,7 +8,8 @@ from etils import epath
 
 from vlax.errors import VlaxError
 from vlax.evaluation import predictions, scoring
-from vlax.scores.statistics import Interval, paired_interval
+from vlax.printing import GREEN, OFF, RED, columns
+from vlax.scores.statistics import Interval
 from vlax.storage import state
 from vlax.suites.protocol import Suite, from_dict
 
@@ -69,8 +70,9 @@ def suite_of(kept: Kept, name: str) -> Suite:
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """Two predictions of the same rows, scored alike. differences: first minus second, {metric: paired 95 % interval}; of
-    `rows` predictions `differ` are not the same text; the second calls the set `its_name`."""
+    """Two predictions of the same rows, scored alike. differences: first minus second, {metric: paired 95 % interval}; mine,
+    its: the interval of each by itself; of `rows` predictions `differ` are not the same text; the second calls the set
+    `its_name`."""
 
     its_name: str
     ours: scoring.Scored
@@ -78,6 +80,8 @@ class Pair:
     differences: dict[str, Interval]
     rows: int
     differ: int
+    mine: dict[str, Interval]
+    its: dict[str, Interval]
 
 
 def _matched(a: Kept, b: Kept) -> dict[str, str]:
@@ -110,23 +114,55 @@ def paired(a: Kept, b: Kept, different_protocols: bool = False) -> dict[str, Pai
         if not mine:
             raise VlaxError(f"{name}: the two evaluations have no row in common")
         theirs = [{**line, "prediction": by_id[line["id"]]["prediction"]} for line in mine]
-        with scoring.scorer(suite_of(a, name), mine) as score:
+        suite = suite_of(a, name)
+        with scoring.scorer(suite, mine) as score:
             ours, others = score(mine), score(theirs)
         clusters = {line["id"]: line["image_id"] or line["id"] for line in mine}
         differ = sum(line["prediction"] != other["prediction"] for line, other in zip(mine, theirs, strict=True))
+        alone = [{metric: scoring.interval(scored.values[metric], clusters, suite) for metric in scored.scores}
+                 for scored in (ours, others)]  # fmt: skip
         out[name] = Pair(its_name, ours, others, {
-            metric: paired_interval(ours.values[metric], others.values[metric], clusters=clusters) for metric in ours.scores
-        }, len(mine), differ)  # fmt: skip
+            metric: scoring.difference(ours.values[metric], others.values[metric], clusters, suite) for metric in ours.scores
+        }, len(mine), differ, *alone)  # fmt: skip
     return out
 
 
-def text(a: Kept, b: Kept, found: Mapping[str, Pair]) -> str:
-    """The comparison as lines for the terminal."""
-    lines = [f"{a.title} - {b.title}, paired over rows, 95 % intervals:"]
+def names(a: Kept, b: Kept) -> tuple[str, str]:
+    """What to call two evaluations: their titles, or what tells their directories apart where these are the same."""
+    if a.title != b.title:
+        return a.title, b.title
+    parts = [kept.directory.parts for kept in (a, b)]
+    apart = [n for n, pair in enumerate(zip(*parts, strict=False)) if pair[0] != pair[1]]
+    if not apart:
+        return a.title, a.title if a.directory == b.directory else str(b.directory)
+    return f"{a.title} of {'/'.join(parts[0][apart[0] :])}", f"{b.title} of {'/'.join(parts[1][apart[0] :])}"
+
+
+def text(a: Kept, b: Kept, found: Mapping[str, Pair], coloured: bool = False) -> str:
+    """The comparison as lines for the terminal; coloured: green where a is better, red where it is worse."""
+    mine, its = names(a, b)
+    lines = [f"{mine} - {its}, paired over rows, 95 % intervals:"]
     for name, pair in found.items():
-        lines.append(f"  {name}: {pair.differ:,} of {pair.rows:,} predictions differ")
-        width = max(len(metric) for metric in pair.differences)
-        for metric, d in pair.differences.items():
+        lines.append(f"\n{name}: {pair.differ:,} of {pair.rows:,} predictions differ")
+        rows: list[tuple[str, ...]] = [("", its, mine, "difference")]
+        rows += [_row(metric, pair, metric) for metric in pair.differences]
+        head, *body = columns(rows).splitlines()
+        lines.append(head)
+        for line, d in zip(body, pair.differences.values(), strict=True):
             sign = "" if d.low <= 0 <= d.high else "  *"
-            lines.append(f"  {name} {metric:<{width}}  {d.mean:+.3f} [{d.low:+.3f}, {d.high:+.3f}]{sign}")
-    return "\n".join([*lines, "  * the interval excludes 0"])
+            colour = (GREEN if d.mean > 0 else RED) if sign and coloured else ""
+            lines.append(f"{colour}{line}{sign}{OFF if colour else ''}")
+    return "\n".join([*lines, "\n* the interval excludes 0"])
+
+
+def _row(name: str, pair: Pair, metric: str) -> tuple[str, ...]:
+    both = (
+        (scored.scores[metric], interval)
+        for scored, interval in ((pair.theirs, pair.its[metric]), (pair.ours, pair.mine[metric]))
+    )
+    d = pair.differences[metric]
+    return (
+        name,
+        *(f"{score:.3f} [{i.low:.3f}, {i.high:.3f}]" for score, i in both),
+        f"{d.mean:+.3f} [{d.low:+.3f}, {d.high:+.3f}]",
+    )

@@ -12,8 +12,9 @@ from vlax.errors import VlaxError
 from vlax.evaluation.table import ScoreRow
 from vlax.scores import vqa
 from vlax.scores.captions import CAPTION_FORMULAS, CaptionScorer
+from vlax.scores.closed import closed_difference, closed_interval
 from vlax.scores.prior import best_constant_caption, question_majority
-from vlax.scores.statistics import Pooled, bootstrap_interval, paired_interval
+from vlax.scores.statistics import Interval, Pooled, bootstrap_interval, paired_interval
 from vlax.storage import state
 from vlax.suites.protocol import Suite, digest
 
@@ -117,7 +118,7 @@ def score_set(
     for metric, value in mine.scores.items():
         row: dict[str, Any] = {
             "score": value,
-            "interval": bootstrap_interval(mine.values[metric], clusters=clusters) if pictures > 1 else None,
+            "interval": interval(mine.values[metric], clusters, suite) if pictures > 1 else None,
         }
         for name, key in (("twin", "over_twin"), ("prior", "over_prior")):
             base = scored.get(name)
@@ -125,10 +126,24 @@ def score_set(
             if base is not None and metric in base.values:
                 row[name] = base.scores[metric]
                 if pictures > 1:
-                    row[key] = paired_interval(mine.values[metric], base.values[metric], clusters=clusters)
+                    row[key] = difference(mine.values[metric], base.values[metric], clusters, suite)
         out[metric] = row
     out["rows"] = len(lines)
     return out, scored
+
+
+def interval(values: Values, clusters: Mapping[str, str], suite: Suite) -> Interval:
+    """Of a score: answers are right or wrong, captions better or worse."""
+    if isinstance(values, Pooled) or suite.is_caption:
+        return bootstrap_interval(values, clusters=clusters)
+    return closed_interval(values, clusters)
+
+
+def difference(ours: Values, theirs: Values, clusters: Mapping[str, str], suite: Suite) -> Interval:
+    """Of ours minus theirs, on the same rows."""
+    if isinstance(ours, Pooled) or isinstance(theirs, Pooled) or suite.is_caption:
+        return paired_interval(ours, theirs, clusters=clusters)
+    return closed_difference(ours, theirs, clusters)
 
 
 def table_rows(sets: Mapping[str, Mapping]) -> list[ScoreRow]:

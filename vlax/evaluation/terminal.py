@@ -1,6 +1,7 @@
 """What eval.py does without a model: the list of suites, a comparison, answers from a file."""
 
 import dataclasses
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,21 +23,21 @@ def list_suites() -> None:
 
 
 def compare(directories: Sequence[str], different_protocols: bool, report_samples: int) -> None:
-    """Prints the paired differences of two evaluations, and writes compare.html with both side by side into the first."""
+    """--compare OLD NEW: prints what NEW has over OLD, paired, and writes compare.html with both side by side into NEW."""
     if len(directories) != 2:
-        raise VlaxError(f"--compare takes two directories that eval.py wrote, not {len(directories)}: --compare A B")
-    first, second = (comparison.load(directory) for directory in directories)
-    pairs = comparison.paired(first, second, different_protocols)
-    print(comparison.text(first, second, pairs))
+        raise VlaxError(f"--compare takes two directories that eval.py wrote, not {len(directories)}: --compare OLD NEW")
+    old, new = (comparison.load(directory) for directory in directories)
+    pairs = comparison.paired(new, old, different_protocols)
+    print(comparison.text(new, old, pairs, sys.stdout.isatty()))
     if report_samples:
-        root = first.scores["where"]["data_root"]
-        sets = runner.open_sets([comparison.suite_of(first, name) for name in pairs], root)
-        kept = {test.name: {line["id"] for line in first.lines[test.name]} for test in sets}
+        root = new.scores["where"]["data_root"]
+        sets = runner.open_sets([comparison.suite_of(new, name) for name in pairs], root)
+        kept = {test.name: {line["id"] for line in new.lines[test.name]} for test in sets}
         sets = [dataclasses.replace(test, rows=[row for row in test.rows if row.id in kept[test.name]]) for test in sets]
-        mine = Evaluation(first.title, first.directory, sets, first.lines, {}, {}, scores=dict(first.scores))
+        mine = Evaluation(new.title, new.directory, sets, new.lines, {}, {}, scores=dict(new.scores))
         scored = {name: {"model": pair.ours} for name, pair in pairs.items()}
-        samples.report(mine, None, scored, report_samples, second, pairs, "compare.html")
-        print(f"compare.html is in {first.directory}")
+        samples.report(mine, None, scored, report_samples, old, pairs, "compare.html")
+        print(f"compare.html is in {new.directory}")
 
 
 def answer_list(given: Sequence[str]) -> tuple[str, ...]:

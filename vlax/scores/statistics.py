@@ -132,7 +132,7 @@ def _interval(scores: Sequence[Pooled], seed: int, samples: int, level: float, c
     if not np.isfinite(table).all():
         bad = [i for i, row in zip(ids, table, strict=True) if not np.isfinite(row).all()]
         raise VlaxError(f"{len(bad)} values are not finite ({_first(bad)}): drop these rows from the scores or mend them.")
-    units = table if clusters is None else _cluster_sums(ids, table, clusters)
+    units = table if clusters is None else clustered(ids, table, clusters)
     cut = parts[0].shape[1]
 
     def difference(sums: np.ndarray) -> np.ndarray:
@@ -144,8 +144,8 @@ def _interval(scores: Sequence[Pooled], seed: int, samples: int, level: float, c
     return Interval(float(difference(table.sum(axis=0))), float(low), float(high))
 
 
-def _cluster_sums(ids: Sequence[Id], table: np.ndarray, clusters: Mapping[Id, str]) -> np.ndarray:
-    """float64[clusters,K]"""
+def clustered(ids: Sequence[Id], table: np.ndarray, clusters: Mapping[Id, str]) -> np.ndarray:
+    """float64[clusters,K]: the sums over the rows of each cluster. VlaxError for an id without one."""
     without = [i for i in ids if i not in clusters]
     if without:
         raise VlaxError(f"{len(without)} ids have no cluster ({_first(without)}): give every row its image id.")
