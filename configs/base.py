@@ -32,6 +32,8 @@ def run(variant: str = "embedded") -> ConfigDict:
     r.mask = ""
     r.templates = ""  # plain, instruct, chat, or a TOML file (vlax/text/templates.py); "": run.model's, else plain
     r.system = ""  # system prompt: what every prompt begins with; "": run.model's, or that of the templates file
+    # pictures stand where their row's text has <image>, and not before it all; False: as in run.model, else first
+    r.interleaved = False
     r.dtype = "float32"  # compute dtype: float32 or bfloat16; what learns is always stored in float32
     r.layers = "unroll"  # unroll, or scan: one compiled layer body, for TPU compile times
     r.remat = False  # recompute activations in the backward pass instead of keeping them
@@ -119,6 +121,7 @@ def stage(name: str) -> ConfigDict:
     s.text_length = 40  # T: prompt and answer tokens; longer rows follow overlong
     s.overlong = "drop"  # drop: leave the row out and count it; cut: cut the answer's end
     s.buckets = ()  # static text lengths, such as (32, 64, 128), the last one text_length: rows of like length share a batch
+    s.images = 1  # pictures that a row may have; rows of more are bad rows. Every row takes as many slots in the sequence
     s.packing = 0  # rows that may share a batch row of text_length tokens, each with its image; 0: one a batch row
     s.plan_window = 32  # batches within which buckets and packing arrange rows
     s.drop_budget = 0.001  # share of the rows that may turn out bad (besides quarantined ones) before the run stops

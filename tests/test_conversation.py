@@ -22,7 +22,8 @@ from vlax.model.conversation import Conversation, understood
 from vlax.params import sharding
 from vlax.rows import Row, Turn
 from vlax.text.codec import shown
-from vlax.text.prompts import Encoder, make, template_hash
+from vlax.text.exchanges import template_hash
+from vlax.text.prompts import Encoder, make
 from vlax.text.settings import Settings, from_dict
 from vlax.text.templates import TEMPLATES, named
 from vlax.training import checkpoints, wording
@@ -140,13 +141,15 @@ def test_settings_survive_a_record(written):
 
 
 def test_a_file_that_changed_since_the_run_began(written, monkeypatch, tmp_path):
-    run = types.SimpleNamespace(templates=written(OWN), system="")
+    run = types.SimpleNamespace(templates=written(OWN), system="", interleaved=False)
     plan = types.SimpleNamespace(run=run, directory=epath.Path(tmp_path), parents={}, name="s")
     begun = wording.encoder(plan, tokenizer(), run.templates)
     monkeypatch.setattr(checkpoints, "recorded", lambda directory: {"text": begun.settings.to_dict()})
     assert wording.encoder(plan, tokenizer(), run.templates).encode(ROW) == begun.encode(ROW)
     written(OWN.replace("brief", "quick"))
-    with pytest.raises(VlaxError, match=r"was started with other prompts than run\.templates and run\.system give now"):
+    with pytest.raises(
+        VlaxError, match=r"was started with other prompts than run\.templates, run\.system and run\.interleaved give now"
+    ):
         wording.encoder(plan, tokenizer(), run.templates)
 
 
@@ -166,7 +169,7 @@ def test_a_run_from_an_export_takes_its_prompts(written, tmp_path):
     (tmp_path / "manifest.json").write_text(
         json.dumps({"format": 1, "template_name": "mine", "text": before.settings.to_dict()})
     )
-    run = types.SimpleNamespace(templates="", system="")
+    run = types.SimpleNamespace(templates="", system="", interleaved=False)
     plan = types.SimpleNamespace(run=run, directory=epath.Path(tmp_path) / "s", parents={}, name="s")
     assert wording.encoder(plan, tokenizer(), "mine", str(tmp_path)).encode(ROW) == before.encode(ROW)
     run.system = "Be long."
@@ -187,12 +190,14 @@ TALK = [
 
 
 def test_messages_are_understood(tmp_path):
-    assert understood(TALK) == Conversation("Be kind.", (("what is it?", "a cat </s>"),), "of which colour?", PICTURE)
+    assert understood(TALK) == Conversation(
+        "Be kind.", (("what is it?", "a cat </s>"),), "of which colour?", (PICTURE,), ((0, 0),)
+    )
     [only] = [{"role": "user", "content": [{"type": "text", "text": "hi "}, {"type": "text", "text": "you"}]}]
-    assert understood([only]) == Conversation(None, (), "hi you", None)
+    assert understood([only]) == Conversation(None, (), "hi you", (), ())
     for part in ({"url": f"file://{tmp_path}/a%20b.png"}, {"path": f"{tmp_path}/a b.png"}):
         content = [{"type": "image", **part}]
-        assert understood([{"role": "user", "content": content}]).image == f"{tmp_path}/a b.png"
+        assert understood([{"role": "user", "content": content}]).images == (f"{tmp_path}/a b.png",)
 
 
 def user(*parts):
@@ -208,7 +213,6 @@ IMAGE = {"type": "image", "image": PICTURE}
         ([], "the roles are none; user and assistant take turns"),
         (TALK[:3], "the roles are user, assistant; user and assistant take turns, and the user is last"),
         ([TALK[3], TALK[0]], "the roles are user, system"),
-        ([user(IMAGE, IMAGE)], "the conversation has 2 pictures, and a model takes one"),
         ([user({"type": "image"})], "message 0: {'type': 'image'} is no text and no picture"),
         ([user({"type": "video", "video": "a.mp4"})], "message 0: .*a.mp4.* is no text and no picture"),
         ([{"role": "user", "content": 3}], "message 0: 3 is no text and no picture"),
@@ -229,7 +233,7 @@ def test_a_conversation_has_the_ids_of_training(written):
         row = Row("r", "", "chat", (Turn("what is it?", "a cat </s>"), Turn("of which colour?", "red")), None)
         tokens, segments = encoder.encode(row)
         asked = understood(TALK)
-        prompt = encoder.dialogue(asked.turns, asked.question)
+        prompt = encoder.dialogue(asked.turns, asked.question).tokens
         assert tokens[: len(prompt)] == prompt
         assert encoder.tokenizer.decode(tokens[len(prompt) :]).strip() == "red</s>"
         assert set(segments[len(prompt) :]) == {ANSWER}

@@ -11,7 +11,8 @@ from vlax.data.sources import open_source
 from vlax.errors import VlaxError
 from vlax.masks import ANSWER
 from vlax.text.bpe import train_bpe
-from vlax.text.prompts import Encoder, spans
+from vlax.text.exchanges import spans
+from vlax.text.prompts import Encoder
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -146,8 +147,9 @@ def test_sharegpt(tmp_path):
 
 def test_several_pictures_in_a_row(tmp_path):
     content = [{**SHAREGPT[0], "images": ["a.jpg", "b.jpg"]}, SHAREGPT[1]]
-    with pytest.raises(VlaxError, match=r"file: row 0 has 2 pictures \(a.jpg, ...\); .* set skip_multi_image=True"):
-        opened(tmp_path, "sharegpt", content)
+    both, one = rows(opened(tmp_path, "sharegpt", content))
+    names = [str(tmp_path / "images" / name) for name in ("a.jpg", "b.jpg")]
+    assert ([p.path for p in both.pictures], both.image_id, len(one.pictures)) == (names, "a.jpg b.jpg", 1)
     source = opened(tmp_path, "sharegpt", content, skip_multi_image=True)
     assert ([r.id for r in rows(source)], source.skipped) == (["row#1"], 1)
 

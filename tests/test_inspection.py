@@ -108,7 +108,7 @@ def test_pieces(tokenizer):
 def example(tokenizer, *spans, loss=None):
     ids = [tokenizer(text)["input_ids"] for text, _ in spans]
     learned = np.concatenate([np.full(len(i), own) for i, (_, own) in zip(ids, spans, strict=True)])
-    return Example(0, 1, 0, 0, np.concatenate(ids), learned, np.append(learned[1:], False), learned, None)
+    return Example(0, 1, 0, 0, np.concatenate(ids), learned, np.append(learned[1:], False), learned, (), ())
 
 
 def test_tokens_and_the_positions_where_a_loss_falls(tokenizer):
@@ -211,7 +211,7 @@ def test_a_wrong_mask_is_found(make, monkeypatch, change, sentence, fault):
 
 def test_a_packed_row(make):
     s, batch, rows = make(packed=True, length=64)
-    assert [[(e.number, e.row, e.image is not None) for e in row] for row in rows] == [
+    assert [[(e.number, e.row, bool(e.images)) for e in row] for row in rows] == [
         [(1, 0, True), (2, 1, True), (3, 2, False)],
         [(1, 3, True)],
     ]

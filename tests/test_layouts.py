@@ -146,12 +146,12 @@ def test_questions_without_answers_are_no_captions(tmp_path):
 
 def test_pictures_that_nobody_reads_are_no_text(tmp_path):
     """Where a row says that it has a picture, it is one of a picture, or a fault."""
-    rows = {"scan": "a/b.jpg"}, {"image": "http://x.org/a.jpg"}, {"video": "a.mp4"}, {"images": ["a.jpg", "b.jpg"]}
+    rows = {"scan": "a/b.jpg"}, {"image": "http://x.org/a.jpg"}, {"video": "a.mp4"}
     (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps({**row, "text": "a dog"}) for row in (*rows, {"note": "x"})))
     faults = Faults(collect=True)
     source = open_source({"kind": "table", "path": str(tmp_path / "rows.jsonl")}, faults=faults)
     assert len(source) == 1 and source[0].picture is None
-    assert [fault.kind for fault in faults.found] == ["unread picture", "picture on the web", "not a picture", "row refused"]
+    assert [fault.kind for fault in faults.found] == ["unread picture", "picture on the web", "not a picture"]
 
 
 def test_one_row_is_enough_and_a_row_may_be_long(tmp_path):

@@ -160,3 +160,25 @@ def test_gradients_reach_what_the_mask_says_and_nothing_else(kind, dependence):
         "image_sees_prompt": " ".join(["1111110000"] * 4),
     }
     assert drawn(depends[0, :4]) == seen_by_image[kind].split()
+
+
+def drawn_tables(size: int) -> list[tuple[str, list[str]]]:
+    """(kind, its rows) of the docstring's tables of so many positions."""
+    found = re.findall(rf"^ +[a-z] +((?:[01]{{{size}}} *){{4}})$", masks.__doc__, flags=re.MULTILINE)
+    return list(zip(masks.KINDS, map(list, zip(*(row.split() for row in found), strict=True)), strict=True))
+
+
+@pytest.mark.parametrize(("segment", "before"), (([1, 2, 1, 2], [0, 0]), ([1, 2, 1, 1, 2], [1, 3])))
+def test_documented_tables_of_two_pictures(segment, before):
+    """Drawn in the order of positions, wherever the slots lie."""
+    given = [jnp.asarray([values], jnp.int32) for values in (segment, np.minimum(segment, 1), [1, 1], before)]
+    segment, example, owner, before = given
+    shown = jnp.asarray([[True, True]])
+    at = np.asarray(masks.positions(example, shown, 2, owner, before))[0]
+    assert sorted(at) == list(range(at.size))
+    order = np.argsort(at)
+    tables = drawn_tables(at.size)
+    assert len(tables) == 4 and all(len(rows) == at.size for _, rows in tables)
+    for kind, rows in tables:
+        mask = np.asarray(masks.attention_mask(segment, example, shown, 2, kind, owner, before))[0]
+        assert drawn(mask[np.ix_(order, order)]) == rows, kind

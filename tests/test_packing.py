@@ -105,7 +105,7 @@ def test_rows_that_are_too_long_are_told_or_cut():
 def test_a_file_that_changed_while_it_is_read():
     m = Mixture([Varied("changing", [1, 2])], [1.0], 0)
     collate = Collator(m, encoder(), LIMIT, None, ImageCache(0))
-    assert "changing:r1 has other tokens than when it was measured" in error(lambda: collate(np.array([[0, 1]]), 8))
+    assert "changing:r1 has other tokens or pictures than when it was measured" in error(lambda: collate(np.array([[0, 1]]), 8))
 
 
 # Float32 sums of other shapes are rounded otherwise, by how much depends on the processor: 3.4e-5 was seen.

@@ -75,6 +75,8 @@ def test_contract(make, encoder):
         "tokens": ((BATCH, LENGTH), "int32"),
         "segment": ((BATCH, LENGTH), "int32"),
         "example": ((BATCH, LENGTH), "int32"),
+        "owner": ((BATCH, 1), "int32"),
+        "before": ((BATCH, 1), "int32"),
         "row": ((BATCH, 1), "int64"),
     }
     mixture = batches.collate.mixture
@@ -180,7 +182,9 @@ def test_the_image_cache_is_bounded():
     opened.clear()
     for _ in range(2):
         for index in (0, 1, 3, 5, 6):
-            np.testing.assert_array_equal(cache.get(source[index], SQUARE), SQUARE.apply(picture(index)))
+            np.testing.assert_array_equal(
+                cache.get(source[index].picture, source[index].image_id, SQUARE), SQUARE.apply(picture(index))
+            )
     assert cache.size == 3 * size
     # each reference above opens once more: cached pictures are opened 1 + 2 times, the others 2 + 2
     assert opened == {0: 3, 1: 3, 3: 3, 5: 4, 6: 4}
@@ -190,9 +194,9 @@ def test_the_image_cache_tells_sources_of_one_name_apart():
     """captions.json of a train folder and of a validation folder: one name, the same image ids, other pictures."""
     train, val = Words("coco-captions", 10, folder="train"), Words("coco-captions", 10, folder="val")
     cache = ImageCache(1 << 20)
-    cache.get(train[0], SQUARE)
+    cache.get(train[0].picture, train[0].image_id, SQUARE)
     other = dataclasses.replace(val[0], picture=Picture(val[0].image_name, functools.partial(picture, 99)))
-    np.testing.assert_array_equal(cache.get(other, SQUARE), SQUARE.apply(picture(99)))
+    np.testing.assert_array_equal(cache.get(other.picture, other.image_id, SQUARE), SQUARE.apply(picture(99)))
 
 
 @pytest.mark.parametrize("hosts", (1, 2))

@@ -303,7 +303,7 @@ def test_another_tower_is_refused(coco, tmp_path, encoder):
     with pytest.raises(VlaxError, match=text):
         Collator(Mixture([read], [1.0], 3), encoder, 24, SQUARE, ImageCache(0))
     with pytest.raises(VlaxError, match=text):
-        ImageCache(0).get(read[0], SQUARE)
+        ImageCache(0).get(read[0].picture, read[0].image_id, SQUARE)
     Collator(Mixture([read], [1.0], 3), encoder, 24, None, ImageCache(0))  # a text-only model takes any
     other_mean = dataclasses.replace(CROP, mean=(0.1, 0.2, 0.3), std=(1.0, 1.0, 1.0))
     assert ImageCache(0).get(read[0], other_mean).shape == (SIZE, SIZE, 3)  # the device's part makes no difference

@@ -8,7 +8,8 @@ from vlax.errors import VlaxError
 from vlax.masks import ANSWER, PROMPT
 from vlax.rows import TASKS, Row, Turn
 from vlax.text.bpe import train_bpe
-from vlax.text.prompts import Encoder, prompt_text, spans, template_hash
+from vlax.text.exchanges import prompt_text, spans, template_hash
+from vlax.text.prompts import Encoder
 from vlax.text.templates import TEMPLATES
 
 PAD, BOS, EOS = 0, 1, 2

@@ -1,10 +1,13 @@
 """The masking library: the only place that knows who may see whom, where positions start and where loss falls.
 
-The sequence of a row is [N*I image tokens | T text tokens]. Text is described by two integers a token:
+The sequence of a row is [N*I image tokens | T text tokens]: N slots, each with room for one picture. It is described by
 
-    segment  0 pad, 1 prompt, 2 answer (its EOS included)
-    example  1..N, 0 pad; image slot n belongs to example n + 1
+    segment  int32[B,T]  0 pad, 1 prompt, 2 answer (its EOS included)
+    example  int32[B,T]  1..N, 0 pad
+    owner    int32[B,N]  the example that a slot's picture belongs to; 0 hidden. Left out, slot n belongs to example n + 1
+    before   int32[B,N]  how many of its example's text tokens come before the picture. Left out, none: pictures come first
 
+Slots lie where they lie: what comes before what, in attention, positions and sliding windows, is a matter of positions alone.
 One example, two image tokens (i), two prompt tokens (p), two answer tokens (a), one pad (-). A row is a query, a column a key,
 `1` means "sees":
 
@@ -20,7 +23,37 @@ One example, two image tokens (i), two prompt tokens (p), two answer tokens (a),
 
 Pads are seen by nobody; a pad row keeps its own diagonal, so that no softmax runs over nothing. Without an image the image
 columns are pads too. `image_bidirectional` is the paper's "no mask on visual inputs" (arXiv 2503.19508) in our reconstruction;
-`prefix_lm` is PaliGemma's (arXiv 2407.07726). Axis letters: B batch, N images a row, I image tokens, T text, S = N*I + T.
+`prefix_lm` is PaliGemma's (arXiv 2407.07726).
+
+Two pictures (i, j) first, and two exchanges (p a, q b). Causal order holds between pictures: what a picture is depends on those
+that came before it and on no later one, so that one more picture changes nothing of those that are there. Only a prefix, which
+is read as a whole before anything is answered, is bidirectional throughout:
+
+                    iijjpaqb     iijjpaqb              iijjpaqb     iijjpaqb
+    i               10000000     11000000              11111000     11001000
+    i               11000000     11000000              11111000     11001000
+    j               11100000     11110000              11111000     11111000
+    j               11110000     11110000              11111000     11111000
+    p               11111000     11111000              11111000     11111000
+    a               11111100     11111100              11111100     11111100
+    q               11111110     11111110              11111110     11111110
+    b               11111111     11111111              11111111     11111111
+
+The same where `before` is 1 for i and 3 for j, drawn in the order of positions. A picture that comes after the first answer (j)
+is no prefix, as a later question is none: nothing before it may see it, since there it was not known yet.
+
+                    piiaqjjrb    piiaqjjrb             piiaqjjrb    piiaqjjrb
+    p               100000000    100000000             111000000    100000000
+    i               110000000    111000000             111000000    111000000
+    i               111000000    111000000             111000000    111000000
+    a               111100000    111100000             111100000    111100000
+    q               111110000    111110000             111110000    111110000
+    j               111111000    111111100             111111100    111111100
+    j               111111100    111111100             111111100    111111100
+    r               111111110    111111110             111111110    111111110
+    b               111111111    111111111             111111111    111111111
+
+Axis letters: B batch, N slots a row, I image tokens, T text, S = N*I + T.
 """
 
 import jax
@@ -39,13 +72,20 @@ def check_kind(kind: str) -> str:
     return kind
 
 
-def sequence_examples(example: jax.Array, has_image: jax.Array, tokens_per_image: int) -> jax.Array:
+def slot_examples(has_image: jax.Array, owner: jax.Array | None = None) -> jax.Array:
+    """int32[B,N]: the example of each slot that shows a picture, 0 of a hidden one."""
+    own = 1 + jnp.arange(has_image.shape[1], dtype=jnp.int32) if owner is None else owner
+    return jnp.where(has_image, own, 0)
+
+
+def sequence_examples(
+    example: jax.Array, has_image: jax.Array, tokens_per_image: int, owner: jax.Array | None = None
+) -> jax.Array:
     """Example id of every token of the sequence; 0 is a pad, hidden images included.
 
     tokens_per_image 2, has_image [[True]], example [[1, 1, 0]]  ->  [[1, 1, 1, 1, 0]]
     """
-    slots = jnp.where(has_image, 1 + jnp.arange(has_image.shape[1], dtype=jnp.int32), 0)
-    return jnp.concatenate([jnp.repeat(slots, tokens_per_image, axis=1), example], axis=1)
+    return jnp.concatenate([jnp.repeat(slot_examples(has_image, owner), tokens_per_image, axis=1), example], axis=1)
 
 
 def prefix(segment: jax.Array, example: jax.Array) -> jax.Array:
@@ -58,40 +98,65 @@ def prefix(segment: jax.Array, example: jax.Array) -> jax.Array:
     return (segment == PROMPT) & ~answered
 
 
-def attention_mask(segment: jax.Array, example: jax.Array, has_image: jax.Array, tokens_per_image: int, kind: str) -> jax.Array:
+def _places(example: jax.Array) -> jax.Array:
+    """int32[B,T]: 0, 1, ... from the first text token of each example on."""
+    index = jnp.arange(example.shape[1], dtype=jnp.int32)
+    starts = jnp.where(example != jnp.pad(example, ((0, 0), (1, 0)), constant_values=-1)[:, :-1], index, 0)
+    return index - jax.lax.cummax(starts, axis=1)
+
+
+def attention_mask(
+    segment: jax.Array, example: jax.Array, has_image: jax.Array, tokens_per_image: int, kind: str,
+    owner: jax.Array | None = None, before: jax.Array | None = None,
+) -> jax.Array:  # fmt: skip
     """Who sees whom, as the tables above say: bool[B,S,S], [query, key].
 
-    segment, example: int32[B,T]; has_image: bool[B,N]; kind: one of KINDS (VlaxError otherwise).
+    segment, example: int32[B,T]; has_image: bool[B,N]; kind: one of KINDS (VlaxError otherwise); owner, before: int32[B,N].
     """
     check_kind(kind)
-    ids = sequence_examples(example, has_image, tokens_per_image)
+    ids, slots = sequence_examples(example, has_image, tokens_per_image, owner), slot_examples(has_image, owner)
+    at = positions(example, has_image, tokens_per_image, owner, before)
     size, images = ids.shape[1], has_image.shape[1] * tokens_per_image
     same = (ids[:, :, None] == ids[:, None, :]) & (ids > 0)[:, None, :]
-    sees = jnp.tril(jnp.ones((size, size), bool))[None]
+    sees = at[:, :, None] >= at[:, None, :]
     is_image = jnp.arange(size) < images
     if kind != "causal":
-        sees = sees | (is_image[:, None] & is_image[None, :])
+        picture = jnp.where(is_image, jnp.arange(size) // max(tokens_per_image, 1), -1)
+        sees = sees | ((picture[:, None] == picture[None, :]) & is_image)
     if kind in ("prefix_lm", "image_sees_prompt"):
-        in_prefix = jnp.pad(prefix(segment, example), ((0, 0), (images, 0)))
-        from_prefix = in_prefix | is_image if kind == "prefix_lm" else jnp.broadcast_to(is_image, in_prefix.shape)
-        to_prefix = in_prefix | is_image if kind == "prefix_lm" else in_prefix
+        prompt = jnp.pad(prefix(segment, example), ((0, 0), (images, 0)))
+        early = jnp.ones(slots.shape, bool)
+        if before is not None:
+            answers = (slots[:, :, None] == example[:, None, :]) & (segment == ANSWER)[:, None, :]
+            early = ~(answers & (_places(example)[:, None, :] < before[:, :, None])).any(-1)
+        image = jnp.pad(jnp.repeat(early, tokens_per_image, axis=1), ((0, 0), (0, size - images)))
+        from_prefix = prompt | image if kind == "prefix_lm" else image
+        to_prefix = prompt | image if kind == "prefix_lm" else prompt
         sees = sees | (from_prefix[:, :, None] & to_prefix[:, None, :])
     return (same & sees) | ((ids == 0)[:, :, None] & jnp.eye(size, dtype=bool))
 
 
-def positions(example: jax.Array, has_image: jax.Array, tokens_per_image: int) -> jax.Array:
-    """int32[B,S]: image tokens 0..I-1; text from I, or from 0 without an image; both restart by example; pads get 0.
+def positions(
+    example: jax.Array, has_image: jax.Array, tokens_per_image: int,
+    owner: jax.Array | None = None, before: jax.Array | None = None,
+) -> jax.Array:  # fmt: skip
+    """int32[B,S]: 0, 1, ... within each example, over its text and its pictures, these in the order of `before`, then of
+    slots. Hidden slots count from 0, pads get 0.
 
     tokens_per_image 2, has_image [[True, False]], example [[1, 1, 2, 2, 0]]  ->  [[0, 1, 0, 1, 2, 3, 0, 1, 0]]
     """
-    batch, length = example.shape
-    index = jnp.arange(length, dtype=jnp.int32)
-    starts = jnp.where(example != jnp.pad(example, ((0, 0), (1, 0)), constant_values=-1)[:, :-1], index, 0)
-    offset = jnp.where(has_image, tokens_per_image, 0).astype(jnp.int32)
-    offset = jnp.take_along_axis(offset, jnp.clip(example - 1, 0, has_image.shape[1] - 1), axis=1)
-    text = jnp.where(example > 0, index - jax.lax.cummax(starts, axis=1) + offset, 0)
-    image = jnp.tile(jnp.arange(tokens_per_image, dtype=jnp.int32), has_image.shape[1])
-    return jnp.concatenate([jnp.broadcast_to(image, (batch, image.size)), text], axis=1)
+    slots, place = slot_examples(has_image, owner), _places(example)
+    number = jnp.arange(slots.shape[1], dtype=jnp.int32)
+    comes = jnp.zeros_like(slots) if before is None else before.astype(jnp.int32)
+    mine = (slots[:, :, None] == slots[:, None, :]) & (slots > 0)[:, :, None]  # [slot, another of the same example]
+    earlier = (comes[:, None, :] < comes[:, :, None]) | (
+        (comes[:, None, :] == comes[:, :, None]) & (number[None, :] < number[:, None])
+    )
+    first = jnp.where(slots > 0, comes + tokens_per_image * (mine & earlier).sum(-1, dtype=jnp.int32), 0)
+    image = (first[:, :, None] + jnp.arange(tokens_per_image, dtype=jnp.int32)).reshape(len(slots), -1)
+    there = (example[:, :, None] == slots[:, None, :]) & (slots > 0)[:, None, :] & (comes[:, None, :] <= place[:, :, None])
+    text = jnp.where(example > 0, place + tokens_per_image * there.sum(-1, dtype=jnp.int32), 0)
+    return jnp.concatenate([image, text], axis=1)
 
 
 def targets(tokens: jax.Array) -> jax.Array:

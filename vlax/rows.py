@@ -1,8 +1,9 @@
-"""What every data source yields: rows of text with at most one image, addressable by index.
+"""What every data source yields: rows of text with pictures, one or none as a rule, addressable by index.
 
     Row(id="17#0", image_id="17", task="caption", turns=(Turn("", "a dog runs"),), picture=Picture(...), ...)
     Row(id="q4",   image_id="17", task="question", turns=(Turn("is it red?", "no"),), picture=Picture(...), ...)
     Row(id="t9",   image_id="",   task="caption", turns=(Turn("", "a dog runs"),), picture=None)   # text only
+    Row(id="n3",   image_id="a b", task="question", turns=(Turn("is b larger?", "no"),), picture=..., others=(Picture(...),))
 
 A source holds no decoded pixels: `picture.open` decodes when it is called, so that planning an epoch (lengths, mixture, order)
 touches text alone.
@@ -10,7 +11,7 @@ touches text alone.
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -70,6 +71,9 @@ class Row:
     picture     None for a text-only row
     references  evaluation: every reference caption, or all annotators' answers
     answer_type evaluation: how scores are broken down ("yes/no", "number", "other", ...)
+    others      pictures after the first one; then `image_id` stands for all of them together
+    places      where the text has its pictures, in order: (turn, characters of its question before the picture); () where it
+                does not say so of all of them
     """
 
     id: str
@@ -79,11 +83,22 @@ class Row:
     picture: Picture | None
     references: tuple[str, ...] = ()
     answer_type: str = ""
+    others: tuple[Picture, ...] = ()
+    places: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        """All of them, in order."""
+        return () if self.picture is None else (self.picture, *self.others)
 
     @property
     def image_name(self) -> str:
-        """What errors and predictions call the picture; "" without one."""
-        return self.picture.name if self.picture else ""
+        """What errors and predictions call the picture, or all of several; "" without one."""
+        return ", ".join(picture.name for picture in self.pictures)
+
+    def showing(self, pictures: Sequence[Picture]) -> "Row":
+        """The same with other pictures."""
+        return dataclasses.replace(self, picture=pictures[0] if pictures else None, others=tuple(pictures[1:]))
 
 
 class RowFault(VlaxError):

@@ -24,7 +24,8 @@ from vlax.pretrained.reading.image_settings import load_preprocess
 from vlax.rows import Row, RowFault, Turn
 from vlax.text import sandbox
 from vlax.text.bpe import train_bpe
-from vlax.text.prompts import CHARACTERS, Encoder
+from vlax.text.exchanges import CHARACTERS
+from vlax.text.prompts import Encoder
 from vlax.text.tokenizer import load_tokenizer, no_panic
 
 # --- tar

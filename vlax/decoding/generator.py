@@ -1,8 +1,8 @@
 """Decoding with a static key/value cache: greedy, sampling, beam search (`beam.py`) and answers from a list (`constrain.py`).
 
-Cache slots are [I image | P prompt | generated]; the token generated at step t lies in slot I + P + t and takes the position
-after its row's last prompt token plus t, so the padding of the prompt costs slots and no positions. The prefix runs once,
-under the model's own mask kind; a generated token sees every valid prefix slot, all earlier generated tokens and itself.
+Cache slots are [N*I image | P prompt | generated]; the token generated at step t lies in slot N*I + P + t and takes the
+position after its row's last prompt token plus t, so the padding of the prompt costs slots and no positions. The prefix runs
+once, under the model's own mask kind; a generated token sees every valid prefix slot, all earlier generated tokens and itself.
 
     one row, two image tokens (i), three prompt slots with one pad, two generated tokens (a, b)
     slot        i  i  p  p  -  a  b
@@ -10,7 +10,7 @@ under the model's own mask kind; a generated token sees every valid prefix slot,
     b sees      1  1  1  1  0  1  1
 
 Two programs are compiled for each shape (B, P): the prefill, and a chunk of steps that Python repeats until every row is done.
-Axis letters: B batch, I image tokens, P prompt slots, S = I + P, C capacity of the cache, V vocabulary.
+Axis letters: B batch, N pictures a row, I image tokens, P prompt slots, S = N*I + P, C capacity of the cache, V vocabulary.
 """
 
 import functools
@@ -54,11 +54,12 @@ def sample(logits: jax.Array, row: jax.Array, t: jax.Array, config: DecodeConfig
 class Generator:
     """Compiled decoding of one model: `generate(params, batch) -> (tokens, scores)`.
 
-    batch: `tokens, segment, example int32[B,P]` with the prompt alone, right-padded with segment 0; `image uint8[B,1,H,W,3]`
-    unless the model has no tower; `has_image bool[B,1]`; `row int32[B,1]`. A filler row (example all 0) counts as done.
+    batch: `tokens, segment, example int32[B,P]` with the prompt alone, right-padded with segment 0; `image uint8[B,N,H,W,3]`
+    unless the model has no tower; `has_image bool[B,N]`; `row int32[B,N]`, the first one counts; `owner, before int32[B,N]`,
+    which may be left out where N is 1. A filler row (example all 0) counts as done.
     Returns tokens int32[B,max_new_tokens], pad_id after EOS, and scores f32[B]: the sum of the log-probabilities of a row's
     tokens, EOS included, under the model itself (temperature 1, whole vocabulary). A row's tokens depend neither on its slot
-    nor on its batch mates while B and P stay the same; logits are not bit-equal across batch sizes.
+    nor on its batch mates while B, N and P stay the same; logits are not bit-equal across batch sizes.
     stops: EOS, and what else ends an answer: a chat template's end of a turn, treated alike.
     trie: greedy decoding takes its edges only. Parameters and batch may be sharded over a mesh.
     Raises VlaxError for packed rows and for too short a position table.
@@ -112,17 +113,18 @@ class Generator:
 
     def _inputs(self, batch: Batch) -> Batch:
         """The entries that decoding reads, checked while shapes are still known to be wrong for free."""
-        size = self.model.tokens_per_image + batch["tokens"].shape[1]
-        if batch["has_image"].shape[1] != 1:
-            raise VlaxError(f"decoding takes one example a row, not {batch['has_image'].shape[1]} packed image slots")
+        slots = batch["has_image"].shape[1]
+        size = self.model.tokens_per_image * slots + batch["tokens"].shape[1]
+        if slots != 1 and "owner" not in batch:
+            raise VlaxError(f"decoding takes one example a row, not {slots} packed image slots")
         needed, table = size + self.decode.max_new_tokens - 1, self.model.decoder.max_positions
         if self.model.decoder.rope_theta is None and needed > table:
             raise VlaxError(
                 f"decoding needs {needed} positions ({size} of image and prompt) and the model has {table}; "
                 "lower max_new_tokens or shorten the prompt"
             )
-        names = ("tokens", "segment", "example", "has_image", "row", *(["image"] if self.model.vision is not None else []))
-        return {name: batch[name] for name in names}
+        names = ["tokens", "segment", "example", "has_image", "row", *(["image"] if self.model.vision is not None else [])]
+        return {name: batch[name] for name in (*names, *(name for name in ("owner", "before") if name in batch))}
 
     def _prefill(self, model: VLM, batch: Batch) -> tuple[jax.Array, list[KV], View]:
         """(logits f32[B,V] after the last prompt token, cache, view): [image | prompt] through the decoder once.
@@ -131,16 +133,17 @@ class Generator:
         position of the first generated token.
         """
         image_tokens, room = self.model.tokens_per_image, ((0, 0), (0, self.decode.max_new_tokens - 1))
+        slots = batch["has_image"].shape[1]
         embeddings, positions, mask = model.sequence(batch)
         cache = model.decoder.empty_cache(embeddings.shape[0], embeddings.shape[1] + room[1][1])
         hidden, _, cache = model.decoder.trace(
             embeddings, positions, jnp.pad(mask, ((0, 0), *room)), cache, 0, jnp.pad(positions, room)
         )
-        last = jnp.maximum(image_tokens + (batch["example"] > 0).sum(-1, keepdims=True) - 1, 0)
+        last = jnp.maximum(image_tokens * slots + (batch["example"] > 0).sum(-1, keepdims=True) - 1, 0)
         # The head on one position: at V = 150 k it is the largest product of the prefill.
         logits = model.decoder.logits(jnp.take_along_axis(hidden, last[..., None], axis=1)[:, 0])
         view = {
-            "visible": masks.sequence_examples(batch["example"], batch["has_image"], image_tokens) > 0,
+            "visible": masks.sequence_examples(batch["example"], batch["has_image"], image_tokens, batch.get("owner")) > 0,
             "positions": positions,
             "start": jnp.take_along_axis(positions, last, axis=1)[:, 0] + 1,
         }

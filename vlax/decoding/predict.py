@@ -20,11 +20,21 @@ from vlax.text.prompts import Encoder
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """One prompt, with a resized picture uint8[H,W,3] or None. `row` seeds sampling."""
+    """One prompt, with a resized picture uint8[H,W,3], several of them, or None. `row` seeds sampling.
+
+    before: how many of the prompt's ids come before each picture; (): all of them come first
+    """
 
     prompt: Sequence[int]
-    image: np.ndarray | None
+    image: np.ndarray | Sequence[np.ndarray] | None
     row: int = 0
+    before: Sequence[int] = ()
+
+    @property
+    def images(self) -> Sequence[np.ndarray]:
+        if self.image is None:
+            return ()
+        return (self.image,) if isinstance(self.image, np.ndarray) and self.image.ndim == 3 else list(self.image)
 
 
 class Predictor:
@@ -50,14 +60,16 @@ class Predictor:
         self.decode, tokenizer = decode, encoder.tokenizer
         self.generate = Generator(graphdef, config, decode, encoder.stops, tokenizer.pad_token_id, trie)
 
-    def batch(self, requests: Sequence[Request], length: int) -> dict[str, np.ndarray]:
-        """The batch contract's arrays for at most batch_size prompts, padded to `length` text slots."""
-        out = filler(self.batch_size, length, self.config.preprocess, self.encoder)
+    def batch(self, requests: Sequence[Request], length: int, slots: int = 0) -> dict[str, np.ndarray]:
+        """The batch contract's arrays for at most batch_size prompts, padded to `length` text slots and as many of pictures as
+        `slots` says, by default as one of them needs."""
+        out = filler(self.batch_size, length, self.config.preprocess, self.encoder, self.slots(requests, slots))
         out["row"] = out["row"].astype(np.int32)  # places in a test set, which sampling draws by: on the device, 32 bits wide
         for i, request in enumerate(requests):
             size = len(request.prompt)
-            if request.image is not None and self.config.vision:
-                out["image"][i, 0], out["has_image"][i, 0] = request.image, True
+            for n, image in enumerate(request.images if self.config.vision else ()):
+                out["image"][i, n], out["has_image"][i, n], out["owner"][i, n] = image, True, 1
+                out["before"][i, n] = request.before[n] if request.before else 0
             out["tokens"][i, :size], out["segment"][i, :size], out["example"][i, :size] = request.prompt, PROMPT, 1
             out["row"][i, 0] = request.row
         return out
@@ -75,37 +87,47 @@ class Predictor:
             raise VlaxError(f"a prompt has {longest} tokens; there are {length} slots")
         return length
 
-    def tokens(self, params: groups.Params, requests: Sequence[Request], length: int = 0) -> Iterator[np.ndarray]:
+    def slots(self, requests: Sequence[Request], slots: int = 0) -> int:
+        """Slots for pictures: `slots`, or as many as the request of the most has, at least 1."""
+        most = max((len(r.images) for r in requests), default=1) if self.config.vision else 1
+        slots = slots or max(most, 1)
+        if most > slots:
+            raise VlaxError(f"a prompt has {most} pictures; there are {slots} slots")
+        return slots
+
+    def tokens(
+        self, params: groups.Params, requests: Sequence[Request], length: int = 0, slots: int = 0
+    ) -> Iterator[np.ndarray]:
         """Yields int32[n,max_new_tokens] for one physical batch of n requests after another, in order: the ids of each
-        answer, its EOS included where it came to one, then pads. length: as in the method `length`."""
-        length = self.length(requests, length)
+        answer, its EOS included where it came to one, then pads. length, slots: as in the methods of these names."""
+        length, slots = self.length(requests, length), self.slots(requests, slots)
         for begin in range(0, len(requests), self.batch_size):
             part = requests[begin : begin + self.batch_size]
             if self.answers is not None and self.by == "likelihood":
                 each = self.answers.tokens[:, None]  # the same alternatives in every row
                 alternatives = np.broadcast_to(each, (len(each), self.batch_size, each.shape[-1]))
-                sums, _ = self.score(params, part, alternatives, length)
+                sums, _ = self.score(params, part, alternatives, length, slots)
                 yield self.answers.tokens[sums.argmax(-1)]
                 continue
             with jax.set_mesh(self.mesh):
-                tokens, _ = self.generate(params, self.place(self.batch(part, length)))
+                tokens, _ = self.generate(params, self.place(self.batch(part, length, slots)))
             yield distributed.gather(tokens)[: len(part)]
 
     def score(
-        self, params: groups.Params, requests: Sequence[Request], answers: np.ndarray, length: int = 0
+        self, params: groups.Params, requests: Sequence[Request], answers: np.ndarray, length: int = 0, slots: int = 0
     ) -> tuple[np.ndarray, np.ndarray]:
         """`Generator.likelihood` of at most batch_size requests (n) and A alternatives each: f32[n,A], bool[n,A].
 
-        answers: int32[A,batch_size,L], padded after EOS. length: as in the method `length`.
+        answers: int32[A,batch_size,L], padded after EOS. length, slots: as in the methods of these names.
         """
         with jax.set_mesh(self.mesh):
-            batch = self.place(self.batch(requests, self.length(requests, length)))
+            batch = self.place(self.batch(requests, self.length(requests, length), slots))
             sums, greedy = self.generate.likelihood(params, batch, answers)
         return distributed.gather(sums)[: len(requests)], distributed.gather(greedy)[: len(requests)]
 
-    def texts(self, params: groups.Params, requests: Sequence[Request], length: int = 0) -> Iterator[list[str]]:
+    def texts(self, params: groups.Params, requests: Sequence[Request], length: int = 0, slots: int = 0) -> Iterator[list[str]]:
         """Yields the texts of one physical batch after another, in order; an answer of a list as the list gives it."""
-        for tokens in self.tokens(params, requests, length):
+        for tokens in self.tokens(params, requests, length, slots):
             yield [self.text(row) for row in tokens]
 
     def text(self, tokens: np.ndarray) -> str:

@@ -21,7 +21,7 @@ from vlax.errors import VlaxError
 from vlax.evaluation import predictions
 from vlax.model.api import Model
 from vlax.params import distributed
-from vlax.rows import Row, Source, making
+from vlax.rows import Picture, Row, Source, making
 from vlax.storage import jsonl
 from vlax.suites import protocol
 from vlax.suites.protocol import Suite
@@ -89,26 +89,36 @@ def derange(rows: Sequence[Row], seed: int) -> list[Row]:
     """The blind twin's rows: every picture replaced by another row's, no picture left in place.
 
     Ids in a seeded order, each taking the next one's picture: one cycle, so no fixed point. Rows about the same picture get
-    the same wrong one. VlaxError with fewer than two pictures.
+    the same wrong one. What several pictures say, they may say together, so they are exchanged together, for those of a row
+    that has as many. VlaxError where there are no two to exchange.
     """
-    ids = sorted({row.image_id for row in rows if row.picture})
-    if len(ids) < 2:
-        raise VlaxError("a blind twin needs at least two pictures to exchange; --notwin leaves the twin out")
-    random.Random(seed).shuffle(ids)
-    pictures = {row.image_id: row.picture for row in rows if row.picture}
-    swapped = {image_id: pictures[ids[(i + 1) % len(ids)]] for i, image_id in enumerate(ids)}
-    return [dataclasses.replace(row, picture=swapped[row.image_id]) if row.picture else row for row in rows]
+    pictures = {(len(row.pictures), row.image_id): row.pictures for row in rows if row.picture}
+    swapped: dict[tuple[int, str], tuple[Picture, ...]] = {}
+    for count in sorted({count for count, _ in pictures}) or [1]:
+        ids = sorted(image_id for many, image_id in pictures if many == count)
+        strangers = [picture for key in sorted(pictures) if key[0] != count for picture in pictures[key]]
+        if len(ids) == 1 and len(strangers) >= count:  # no other row has as many
+            swapped[count, ids[0]] = tuple(strangers[:count])
+            continue
+        if len(ids) < 2:
+            raise VlaxError("a blind twin needs at least two pictures to exchange; --notwin leaves the twin out")
+        random.Random(seed).shuffle(ids)
+        swapped |= {(count, image_id): pictures[count, ids[(i + 1) % len(ids)]] for i, image_id in enumerate(ids)}
+    return [row.showing(swapped[len(row.pictures), row.image_id]) if row.picture else row for row in rows]
 
 
 def requests(model: Model, test: TestSet, rows: Sequence[Row], pool: ThreadPoolExecutor) -> list[Request]:
-    """One Request a row: its first turn's prompt and its picture. A picture that several rows share is decoded once."""
+    """One Request a row: its first turn's prompt and its pictures. A picture that several rows share is decoded once."""
     suite, number = test.suite, test.numbers
     preprocess = model.config.preprocess
-    seen = {row.image_name: row.picture for row in rows if row.picture} if preprocess else {}
+    seen = {picture.name: picture for row in rows for picture in row.pictures} if preprocess else {}
     pixels = dict(zip(seen, pool.map(lambda picture: picture.pixels(preprocess), seen.values()), strict=True))
-    prompts = [suite.prompt_ids(row.turns[0].question, model.encoder) for row in rows]
-    pictures = [pixels.get(row.image_name) if row.picture else None for row in rows]
-    return [Request(prompt, image, number[row.id]) for prompt, image, row in zip(prompts, pictures, rows, strict=True)]
+    asked = [suite.asked(row, model.encoder) for row in rows]
+    pictures = [[pixels[picture.name] for picture in row.pictures] if preprocess else [] for row in rows]
+    return [
+        Request(each.tokens, images, number[row.id], each.before)
+        for each, images, row in zip(asked, pictures, rows, strict=True)
+    ]
 
 
 def settings(model: Model, test: TestSet, blind_seed: int | None) -> dict:
@@ -139,8 +149,9 @@ def texts(model: Model, test: TestSet, rows: Sequence[Row], at_once: int = 0) ->
     suite, encoder = test.suite, model.encoder
     decoder = predictor(model, suite)
     # Of all rows of the set, not of those that are left: the number of slots is part of what fixes the numbers.
-    longest = max(len(suite.prompt_ids(question, encoder)) for question in {row.turns[0].question for row in test.rows})
-    length = -(-longest // 16) * 16
+    different = {(row.turns[0].question, row.places, len(row.pictures)): row for row in test.rows}.values()
+    longest = max(len(suite.asked(row, encoder).tokens) for row in different)
+    length, slots = -(-longest // 16) * 16, max(1, *(len(row.pictures) for row in test.rows))
     size = min(at_once or decoder.batch_size, decoder.batch_size)
     parts = [list(rows[i : i + size]) for i in range(0, len(rows), size)]
     with ThreadPoolExecutor(THREADS) as pool, ThreadPoolExecutor(1) as ahead:
@@ -151,7 +162,7 @@ def texts(model: Model, test: TestSet, rows: Sequence[Row], at_once: int = 0) ->
             asked = waiting.popleft().result()
             if number + 2 < len(parts):
                 waiting.append(ahead.submit(requests, model, test, parts[number + 2], pool))
-            for batch in decoder.texts(model.params, asked, length):
+            for batch in decoder.texts(model.params, asked, length, slots):
                 yield part, batch
 
 

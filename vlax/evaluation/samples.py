@@ -117,11 +117,17 @@ def _report_samples(
 
 
 def _seen(model: Model | None, row: Row) -> Image.Image | None:
-    """The picture as the tower sees it from edge to edge: cropped where it is cropped there, in its own resolution."""
-    if row.picture is None:
-        return None
-    image = row.picture.open()
-    return model.config.preprocess.frame(image) if model and model.config.preprocess else image
+    """The picture as the tower sees it from edge to edge: cropped where it is cropped there, in its own resolution. Of several,
+    squares of one size side by side, as their attention is."""
+    preprocess = model.config.preprocess if model else None
+    images = [preprocess.frame(p.open()) if preprocess else p.open() for p in row.pictures]
+    if len(images) < 2:
+        return images[0] if images else None
+    side = max(max(image.size) for image in images)
+    strip = Image.new("RGB", (side * len(images), side))
+    for n, image in enumerate(images):
+        strip.paste(image.convert("RGB").resize((side, side)), (n * side, 0))
+    return strip
 
 
 def _attention(model: Model, test: TestSet, lines: Sequence[Mapping]) -> list[list[tuple[str, np.ndarray]]]:

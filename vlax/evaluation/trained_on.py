@@ -50,8 +50,8 @@ def _of_stage(plan: StagePlan, test: TestSet) -> list[dict[str, Any]]:
     known = exports.read_manifest(plan.export)["data"]["sources"]
     source = test.source
     assert isinstance(source, Leaving)
-    count, looks = len(test.rows), source.left_looks()
-    keys = [leaks.keys(*source.called(index)) for index in range(count)]
+    count, looks, (rows, others) = len(test.rows), source.left_looks(), source.left_other_looks()
+    keys = [set().union(*(leaks.keys(*called) for called in source.called(index))) for index in range(count)]
     found = []
     for name in specs:
         try:
@@ -62,7 +62,8 @@ def _of_stage(plan: StagePlan, test: TestSet) -> list[dict[str, Any]]:
         if not isinstance(mine, Leaving):
             continue
         named = set(mine.met(keys))
-        shown = {row for row in mine.seen_in(looks) if row < count} - named
+        seen = {*mine.seen_in(looks), *(rows[mine.seen_in(others)].tolist() if len(rows) else ())}
+        shown = {row for row in seen if row < count} - named
         if named or shown:
             found.append({"stage": plan.name, "source": mine.name, "rows": len(named | shown), "name": len(named),
                           "hash": len(shown), "same": known.get(mine.name) == mine.fingerprint})  # fmt: skip

@@ -20,6 +20,7 @@ from vlax.models.build import DTYPES, abstract_model
 from vlax.models.vlm import VLMConfig
 from vlax.params import distributed, groups, sharding
 from vlax.text import settings
+from vlax.text.places import Encoded
 from vlax.text.prompts import Encoder
 
 
@@ -44,9 +45,10 @@ class Model:
         by: str = "trie",
         **decoding,
     ) -> Any:
-        """One text a prompt. images: pictures (`opened` says what may be one), None for a prompt without one; as many as
-        prompts. One prompt and its picture, both without a list, give one text without a list. What special tokens a prompt
-        has is text, but for those that a template wrote (`encoder.prompt_text`).
+        """One text a prompt. images: for each prompt a picture (`opened` says what may be one), a list of several, or None.
+        One prompt and its picture or pictures give one text without a list. What special tokens a prompt has is text, but for
+        those that a template wrote (`encoder.prompt_text`), and for <image> where the model was trained with run.interleaved:
+        there a picture stands; without any, and with other models, pictures come first.
 
         answers: the only texts there are, each returned as given; `by` "trie" (greedy decoding among them) or "likelihood"
         (the one of the largest log-probability, EOS included, not normalised by length). decoding: fields of
@@ -61,13 +63,15 @@ class Model:
             raise VlaxError(f"{len(images)} images and {len(prompts)} prompts; give one image (or None) a prompt")
         if not prompts:
             return []
-        return self._generate([self.encoder.typed(prompt) for prompt in prompts], images, batch_size, answers, by, **decoding)
+        shown = [self._several(each) for each in images]
+        asked = [self.encoder.asked(prompt, len(each)) for prompt, each in zip(prompts, shown, strict=True)]
+        return self._generate(asked, shown, batch_size, answers, by, **decoding)
 
     def _generate(
-        self, ids: Sequence[list[int]], images: Any, batch_size: int = 16, answers: Sequence[str] | None = None,
+        self, asked: Sequence[Encoded], images: Sequence[list], batch_size: int = 16, answers: Sequence[str] | None = None,
         by: str = "trie", **decoding,
     ) -> list[str]:  # fmt: skip
-        """Texts for the ids of prompts, with an image (or None) each."""
+        """Texts for the ids of prompts, with their pictures."""
         if answers is not None and (isinstance(answers, str) or not answers):
             raise VlaxError(f"answers={answers!r} is no list of answers; give at least one, such as ['yes', 'no']")
         try:
@@ -75,9 +79,17 @@ class Model:
         except TypeError:
             fields = [field.name for field in dataclasses.fields(DecodeConfig)]
             raise VlaxError(f"decoding has the options {', '.join(fields)}, not {', '.join(decoding)}") from None
-        requests = [Request(p, self.pixels(image), row) for row, (p, image) in enumerate(zip(ids, images, strict=True))]
+        requests = [self._request(*each, row) for row, each in enumerate(zip(asked, images, strict=True))]
         predictor = self.predictor(decode, batch_size, tuple(answers or ()), by)
         return [text for batch in predictor.texts(self.params, requests) for text in batch]
+
+    def _several(self, images: Any) -> list:
+        """The pictures of one prompt."""
+        return [] if images is None else [images] if is_one(images) else list(images)
+
+    def _request(self, asked: Encoded, images: Sequence, row: int = 0) -> Request:
+        shown = [] if self.config.vision is None else [pixels for image in images if (pixels := self.pixels(image)) is not None]
+        return Request(asked.tokens, shown, row, asked.before)
 
     def caption(self, images: Any, **options) -> Any:
         """Short captions, or one of one picture; options as in `generate`."""
@@ -98,7 +110,7 @@ class Model:
         """
         asked = conversation.understood(messages)
         encoder = self.encoder if asked.system is None else self.encoder.says(asked.system)
-        return self._generate([encoder.dialogue(asked.turns, asked.question)], [asked.image], **options)[0]
+        return self._generate([encoder.dialogue(asked.turns, asked.question, asked.places)], [list(asked.images)], **options)[0]
 
     def logits(self, images: Sequence, prompts: Sequence[str], answers: Sequence[str]) -> np.ndarray:
         """float32[B,T_answer,V]: the uncached model's prediction for each answer token and the EOS after it.
@@ -107,10 +119,13 @@ class Model:
         """
         if not len(images) == len(prompts) == len(answers):
             raise VlaxError(f"{len(images)} images, {len(prompts)} prompts and {len(answers)} answers; give one of each a row")
-        heads = [self.encoder.typed(prompt) for prompt in prompts]
+        shown = [self._several(each) for each in images]
+        asked = [self.encoder.asked(prompt, len(each)) for prompt, each in zip(prompts, shown, strict=True)]
+        heads = [each.tokens for each in asked]
         tails = [self.encoder.answer(answer, prompt) for prompt, answer in zip(prompts, answers, strict=True)]
         predictor = self.predictor(DecodeConfig(1), len(prompts))
-        requests = [Request(h + t, self.pixels(i)) for h, t, i in zip(heads, tails, images, strict=True)]
+        whole = [one._replace(tokens=one.tokens + tail) for one, tail in zip(asked, tails, strict=True)]
+        requests = [self._request(one, pictures) for one, pictures in zip(whole, shown, strict=True)]
         batch = predictor.batch(requests, max(len(r.prompt) for r in requests))
         for row, (head, tail) in enumerate(zip(heads, tails, strict=True)):
             batch["segment"][row, len(head) : len(head) + len(tail)] = ANSWER

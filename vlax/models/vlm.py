@@ -93,9 +93,9 @@ class VLM(nnx.Module):
             image = self.image_tokens(batch["image"], mode=mode, remat=remat)
             embeddings = jnp.concatenate([image.astype(text.dtype), text], axis=1)
         i = c.tokens_per_image
-        mask = masks.attention_mask(batch["segment"], batch["example"], batch["has_image"], i, c.mask)
-        has_image = batch["has_image"] & (i > 0)
-        return embeddings, masks.positions(batch["example"], has_image, i), mask
+        example, has_image, *slots = batch["example"], batch["has_image"], batch.get("owner"), batch.get("before")
+        mask = masks.attention_mask(batch["segment"], example, has_image, i, c.mask, *slots)
+        return embeddings, masks.positions(example, has_image & (i > 0), i, *slots), mask
 
     def __call__(self, batch: Batch, *, mode: str = "unroll", remat: bool = False) -> jax.Array:
         """Next-token logits at the text positions: f32[B,T,V]."""

@@ -25,12 +25,14 @@ from typing import Any
 
 from vlax.decoding.options import DecodeConfig
 from vlax.errors import VlaxError
-from vlax.rows import Source
+from vlax.rows import Row, Source
 from vlax.scores.captions import METRICS as CAPTION_METRICS
 from vlax.scores.flavours import FLAVOURS, RULES
 from vlax.storage.paths import absolute
 from vlax.suites.files import read
+from vlax.text import places
 from vlax.text.codec import Rendered
+from vlax.text.places import Encoded
 from vlax.text.prompts import Encoder
 
 POST_PROCESSING: dict[str, Callable[[str], str]] = {
@@ -94,11 +96,16 @@ class Suite:
     def prompt_text(self, question: str, encoder: Encoder) -> Rendered:
         """The prompt as the model meets it: this suite's, or the model's own template for the task."""
         if self.prompt:
-            return Rendered(self.prompt.replace("{question}", encoder.codec.literal(question.strip())))
+            return Rendered(self.prompt.replace("{question}", encoder.literal(question.strip())))
         return encoder.prompt_text(self.task, question)
 
     def prompt_ids(self, question: str, encoder: Encoder) -> list[int]:
         return encoder.typed(self.prompt_text(question, encoder))
+
+    def asked(self, row: Row, encoder: Encoder) -> Encoded:
+        """The prompt of a row, with its pictures where the model sees them."""
+        question = places.shown_in(row, 0) if encoder.settings.interleaved else row.turns[0].question
+        return encoder.asked(self.prompt_text(question, encoder), len(row.pictures))
 
 
 def from_dict(name: str, values: Mapping[str, Any]) -> Suite:

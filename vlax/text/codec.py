@@ -24,6 +24,7 @@ from vlax.text.tokenizer import Tokenizer, no_panic
 
 MARK, BEGIN, END, AFTER, ITSELF = "\ufdd0", "\ufdd1", "\ufdd2", "\ufdd3", "\ufdd6"  # a mark is MARK and one of the others
 _MARKS = re.compile(f"{MARK}([{BEGIN}{END}{AFTER}{ITSELF}])")
+PLACE = f"{MARK}\ufdd7"  # where a picture stands: texts are cut there (`places.py`) before they become ids
 _SALT = secrets.token_hex(8)  # in names that no text can be made to hold; ids don't depend on it
 LONELY = "\x01"
 TAIL = 64  # characters of what precedes a text that decide how it goes on
@@ -73,6 +74,8 @@ class Codec:
 
     def after(self, before: str, text: str) -> str:
         """`text`, marked as going on after `before`, where the tokenizer writes it otherwise than by itself."""
+        if PLACE in before:
+            before = self.tokenizer.eos_token + before.rpartition(PLACE)[2]  # a picture is as good as a special token
         if not self.contextual or not before:
             return text
         tail = shown(before)

@@ -14,57 +14,20 @@ import copy
 import dataclasses
 import functools
 import hashlib
-import json
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from vlax.errors import VlaxError
 from vlax.masks import ANSWER, PROMPT
-from vlax.rows import TASKS, Row, RowFault
-from vlax.text import chat
-from vlax.text.codec import Codec, Rendered
+from vlax.rows import Row
+from vlax.text import chat, places
+from vlax.text.codec import PLACE, Codec, Rendered, shown
+from vlax.text.exchanges import exchanges, prompt_text, template_hash
+from vlax.text.places import Encoded
 from vlax.text.settings import Settings
 from vlax.text.templates import named, template
 from vlax.text.tokenizer import Tokenizer
 
-CHARACTERS = 1 << 20  # of one exchange: no text_length has room for more, and tokenizers take minutes for 20 MB
 RECURRING = 80  # characters of a span that is worth remembering
-
-
-def template_hash(prompts: str | Mapping[str, str]) -> str:
-    """Short digest of a template set, or of its prompts: scores and manifests carry it."""
-    prompts = template(prompts) if isinstance(prompts, str) else prompts
-    return hashlib.sha256(json.dumps(prompts, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def prompt_text(task: str, question: str, prompts: str | Mapping[str, str], literal: Callable[[str], str] = str) -> str:
-    """prompt_text("question", "is it red?", "plain") == "question: is it red? answer:"; literal: what marks a user's text."""
-    if task not in TASKS:
-        raise VlaxError(f"unknown task {task!r}; the tasks are {', '.join(TASKS)}")
-    prompts = template(prompts) if isinstance(prompts, str) else prompts
-    return prompts[task].replace("{question}", literal(question.strip()))
-
-
-def exchanges(row: Row, prompts: str | Mapping[str, str], literal: Callable[[str], str] = str) -> list[tuple[str, str]]:
-    """(prompt text, answer) by turn. RowFault when an answer is empty (its loss would be the EOS alone) or holds half a
-    surrogate pair, which no tokenizer takes."""
-    out = []
-    for turn in row.turns:
-        if re.search("[\ud800-\udfff]", turn.question + turn.answer):
-            raise RowFault(f"row {row.id}: the text has half a surrogate pair; mend or remove the row", "invalid unicode")
-        if (count := len(turn.question) + len(turn.answer)) > CHARACTERS:
-            raise RowFault(
-                f"row {row.id}: an exchange has {count:,} characters, limit {CHARACTERS:,}; remove the row", "long text"
-            )
-        if not turn.answer.strip():
-            raise RowFault(f"row {row.id}: the answer is empty; remove the row or fill it in", "empty text")
-        out.append((prompt_text(turn.task or row.task, turn.question, prompts, literal), literal(turn.answer.strip())))
-    return out
-
-
-def spans(row: Row, prompts: str | Mapping[str, str]) -> list[tuple[str, bool]]:
-    """(text, supervised) in order, for every template set but "chat"."""
-    return [span for prompt, answer in exchanges(row, prompts) for span in ((prompt, False), (" " + answer, True))]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -115,6 +78,7 @@ class Encoder:
             more.append(str(self.settings.version))
         if self.settings.system or self.settings.chat:
             more += [self.settings.system, str(self.is_chat)]
+        more += ["interleaved"] * self.settings.interleaved
         return hashlib.sha256(" ".join([plain, *more]).encode()).hexdigest()[:12] if more else plain
 
     @functools.cached_property
@@ -135,19 +99,17 @@ class Encoder:
 
     def prompt_text(self, task: str, question: str) -> Rendered:
         """The prompt of a task under this template set."""
-        return Rendered(
-            self._pieces("prompt", [(prompt_text(task, question, self.prompts, self.codec.literal), "answer")])[0][0]
-        )
+        return Rendered(self._pieces("prompt", [(prompt_text(task, question, self.prompts, self.literal), "answer")])[0][0])
 
-    def dialogue(self, turns: Sequence[tuple[str, str]], question: str) -> list[int]:
-        """Ids of a conversation up to where the next answer begins. turns: what was asked and answered before."""
-        literal = self.codec.literal
-        said = [(prompt_text("chat", text, self.prompts, literal), literal(answer.strip())) for text, answer in turns]
-        said.append((prompt_text("chat", question, self.prompts, literal), "answer"))
-        tokens = self.start
-        for text, supervised in self._pieces("conversation", said)[:-1]:
-            tokens += self.ids(text) + ([self.tokenizer.eos_token_id] if supervised and not self.is_chat else [])
-        return tokens
+    def dialogue(self, turns: Sequence[tuple[str, str]], question: str, pictures: Sequence[tuple[int, int]] = ()) -> Encoded:
+        """A conversation up to where the next answer begins. turns: what was asked and answered before; pictures: where they
+        stand, as `Row.places`."""
+        literal, asked = self.codec.literal, []
+        for number, (text, answer) in enumerate([*turns, (question, "answer")]):
+            stand = [at for turn, at in pictures if turn == number] if self.settings.interleaved else []
+            shape, put = places.within(stand, self.prompts["chat"], literal)
+            asked.append((prompt_text("chat", text, {"chat": shape}, put), literal(answer.strip())))
+        return self._encoded(self._pieces("conversation", asked)[:-1], len(pictures))
 
     def prompt(self, task: str, question: str) -> list[int]:
         """Ids of a prompt as generation meets them."""
@@ -155,7 +117,24 @@ class Encoder:
 
     def typed(self, prompt: str) -> list[int]:
         """Ids of a whole prompt: what `prompt_text` gave, or whatever a user typed, which is text."""
-        return [*self.start, *self.ids(prompt if isinstance(prompt, Rendered) else self.codec.literal(prompt))]
+        return self.asked(prompt).tokens
+
+    def asked(self, prompt: str, pictures: int | None = None) -> Encoded:
+        """`typed`, with so many pictures: in front, or where an interleaved model is shown <image>. None: as many as it says.
+
+        VlaxError where it says another number.
+        """
+        text = prompt if isinstance(prompt, Rendered) else self.literal(prompt)
+        found = text.count(PLACE)
+        if found and pictures not in (None, found):
+            raise VlaxError(
+                f"the prompt {shown(prompt)[:80]!r} has {found} <image> and {pictures} pictures; give as many of both"
+            )
+        return self._encoded([(text, False)], found or pictures or 0)
+
+    def literal(self, text: str) -> str:
+        """What a user typed, to be put into a prompt."""
+        return places.told(text, self.codec.literal) if self.settings.interleaved else self.codec.literal(text)
 
     def answer(self, answer: str, prompt: str = "") -> list[int]:
         """Ids of an answer as it follows a prompt, by default that of a caption, with what ends it. One of nothing but spaces
@@ -186,8 +165,14 @@ class Encoder:
 
     def pieces(self, row: Row) -> tuple[list[tuple[str, bool]], list[int]]:
         """([(text, supervised), ...], the ids that follow each supervised one): what a row is tokenised in, after `start`."""
-        pieces = self._pieces(row.id, exchanges(row, self.prompts, self.codec.literal))
-        return pieces, [] if self.is_chat else [self.tokenizer.eos_token_id]  # a chat's text has its end
+        return places.cut(self._said(row), self.codec.after)[0], self._end
+
+    def _said(self, row: Row) -> list[tuple[str, bool]]:
+        return self._pieces(row.id, exchanges(row, self.prompts, self.codec.literal, self.settings.interleaved))
+
+    @property
+    def _end(self) -> list[int]:
+        return [] if self.is_chat else [self.tokenizer.eos_token_id]  # a chat's text has its end
 
     def _pieces(self, name: str, said: Sequence[tuple[str, str]]) -> list[tuple[str, bool]]:
         """(text, supervised) of exchanges, marked. name: the row's, for errors."""
@@ -219,14 +204,22 @@ class Encoder:
 
     def encode(self, row: Row) -> tuple[list[int], list[int]]:
         """(token ids, segments) of a whole row."""
-        tokens = self.start
-        segments = [PROMPT] * len(tokens)
-        pieces, end = self.pieces(row)
+        return self.placed(row)[:2]
+
+    def placed(self, row: Row) -> Encoded:
+        """The same, and where its pictures stand."""
+        return self._encoded(self._said(row), len(row.pictures))
+
+    def _encoded(self, pieces: Sequence[tuple[str, bool]], pictures: int) -> Encoded:
+        tokens, (pieces, stands) = self.start, places.cut(pieces, self.codec.after)
+        segments, begins = [PROMPT] * len(tokens), []
         for text, supervised in pieces:
-            ids = self.ids(text) + (end if supervised else [])
+            begins.append(len(tokens))
+            ids = self.ids(text) + (self._end if supervised else [])
             tokens += ids
             segments += [ANSWER if supervised else PROMPT] * len(ids)
-        return tokens, segments
+        before = [[*begins, len(tokens)][piece] for piece in stands] if len(stands) == pictures else [0] * pictures
+        return Encoded(tokens, segments, places.settled(before, segments))
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of generated ids, up to where the answer ends."""
@@ -238,9 +231,11 @@ class Encoder:
         return self.tokenizer.decode(kept, skip_special_tokens=True).strip()
 
 
-def make(tokenizer: Tokenizer, templates: str, system: str = "") -> Encoder:
-    """The Encoder of a new run. templates: a set's name or a TOML file (`templates.py`); system: its system prompt, if any."""
+def make(tokenizer: Tokenizer, templates: str, system: str = "", interleaved: bool = False) -> Encoder:
+    """The Encoder of a new run. templates: a set's name or a TOML file (`templates.py`); system: its system prompt, if any;
+    interleaved: pictures stand where the text has them."""
     name, settings, jinja = named(templates, system)
+    settings = dataclasses.replace(settings, interleaved=interleaved)
     if jinja:
         tokenizer = copy.deepcopy(tokenizer)  # which others share
         tokenizer.chat_template = jinja

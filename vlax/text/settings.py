@@ -27,6 +27,7 @@ class Settings:
     system   said before every prompt: the chat template's system message, else a first line
     prompts  a user's own, by task; None: those that the template set's name stands for
     chat     the chat template goes around them
+    interleaved  pictures stand where the text has them (`places.py`), and not before it
     """
 
     version: int = VERSION
@@ -34,6 +35,7 @@ class Settings:
     system: str = ""
     prompts: Mapping[str, str] | None = None
     chat: bool = False
+    interleaved: bool = False
 
     def dated(self) -> "Settings":
         return self if self.date else dataclasses.replace(self, date=datetime.date.today().isoformat())
@@ -45,7 +47,7 @@ class Settings:
     @property
     def own(self) -> tuple[Any, ...]:
         """What a user chose, and not vlax or the day."""
-        return self.system, self.prompts, self.chat
+        return self.system, self.prompts, self.chat, self.interleaved
 
     def as_json(self) -> str:
         return json.dumps(self.to_dict(), sort_keys=True)

@@ -26,7 +26,7 @@ from vlax.suites import files
 from vlax.training import checkpoints
 from vlax.training.stages import StagePlan
 
-DRAWN = ("scenes", "cells")  # their splits are disjoint by construction
+DRAWN = ("scenes", "cells", "pairs")  # their splits are disjoint by construction
 RECORD = "near_duplicates.json"
 
 
@@ -56,7 +56,7 @@ def names(shown: Sequence[Shown]) -> frozenset[str]:
 def _pictures(name: str, spec: str, data_root: str) -> Shown:
     try:
         source = open_source(load_json(name, spec), data_root, train=False, faults=Faults(collect=True))
-        looks = source.left_looks() if isinstance(source, Leaving) else None
+        looks = source.all_looks() if isinstance(source, Leaving) else None
         return Shown(source.name, leaks.evaluation_pictures([source]), looks)
     except VlaxError as error:
         raise VlaxError(f"leak filter: the pictures of {name} must not be trained on, and {error}; or take {name} out of "
@@ -108,8 +108,7 @@ def record(plan: StagePlan, sources: Sequence[Source]) -> None:
 def _near(source: Leaving, shown: Sequence[Shown]) -> np.ndarray:
     """int64[k]: the rows of the source's table that look like evaluation pictures."""
     theirs = prints.joined(one.looks for one in shown if one.looks is not None)
-    mine = source.looks() if len(theirs.hashes) else None
-    return prints.near(mine, theirs) if mine is not None else np.zeros(0, np.int64)
+    return source.near_to(theirs)
 
 
 def _agreed(near: np.ndarray, rows: int) -> np.ndarray:

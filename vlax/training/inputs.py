@@ -36,6 +36,7 @@ def build(plan: StagePlan, config: VLMConfig, encoder: Encoder) -> tuple[HostBat
         preprocess=config.preprocess,
         cache=ImageCache(run.image_cache_mb << 20),
         overlong=stage.overlong,
+        images=stage.images,
         quarantine=quarantine,
     )
     hosts = {"host": distributed.host(), "hosts": distributed.hosts()}

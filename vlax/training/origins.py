@@ -33,7 +33,7 @@ from vlax.rows import RowFault
 from vlax.storage.state import load_json
 from vlax.text import tokenizer
 from vlax.text.bpe import train_bpe
-from vlax.text.prompts import spans
+from vlax.text.exchanges import spans
 from vlax.text.templates import named
 from vlax.training.stages import FORKED, USUAL, StagePlan
 

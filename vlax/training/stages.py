@@ -72,6 +72,8 @@ class StagePlan:
         stage = {k: v for k, v in state.load_json("stage", self.stage.to_json()).items() if k not in FREE_STAGE}
         if not stage.get("buckets") and not stage.get("packing"):
             stage.pop("plan_window", None)  # of no effect
+        if stage.get("images") == 1:
+            stage.pop("images")  # as before there could be more
         return {"run": run, "stage": stage}
 
 

@@ -30,8 +30,8 @@ def encoder(plan: StagePlan, tokenizer: Tokenizer, templates: str, model: str = 
     if found is not None:
         before = from_dict(found.get("text"))
         if before.own != chosen.own:
-            raise VlaxError(f"{plan.directory} was started with other prompts than run.templates and run.system give now; put "
-                            "them back, or start in another --workdir")  # fmt: skip
+            raise VlaxError(f"{plan.directory} was started with other prompts than run.templates, run.system and "
+                            "run.interleaved give now; put them back, or start in another --workdir")  # fmt: skip
         return with_settings(settings=before)
     if made.settings.date:  # the first host's: midnight does not come at the same moment everywhere
         made = with_settings(settings=dataclasses.replace(chosen, date=distributed.meet(made.settings.date, PATIENCE)[0]))
@@ -54,6 +54,8 @@ def _chosen(plan: StagePlan, tokenizer: Tokenizer, templates: str, model: str) -
     """The Encoder that the config asks for; where it says nothing, with the prompts of the whole model's export."""
     before = from_dict(exports.read_manifest(model).get("text")) if model else OLD
     system = plan.run.system or ("" if plan.run.templates else before.system)
+    interleaved = plan.run.interleaved or before.interleaved
     if plan.run.templates or before.prompts is None:
-        return make(tokenizer, templates, system)
-    return Encoder(tokenizer, templates, Settings(system=system, prompts=before.prompts, chat=before.chat))
+        return make(tokenizer, templates, system, interleaved)
+    settings = Settings(system=system, prompts=before.prompts, chat=before.chat, interleaved=interleaved)
+    return Encoder(tokenizer, templates, settings)

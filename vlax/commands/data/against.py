@@ -19,11 +19,11 @@ def without(args: argparse.Namespace, spec: Mapping[str, Any], faults: Faults) -
     drop = leaks.evaluation_pictures(held_out)
     source = open_source(spec, args.data_root, train=args.train, drop_image_ids=drop, faults=faults)
     if isinstance(source, Leaving) and held_out:
-        looks = [one.left_looks() if isinstance(one, Leaving) else None for one in held_out]
-        mine, known = source.looks(), [look for look in looks if look is not None]
-        if mine is None or len(known) < len(looks):
+        looks = [one.all_looks() if isinstance(one, Leaving) else None for one in held_out]
+        known = [look for look in looks if look is not None]
+        if source.looks() is None or len(known) < len(looks):
             way_out = "python -m vlax data doctor looks at pictures; then give this again"
             print(f"{source.name} is compared by name alone: {way_out}")
         else:
-            source.leave_out(prints.near(mine, prints.joined(known)))
+            source.leave_out(source.near_to(prints.joined(known)))
     return source

@@ -54,6 +54,7 @@ KINDS = {
     "extreme aspect ratio": ERROR,
     "wrong extension": WARNING,
     "several frames": WARNING,
+    "several pictures": NOTE,
     "one colour": WARNING,
     "16-bit picture": WARNING,
     "unusual colours": NOTE,

@@ -67,21 +67,23 @@ class Encode:
     """Makes a picture what is stored of it: the work that a runner does.
 
     opened  int64[pictures]: index of a row about each
+    which   int64[pictures]: which of that row's pictures it is
     folder  what the names of all pictures begin with
     """
 
     source: Source
     opened: np.ndarray
+    which: np.ndarray
     how: Encoding
     folder: str
     keeps = True
 
     def __call__(self, number: int) -> Encoded:
         row = self.source[int(self.opened[number])]
-        assert row.picture is not None, "only rows with a picture are gathered"
+        picture = row.pictures[int(self.which[number])]
         try:
-            opened = row.picture.open()
-            image = dataclasses.replace(row.picture, decode=lambda: opened).pixels(self.how.preprocess)
+            opened = picture.open()
+            image = dataclasses.replace(picture, decode=lambda: opened).pixels(self.how.preprocess)
             look = prints.look(opened)
         except VlaxError as error:
             reason = str(error).removeprefix(f"row {row.id}: ").replace(self.folder, "")
@@ -130,8 +132,8 @@ class PictureShards:
         files = [self._paths(f"images-{shard:05d}-of-{len(parts):05d}") for shard in range(len(parts))]
         there = [_finished(*paths) for paths in files]
         missing = itertools.chain.from_iterable(part for part, done in zip(parts, there, strict=True) if not done)
-        opened = np.array(self._gathered.opened, np.int64)
-        encode = Encode(self._source, opened, self._how, self._gathered.folder)
+        opened, which = np.array(self._gathered.opened, np.int64), np.array(self._gathered.which, np.int64)
+        encode = Encode(self._source, opened, which, self._how, self._gathered.folder)
         with contextlib.closing(runner.map(encode, missing)) as encoded:
             for shard, (file, progress) in enumerate(files):
                 if there[shard]:

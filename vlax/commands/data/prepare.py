@@ -74,7 +74,8 @@ def main(args: argparse.Namespace) -> None:
     quarantine = read_quarantine(args.quarantine) if args.quarantine else Quarantine()
     source = without(args, spec, Faults(quarantine))
     encoding = Encoding(preprocess_of(args), args.codec, args.quality)
-    train = None if spec.get("kind") in ("scenes", "cells") else spec.get("train", args.train)  # these know no such difference
+    drawn = spec.get("kind") in ("scenes", "cells", "pairs")  # these know no such difference
+    train = None if drawn else spec.get("train", args.train)
     with lease.hold(args.out), started(args) as runner:
         manifest = prepare(
             source, args.out, encoding, spec=spec, train=train, shard_mb=args.shard_mb, runner=runner,
@@ -151,6 +152,7 @@ def prepare(source: Source, out, how: Encoding, *, spec=None, train: bool | None
         "dropped": getattr(source, "dropped_by", {}),
         "counts": {"rows": kept, **_counts(gathered, pictures, len(lost))},
         "captions": captions,
+        **({"several": True} if gathered.several else {}),
         "shards": [*rows, *pictures.files],
         "files": [_write(out, name, content) for name, content in files.items()],
         "difference": {"mean_abs": round(off / max(total, 1), 4), "largest": most, "of": 255, "values": total},

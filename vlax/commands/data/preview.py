@@ -27,7 +27,8 @@ from vlax.printing import BOLD, GREEN, OFF, printable
 from vlax.rows import Row, RowFault, Source, making
 from vlax.storage.paths import absolute, join
 from vlax.text.codec import shown
-from vlax.text.prompts import make, spans
+from vlax.text.exchanges import spans
+from vlax.text.prompts import make
 from vlax.text.templates import TEMPLATES, named
 
 COUNTED = 200_000  # rows that are counted; of more, so many evenly spaced ones
@@ -122,7 +123,7 @@ def counts(source: Source) -> dict[str, str]:
     words: dict[str, list[int]] = {"questions": [], "captions": [], "answers": []}
     for index in indices:
         row = source[index]
-        pictures.add(row.image_id if row.picture else "")
+        pictures.update((f"{one.name}\n{row.image_id}" for one in row.pictures) if row.picture else ("",))
         tasks[row.task] += 1
         captions = row.task in ("caption", "describe")
         said = row.references if captions and row.references else [turn.answer for turn in row.turns]
@@ -139,7 +140,8 @@ def counts(source: Source) -> dict[str, str]:
 def rendered(row: Row, index: int, total: int, templates: str, tokenizer, colours: bool) -> list[str]:
     """One row: its name, its picture, its text with the supervised spans marked, its references and its tokens."""
     lines = [f"row {index + 1:,} of {total:,}: {row.id} ({row.task}{', ' + row.answer_type if row.answer_type else ''})"]
-    lines.append(f"  {'picture':12}{picture(row)}")
+    seen = [picture(row.showing((one,))) for one in row.pictures] or [picture(row)]
+    lines += [f"  {'' if number else 'picture':12}{one}" for number, one in enumerate(seen)]
     eos = tokenizer.eos_token if tokenizer else "<eos>"
     if tokenizer:
         encoder = make(tokenizer, templates)

@@ -30,7 +30,7 @@ class Picture:
 
     name: str
     image_id: str
-    index: int  # of a row about it
+    index: tuple[int, int]  # of a row about it, and which of that row's pictures it is
     rows: list[str] = dataclasses.field(default_factory=list)
     keys: set[str] = dataclasses.field(default_factory=set)  # of the leak filter
     look: Look = dataclasses.field(default_factory=lambda: Look(()))
@@ -46,13 +46,20 @@ class Scan:
     pictures: list[Picture] = dataclasses.field(default_factory=list)
     findings: list[Finding] = dataclasses.field(default_factory=list)
     seconds: float = 0.0  # that the pictures took
-    shown: list[int] = dataclasses.field(default_factory=list)  # the number of each row's picture, -1 without one
+    shown: list[int] = dataclasses.field(default_factory=list)  # the number of each row's (first) picture, -1 without one
+    others: list[tuple[int, int]] = dataclasses.field(default_factory=list)  # (row, number) of its others
 
     @property
     def looks(self) -> prints.Prints:
-        """What the picture of each row looks like."""
+        """What the (first) picture of each row looks like."""
         found = prints.packed([(picture.look.hash, picture.look.colours) for picture in self.pictures])
         return found.of(np.array(self.shown, np.int64)) if self.pictures else prints.packed([(None, None)] * len(self.shown))
+
+    @property
+    def other_looks(self) -> tuple[np.ndarray, prints.Prints]:
+        """(int64[n] rows, what their pictures after the first one look like)."""
+        rows, numbers = np.array(self.others, np.int64).reshape(-1, 2).T
+        return rows, prints.packed([(self.pictures[n].look.hash, self.pictures[n].look.colours) for n in numbers.tolist()])
 
     def add(self, kind: str, rows: Iterable[str], image: str, detail: str, source: str = "") -> None:
         """A finding about this source. source: what its reader calls it, where it could not be opened."""
@@ -65,10 +72,13 @@ class Examine:
 
     source: Source
     limits: Limits
+    places: list[tuple[int, int]]  # of each picture: a row about it, and which of that row's it is
     keeps = False
 
-    def __call__(self, index: int) -> Look:
-        return look(self.source[index], self.limits)
+    def __call__(self, picture: int) -> Look:
+        index, number = self.places[picture]
+        row = self.source[index]
+        return look(row.showing(row.pictures[number : number + 1]), self.limits)
 
     def fault(self, seen: Look) -> list[str]:
         """The kinds of what was found, where it did not decode."""
@@ -81,10 +91,9 @@ def scan(source: Source, limits: Limits, workers: int = 4, progress: bool = True
     said = _read_rows(result, source)
     begin = time.monotonic()
     bar = tqdm(total=len(result.pictures), desc=source.name, unit="picture", disable=not progress)
-    examine = Examine(
-        source, dataclasses.replace(limits, tokens=None, special=None)
-    )  # a tokenizer need not be sent to a worker
-    looks = (runner or Local(workers)).map(examine, (picture.index for picture in result.pictures))
+    own = dataclasses.replace(limits, tokens=None, special=None)  # a tokenizer need not be sent to a worker
+    examine = Examine(source, own, [picture.index for picture in result.pictures])
+    looks = (runner or Local(workers)).map(examine, range(len(result.pictures)))
     with bar, contextlib.closing(looks):
         for picture, seen in zip(result.pictures, looks, strict=True):
             picture.look = seen
@@ -94,7 +103,7 @@ def scan(source: Source, limits: Limits, workers: int = 4, progress: bool = True
     result.seconds = time.monotonic() - begin
     _duplicates(result, said)
     if keep := getattr(source, "keep_looks", None):
-        keep(result.looks)
+        keep(result.looks, *result.other_looks)
     return result
 
 
@@ -114,16 +123,24 @@ def _read_rows(result: Scan, source: Source) -> list[tuple[str, int, int]]:
             continue
         for kind, detail in findings:
             result.add(kind, [row.id], row.image_name, detail)
-        number = -1
-        if row.picture is not None:
-            number = numbers.setdefault((row.image_name, row.image_id), len(numbers))
+        shown = []
+        for at, one in enumerate(row.pictures):
+            number = numbers.setdefault((one.name, row.image_id), len(numbers))
             if number == len(result.pictures):
-                result.pictures.append(Picture(row.image_name, row.image_id, index))
+                result.pictures.append(Picture(one.name, row.image_id, (index, at)))
             if called:
-                result.pictures[number].keys |= leaks.keys(*called(index))
-            result.pictures[number].rows.append(row.id)
+                result.pictures[number].keys |= leaks.keys(*called(index)[at])
+            if number not in shown:
+                result.pictures[number].rows.append(row.id)
+            shown.append(number)
+        if len(shown) > 1:
+            result.add(
+                "several pictures", [row.id], row.image_name, f"{len(shown)}: train with --config.stage.images={len(shown)}"
+            )
+        number, *others = shown or [-1]
         result.shown.append(number)
-        said.append((row.id, number, hash((row.task, row.turns))))
+        result.others += [(index, other) for other in others]
+        said.append((row.id, number, hash((row.task, row.turns, *others))))
     for row_id, count in collections.Counter(row_id for row_id, _, _ in said).items():
         if count > 1:
             result.add("duplicate row id", [row_id], "", f"{count} rows have it; the quarantine list cannot tell them apart")

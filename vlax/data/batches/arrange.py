@@ -29,6 +29,13 @@ def check(stage: ConfigDict) -> None:
         )
     if stage.packing < 0:
         raise VlaxError(f"stage.packing={stage.packing}: give the rows that may share a batch row, or 0")
+    if stage.images < 1:
+        raise VlaxError(f"stage.images={stage.images}: give the pictures that a row may have, at least 1")
+    if 1 < stage.packing < stage.images:
+        raise VlaxError(
+            f"stage.packing={stage.packing} and stage.images={stage.images}: a row takes a slot for each of its pictures; give "
+            f"at least --config.stage.packing={stage.images}"
+        )
     if stage.plan_window < 1:
         raise VlaxError(f"stage.plan_window={stage.plan_window}: a window has at least 1 batch")
 
@@ -38,7 +45,7 @@ def check_positions(stage: ConfigDict, config: Any) -> None:
 
     config: VLMConfig, of a room that this one does not import. Packing changes nothing: positions restart with every example.
     """
-    decoder, image = config.decoder, config.tokens_per_image
+    decoder, image = config.decoder, config.tokens_per_image * stage.images
     if decoder.rope_theta is None and image + stage.text_length > decoder.max_positions:
         raise VlaxError(
             f"the decoder has a table of {decoder.max_positions} positions; {image} image tokens and "
@@ -61,7 +68,7 @@ def make(stage: ConfigDict, mixture: Mixture, lengths: Lengths, rows: int, per_u
     batch = mixture, rows, stage.text_length
     window = {"lengths": lengths, "overlong": stage.overlong, "window": stage.plan_window}
     if stage.packing > 1:
-        packed = PackedPlan(*batch, stage.packing, stop=0 if stage.steps else wanted, **window)
+        packed = PackedPlan(*batch, stage.packing, images=stage.images, stop=0 if stage.steps else wanted, **window)
         return packed, more + (stage.steps or math.ceil(packed.batches(wanted) / per_update))
     if stage.buckets:
         stop = updates * per_update * rows

@@ -15,6 +15,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,18 @@ class Lengths:
         return hashlib.sha256(
             "\0".join((*parts, self._encoder.templates, self._encoder.settings.as_json())).encode()
         ).hexdigest()[:16]
+
+    def pictures(self, mixture: Mixture, ids: np.ndarray) -> np.ndarray:
+        """int32, as many as `ids` (global row ids): how many pictures each row has; 0 for filler and for a bad row."""
+        return self._each(mixture, ids, self._pictures_of)
+
+    def _pictures_of(self, source: Source, indices: np.ndarray) -> np.ndarray:
+        name = ("pictures", source.name, source.fingerprint, len(source))
+        known = _measured.setdefault(name, Measured(len(source)))
+        with known.measuring():
+            wanted = np.unique(indices[known.get(indices) < 0])
+            known.put(wanted, np.array([_pictures(source, index) for index in wanted.tolist()], np.int32))
+        return known.get(indices)
 
     def of_source(self, source: Source, indices: np.ndarray, keep: bool = False) -> np.ndarray:
         """int32, as many as `indices`: tokens of these rows, whole (nothing is cut). keep: in the cache, for other runs."""
@@ -119,11 +132,14 @@ class Lengths:
 
     def of(self, mixture: Mixture, ids: np.ndarray, keep: bool = False) -> np.ndarray:
         """int32, as many as `ids` (global row ids); 0 for filler. keep: as in `of_source`."""
+        return self._each(mixture, ids, functools.partial(self.of_source, keep=keep))
+
+    def _each(self, mixture: Mixture, ids: np.ndarray, of: Callable[[Source, np.ndarray], np.ndarray]) -> np.ndarray:
         out = np.zeros(len(ids), np.int32)
         owner = np.where(ids < 0, -1, np.searchsorted(mixture.offsets, ids, side="right") - 1)
         for number in np.unique(owner[owner >= 0]):
             mine = owner == number
-            out[mine] = self.of_source(mixture.sources[number], ids[mine] - mixture.offsets[number], keep)
+            out[mine] = of(mixture.sources[number], ids[mine] - mixture.offsets[number])
         return out
 
     def mean(self, source: Source, limit: int, overlong: str) -> float:
@@ -134,6 +150,14 @@ class Lengths:
         rows = np.unique(np.linspace(0, len(source) - 1, SAMPLE).astype(np.int64))
         found = self.of_source(source, rows)
         return float(np.where(found <= limit, found, limit if overlong == "cut" else 0).mean())
+
+
+def _pictures(source: Source, index: int) -> int:
+    try:
+        with making(source.name):
+            return len(source[index].pictures)
+    except VlaxError:
+        return 0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,6 +8,7 @@ import bisect
 import dataclasses
 import logging
 import time
+from typing import Any
 
 import numpy as np
 
@@ -17,49 +18,69 @@ from vlax.errors import VlaxError
 SAY_EVERY = 20.0  # seconds of a wait
 
 
-def pack(lengths: np.ndarray, capacity: int, slots: int) -> list[list[int]]:
-    """Rows of at most `capacity` tokens and `slots` examples, as indices into `lengths`; best fit, longest first.
+def pack(lengths: np.ndarray, capacity: int, slots: int, takes: np.ndarray | None = None) -> list[list[int]]:
+    """Rows of at most `capacity` tokens and `slots` slots, as indices into `lengths`; best fit, longest first.
 
     pack([5, 3, 9, 2, 1], 10, 3)  ->  [[2, 4], [0, 1, 3]]
+    pack([5, 3, 9, 2, 1], 10, 3, takes=[1, 2, 1, 1, 1])  ->  [[2, 4], [0, 1], [3]]
 
-    As tight as first fit decreasing (where `slots` doesn't bind, about 11/9 of the best number of rows at worst: Johnson et
-    al., 1974) and one step a length: rows lie by the room that they have, and `rooms` has a bit for each room there is.
-    VlaxError when a length is above `capacity`.
+    takes: the slots of each, 1 by default. As tight as first fit decreasing (where `slots` doesn't bind, about 11/9 of the best
+    number of rows at worst: Johnson et al., 1974) and one step a length, with `takes` one for each number of free slots: rows
+    lie by the room that they have, and `rooms` has a bit for each room there is. VlaxError when a length is above `capacity`.
     """
     lengths = np.asarray(lengths)
     if lengths.max(initial=0) > capacity:
         raise VlaxError(f"{lengths.max()} tokens do not fit into a packed row of {capacity}")
     rows: list[list[int]] = []
-    by_room: list[list[int]] = [[] for _ in range(capacity + 1)]
-    rooms = 0
+    # By the slots that are free (all as one where each takes one), then by room: rows, and when each was put there.
+    kinds = 1 if takes is None else slots
+    free: list[int] = []
+    by_room: list[list[list[tuple[int, int]]]] = [[[] for _ in range(capacity + 1)] for _ in range(kinds)]
+    rooms, now = [0] * kinds, 0
     for index in np.argsort(-lengths, kind="stable").tolist():
-        size = int(lengths[index])
-        if enough := rooms >> size:
-            room = size + (enough & -enough).bit_length() - 1
-            row = by_room[room].pop()
-            if not by_room[room]:
-                rooms &= ~(1 << room)
-        else:
+        size, wanted = int(lengths[index]), 1 if takes is None else int(takes[index])
+        row, room, kind = _tightest(rooms, by_room, size, 0 if takes is None else wanted)
+        if row < 0:
             row, room = len(rows), capacity
             rows.append([])
+            free.append(slots)
+        else:
+            by_room[kind][room].pop()
+            if not by_room[kind][room]:
+                rooms[kind] &= ~(1 << room)
         rows[row].append(index)
-        if len(rows[row]) < slots:
-            by_room[room - size].append(row)
-            rooms |= 1 << (room - size)
+        free[row] -= wanted
+        if free[row] > 0:
+            kind, now = 0 if takes is None else free[row], now + 1
+            by_room[kind][room - size].append((now, row))
+            rooms[kind] |= 1 << (room - size)
     return rows
+
+
+def _tightest(rooms: list[int], by_room: list[list[list[tuple[int, int]]]], size: int, least: int) -> tuple[int, int, int]:
+    """(row, its room, its free slots) of the row of the least room that is enough, the latest of several; -1 for none."""
+    found = (len(by_room[0]), 0, -1, 0)
+    for kind in range(least, len(rooms)):
+        if enough := rooms[kind] >> size:
+            room = size + (enough & -enough).bit_length() - 1
+            latest, row = by_room[kind][room][-1]
+            found = min(found, (room, -latest, row, kind))
+    room, _, row, kind = found
+    return row, room, kind
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class PackedPlan(WindowedPlan):
     """Batch rows of up to `slots` examples, in a seeded order within each window.
 
-    Every example takes a slot, text-only ones too (their image stays hidden). Rows that are dropped take none: every batch of
-    their window names them. A window has as many batch rows as it needs, so step k is found by packing what comes before it: a
-    resumed run needs the lengths of the rows up to its step, and a stage that is given in epochs those of all its rows, since
-    only packing them says how many updates it has. They are measured by all cores and kept for the next run (`lengths.py`);
-    stage.steps spares a new run of a very large set the wait.
+    Every example takes a slot, text-only ones too (their image stays hidden), and one of several pictures as many. Rows that
+    are dropped take none: every batch of their window names them. A window has as many batch rows as it needs, so step k is
+    found by packing what comes before it: a resumed run needs the lengths of the rows up to its step, and a stage that is
+    given in epochs those of all its rows, since only packing them says how many updates it has. They are measured by all cores
+    and kept for the next run (`lengths.py`); stage.steps spares a new run of a very large set the wait.
     """
 
+    images: int = 1  # stage.images: rows of more pictures are bad ones, and take no more
     _starts: list[int] = dataclasses.field(default_factory=lambda: [0])  # batch rows before each window, as far as is known
 
     def batch(self, step: int) -> Planned:
@@ -95,11 +116,17 @@ class PackedPlan(WindowedPlan):
     ) -> tuple[np.ndarray, np.ndarray, list[tuple[int, int]]]:
         dropped = list(zip(ids[~kept].tolist(), tokens[~kept].tolist(), strict=True))
         chosen = np.flatnonzero(kept)
-        packed = pack(np.minimum(tokens[chosen], self.text_length), self.text_length, self.slots)
+        takes = None
+        if self.images > 1:
+            takes = np.clip(self.lengths.pictures(self.mixture, ids[chosen]), 1, self.images)
+        packed = pack(np.minimum(tokens[chosen], self.text_length), self.text_length, self.slots, takes)
         at = np.full((len(packed), self.slots), -1, np.int64)
         for row, members in zip(at, (packed[i] for i in rng.permutation(len(packed))), strict=True):
             row[: len(members)] = chosen[members]
         return np.where(at < 0, -1, begin + at), np.where(at < 0, -1, ids[at]), dropped
+
+    def _settings(self) -> list[Any]:
+        return [*super()._settings(), *([self.images] if self.images > 1 else [])]
 
     def batches(self, positions: int) -> int:
         if positions != self.stop:

@@ -1,17 +1,20 @@
 """The batch contract and the road to it: mixture -> global row plan -> grain -> numpy batches of this host.
 
-A batch is a dict of arrays (B rows of this host, N image slots, T text tokens; N = 1 unless packed):
+A batch is a dict of arrays (B rows of this host, N image slots, T text tokens; N = 1 unless packed, or stage.images is more):
 
     image      uint8[B,N,H,W,3]   normalised and patchified on the device
     has_image  bool[B,N]          False: a dummy image that the mask hides, so that every host runs one program
     tokens     int32[B,T]         prompt and answer ids, padded on the right
     segment    int32[B,T]         0 pad, 1 prompt, 2 answer with its EOS
-    example    int32[B,T]         1..N, 0 pad; image slot n belongs to example n + 1
-    row        int64[B,N]         global row id, -1 filler; stays on the host, for errors and inspection (devices have int32)
+    example    int32[B,T]         1..N, 0 pad
+    owner      int32[B,N]         the example whose picture a slot shows, 0 of a hidden one; n + 1 in slot n where each has one
+    before     int32[B,N]         text tokens of that example that come before the picture: 0, but in places of its own
+    row        int64[B,N]         global row id of example n + 1, -1 filler; stays on the host, for errors and inspection
+                                  (devices have int32)
 
 Which rows a batch holds is a pure function of (seed, step): the plan (`row_plan.py`) is global, hosts take slices of it
 afterwards. A row that does not fit becomes filler and never shifts the order. In a packed row the text of example n + 1
-follows that of example n; an example without a picture has its slot all the same.
+follows that of example n; an example without a picture has its slot all the same, one of several has as many, side by side.
 """
 
 import dataclasses
@@ -30,8 +33,9 @@ from vlax.data.readers.prepared import PreparedSource
 from vlax.errors import VlaxError
 from vlax.images import Preprocess
 from vlax.masks import ANSWER
-from vlax.rows import Row, RowFault, as_fault
+from vlax.rows import Picture, Row, RowFault, as_fault
 from vlax.storage import cache
+from vlax.text.places import Encoded
 from vlax.text.prompts import Encoder
 
 
@@ -43,12 +47,12 @@ class ImageCache:
         self._images: dict[tuple[str, str], np.ndarray] = {}
         self._lock = threading.Lock()
 
-    def get(self, row: Row, preprocess: Preprocess) -> np.ndarray:
-        assert row.picture is not None, "only rows with a picture are asked for it"
-        key = (row.image_name, row.image_id)  # ids alone recur: in train and validation files, in sources of one name
+    def get(self, picture: Picture, image_id: str, preprocess: Preprocess) -> np.ndarray:
+        """uint8[H,W,3] of a picture of a row with this image id."""
+        key = (picture.name, image_id)  # ids alone recur: in train and validation files, in sources of one name
         if key in self._images:
             return self._images[key]
-        image = row.picture.pixels(preprocess)
+        image = picture.pixels(preprocess)
         with self._lock:
             if key not in self._images and self.size + image.nbytes <= self.capacity:
                 self._images[key] = image
@@ -65,6 +69,8 @@ def filler(rows: int, length: int, preprocess: Preprocess | None, encoder: Encod
         "tokens": np.full((rows, length), encoder.tokenizer.pad_token_id, np.int32),
         "segment": np.zeros((rows, length), np.int32),
         "example": np.zeros((rows, length), np.int32),
+        "owner": np.zeros((rows, slots), np.int32),
+        "before": np.zeros((rows, slots), np.int32),
         "row": np.full((rows, slots), -1, np.int64),
     }
 
@@ -80,6 +86,7 @@ class Collator:
     cache: ImageCache
     overlong: str = "drop"  # or "cut": the answer loses its end (EOS too), never the image
     augment: tuple[str, ...] = ()  # see augment.py
+    images: int = 1  # pictures that a row may have (stage.images); more are a fault
     left_out: DropBudget = dataclasses.field(default_factory=lambda: DropBudget(0, 0))  # by default a bad row is an error
     quarantine: Quarantine = dataclasses.field(default_factory=Quarantine)
     at_work: dict[int, int] = dataclasses.field(default_factory=dict)  # by thread: the row that it reads
@@ -96,12 +103,13 @@ class Collator:
 
         ids: int64[rows,N], -1 filler; length: T; draws: f64[rows,N,DRAWS], the random numbers of each row's augmentation.
         """
-        batch = filler(len(ids), length, self.preprocess, self.encoder, ids.shape[1])
+        batch = filler(len(ids), length, self.preprocess, self.encoder, max(ids.shape[1], self.images))
         for i, examples in enumerate(ids):
-            at = 0
+            at = slot = 0
             for n in np.flatnonzero(examples >= 0):
                 self.at_work[threading.get_ident()] = row_id = int(examples[n])
-                at = self._fill(batch, (i, int(n)), at, row_id, None if draws is None else draws[i, n])
+                slot = max(slot, int(n))  # a row that was refused leaves its slot empty
+                at, slot = self._fill(batch, (i, int(n)), at, slot, row_id, None if draws is None else draws[i, n])
         self.at_work.pop(threading.get_ident(), None)
         return batch
 
@@ -111,30 +119,33 @@ class Collator:
         found = [self.mixture.locate(row_id) for row_id in self.at_work.values()]
         return sorted(f"{source.name}:{place(index)}" for source, index in found)
 
-    def _fill(self, batch: Mapping, slot: tuple[int, int], at: int, row_id: int, draw: np.ndarray | None) -> int:
-        """Writes a row into an example's slot, its text from `at` on; returns where the text ends."""
+    def _fill(
+        self, batch: Mapping, example: tuple[int, int], at: int, slot: int, row_id: int, draw: np.ndarray | None
+    ) -> tuple[int, int]:
+        """Writes a row as an example (batch row, number from 0 on): its text from `at`, its pictures from `slot` on. Returns
+        the place and the slot after it."""
         accepted = self._accept(row_id)
         if accepted is None:
-            return at
-        row, tokens, segments, image = accepted
-        i, end = slot[0], at + len(tokens)
-        if end > batch["tokens"].shape[1]:  # lengths are known before batching, so the row is another one than it was then
+            return at, slot
+        row, encoded, images = accepted
+        (i, n), end, last = example, at + len(encoded.tokens), slot + max(len(images), 1)
+        if end > batch["tokens"].shape[1] or last > batch["owner"].shape[1]:  # known before batching: it was another row then
             raise VlaxError(
-                f"{self.mixture.name(row_id)} has other tokens than when it was measured; did its file change? Lengths are "
-                f"kept in {cache.folder() / 'lengths'}: delete that folder to measure again"
+                f"{self.mixture.name(row_id)} has other tokens or pictures than when it was measured; did its file change? "
+                f"Lengths are kept in {cache.folder() / 'lengths'}: delete that folder to measure again"
             )
-        if image is not None:
-            batch["image"][slot] = image if draw is None else augment.apply(image, row, self.augment, draw)
-            batch["has_image"][slot] = True
-        batch["tokens"][i, at:end] = tokens
-        batch["segment"][i, at:end] = segments
-        batch["example"][i, at:end] = slot[1] + 1
-        batch["row"][slot] = row_id
-        return end
+        for number, (image, before) in enumerate(zip(images, encoded.before, strict=False), slot):
+            batch["image"][i, number] = image if draw is None else augment.apply(image, row, self.augment, draw)
+            batch["has_image"][i, number], batch["owner"][i, number], batch["before"][i, number] = True, n + 1, before
+        batch["tokens"][i, at:end] = encoded.tokens
+        batch["segment"][i, at:end] = encoded.segments
+        batch["example"][i, at:end] = n + 1
+        batch["row"][i, n] = row_id
+        return end, last
 
-    def _accept(self, row_id: int) -> tuple[Row, list[int], list[int], np.ndarray | None] | None:
-        """(row, token ids, segments, picture), or None for a row that becomes filler: quarantined, bad (which counts against
-        the budget) or too long. The one place where rows are refused."""
+    def _accept(self, row_id: int) -> tuple[Row, Encoded, list[np.ndarray]] | None:
+        """(row, its ids, its pictures), or None for a row that becomes filler: quarantined, bad (which counts against the
+        budget) or too long. The one place where rows are refused."""
         source, index = self.mixture.locate(row_id)
         name = f"{source.name}:{place(index)}"
         try:
@@ -146,16 +157,23 @@ class Collator:
             if self.quarantine.covers(source.name, row.id):
                 self.left_out.quarantined(row_id, source.name)
                 return None
-            tokens, segments = self.encoder.encode(row)
-            if len(tokens) > self.text_length:
-                self.count_overlong(row_id, len(tokens))
+            if self.preprocess and len(row.pictures) > self.images:
+                raise RowFault(
+                    f"{name} has {len(row.pictures)} pictures, and stage.images={self.images} are taken; raise "
+                    f"--config.stage.images, or remove the row", "several pictures"
+                )  # fmt: skip
+            encoded = self.encoder.placed(row)
+            if len(encoded.tokens) > self.text_length:
+                self.count_overlong(row_id, len(encoded.tokens))
                 if self.overlong == "drop":
                     return None
-                tokens, segments = tokens[: self.text_length], segments[: self.text_length]
-                if ANSWER not in segments:  # its prompt alone fills the row: nothing is left to learn
+                encoded = encoded.cut(self.text_length)
+                if ANSWER not in encoded.segments:  # its prompt alone fills the row: nothing is left to learn
                     return None
-            image = self.cache.get(row, self.preprocess) if row.picture is not None and self.preprocess else None
-            return row, tokens, segments, image
+            if self.preprocess is None:
+                return row, encoded, []
+            shown = row.pictures[: len(encoded.before)]
+            return row, encoded, [self.cache.get(picture, row.image_id, self.preprocess) for picture in shown]
         except Exception as error:
             fault = as_fault(name, error)
             if not isinstance(fault, RowFault):  # of the source as a whole

@@ -67,10 +67,10 @@ class ArrayRecords(RecordSource):
                     yield from made
         return self.shard_facts(name, found)
 
-    def contained(self, item: Item) -> Picture:
-        file, number = self.files[item.place.number], item.place.at
-        name = f"{file}: record {number}"
-        return Picture(name, functools.partial(open_record, self._opened, file, number, name, item.id))
+    def contained(self, item: Item, number: int = 0) -> Picture:
+        file, record = self.files[item.place.number], item.place.at
+        name = f"{file}: record {record}"
+        return Picture(name, functools.partial(open_record, self._opened, file, record, name, item.id))
 
 
 def open_record(opened: shards.Kept, file: str, number: int, name: str, row_id: str) -> Image.Image:

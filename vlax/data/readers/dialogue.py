@@ -68,8 +68,19 @@ def read(where: str, key: str, value: Any, tags: Mapping[str, str], shape: str) 
     return Dialogue(turns, [one for message in said for one in message.pictures], system, len(said) % 2 == 1)
 
 
-def without_tokens(where: str, turns: list[Turn], pictures: int) -> tuple[list[Turn], str]:
-    """(turns whose questions have lost as many <image> as there are pictures, what is odd about their number or "").
+def together(named: list[picture_values.Named], talk: Dialogue | None) -> list[picture_values.Named]:
+    """All pictures of a row: those that it names, and those that stand in its messages. One may be named in both; one that is
+    named twice is there twice where there are <image> for that."""
+    if talk is None:
+        return [*dict.fromkeys(named)]
+    every = [*named, *(one for one in talk.pictures if one not in named)]
+    found = sum(turn.question.count(TOKEN) for turn in talk.turns)
+    return every if found == len(every) else [*dict.fromkeys(every)]
+
+
+def without_tokens(where: str, turns: list[Turn], pictures: int) -> tuple[list[Turn], str, list[tuple[int, int]]]:
+    """(turns whose questions have lost as many <image> as there are pictures, what is odd about their number or "", where the
+    pictures stood: turn and characters before each; none where there are fewer <image> than pictures).
 
     RowFault where a question has more of them: a row that says that it has a picture is never learned as text.
     """
@@ -78,13 +89,24 @@ def without_tokens(where: str, turns: list[Turn], pictures: int) -> tuple[list[T
     if (found > pictures > 0) or (alone and not pictures):
         kind = TOKEN_FAULTS[2 if pictures else 1]
         raise RowFault(f"{where}: {found} {TOKEN} for {pictures} pictures; mend or remove the row", kind)
-    cut, left = [], pictures
-    for turn in turns:
-        here = min(left, turn.question.count(TOKEN))
-        left -= here
-        cut.append(Turn(turn.question.replace(TOKEN, "", here), turn.answer, turn.task) if here else turn)
+    cut, left, places = [], pictures, list[tuple[int, int]]()
+    for number, turn in enumerate(turns):
+        parts = turn.question.split(TOKEN, left) if left and TOKEN in turn.question else [turn.question]
+        left -= len(parts) - 1
+        whole = "".join(parts)
+        question = whole.strip()
+        skipped, before = len(whole) - len(whole.lstrip()), 0
+        for part in parts[:-1]:
+            before += len(part)
+            places.append((number, min(max(before - skipped, 0), len(question))))
+        cut.append(Turn(question, turn.answer.strip(), turn.task))
     note = f"{where}: {found} {TOKEN} for {pictures} pictures" if found < pictures else ""
-    return [Turn(turn.question.strip(), turn.answer.strip(), turn.task) for turn in cut], note
+    return cut, note, places if len(places) == pictures else []
+
+
+def stands(places: list[tuple[int, int]], before: int = 0) -> tuple[str, ...]:
+    """Places as an Item keeps them. before: characters that go before the first question."""
+    return tuple(f"{turn}:{at + before * (turn == 0)}" for turn, at in places)
 
 
 def _messages(where: str, message: Any, tags: Mapping[str, str], shape: str) -> list[Message]:

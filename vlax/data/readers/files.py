@@ -164,20 +164,25 @@ class FileSource(left.Leaving):
         return self._keys(self._item(at))
 
     def _keys(self, item: Item) -> set[str]:
-        return {item.image_id, *leaks.keys(*self._picture(item))}
+        return {item.image_id}.union(*(leaks.keys(*called) for called in self._called(item)))
 
-    def _picture(self, item: Item) -> leaks.Called:
-        picture = self.picture(item)
-        path, place = (picture.path, picture.name) if picture else ("", "")
-        return leaks.Called(path, (item.file_name, item.image_id, *item.also), place, self.kept.get("space", ""), item.id)
+    def _called(self, item: Item) -> list[leaks.Called]:
+        """Of each of a row's pictures, at least one: what it is called. The row's other names may be any picture's."""
+        pictures, space = self.pictures_of(item), self.kept.get("space", "")
+        files = (item.file_name, *item.more)
+        each = [(picture.path, picture.name) for picture in pictures] or [("", "")]
+        return [
+            leaks.Called(path, (file, item.image_id, *item.also), place, space, item.id)
+            for file, (path, place) in zip(files, each, strict=True)
+        ]
 
     def pictures(self) -> Iterator[leaks.Called]:
-        """Of every row, what its picture is called: what the leak filter goes by."""
-        return map(self._picture, self.items())
+        """Of every row, what its pictures are called: what the leak filter goes by."""
+        return itertools.chain.from_iterable(map(self._called, self.items()))
 
-    def called(self, index: int) -> leaks.Called:
-        """What the picture of a row is called."""
-        return self._picture(self._item(self._left[index]))
+    def called(self, index: int) -> list[leaks.Called]:
+        """What the pictures of a row are called."""
+        return self._called(self._item(self._left[index]))
 
     def __getitem__(self, index: int) -> Row:
         if not 0 <= index < len(self):
@@ -185,23 +190,33 @@ class FileSource(left.Leaving):
         item = self._item(self._left[index])
         turns = (Turn(item.question, item.answer), *item.later)
         task = item.task or self.task
-        return Row(item.id, item.image_id, task, turns, self.picture(item), item.references, item.answer_type)
+        first, *others = self.pictures_of(item) or (None,)
+        row = Row(item.id, item.image_id, task, turns, first, item.references, item.answer_type)
+        if not item.stands and not others:
+            return row
+        places = tuple((int(turn), int(at)) for turn, at in (one.split(":") for one in item.stands))
+        return dataclasses.replace(row, others=tuple(others), places=places)
 
-    def contained(self, item: Item) -> Picture:
-        """The picture at an item's place in this source's container."""
+    def contained(self, item: Item, number: int = 0) -> Picture:
+        """A picture at an item's place in this source's container. number: which of those that lie there."""
         raise NotImplementedError
 
-    def picture(self, item: Item) -> Picture | None:
-        """In a container, a file below `images`, or what stands in the row; None for a row of text."""
+    def pictures_of(self, item: Item) -> tuple[Picture, ...]:
+        """In a container, files below `images`, or what stands in the row; none for a row of text."""
         if item.place != NOWHERE:
-            return self.contained(item)
+            return tuple(self.contained(item, number) for number in range(1 + len(item.more)))
         if not item.file_name:
-            return None
-        if item.inline:
-            name = f"{self.name}: the picture in row {item.id}"
-            return Picture(name, functools.partial(open_inline, item.inline, name, item.id))
+            return ()
+        files, insets = (item.file_name, *item.more), (item.inline, *(item.insets or [b""] * len(item.more)))
+        return tuple(self._of_file(item, number, *each) for number, each in enumerate(zip(files, insets, strict=True)))
+
+    def _of_file(self, item: Item, number: int, file_name: str, inline: bytes) -> Picture:
+        if inline:
+            which = f"picture {number + 1}" if number else "the picture"
+            name = f"{self.name}: {which} in row {item.id}"
+            return Picture(name, functools.partial(open_inline, inline, name, item.id))
         # Strings: a path object a row would take longer than reading the file.
-        path = item.file_name if rooted(item.file_name) else f"{self._images}/{item.file_name}"
+        path = file_name if rooted(file_name) else f"{self._images}/{file_name}"
         place = path, item.id, self._roots
         return Picture(path, functools.partial(open_picture, *place), path, functools.partial(read_picture, *place))
 

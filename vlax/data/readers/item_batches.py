@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from vlax.data.readers.item_table import KINDS, SCHEMA, TEXTS, TURNS, Item
+from vlax.data.readers.item_table import CONTENTS, KINDS, SCHEMA, TEXTS, TURNS, Item
 from vlax.errors import VlaxError
 from vlax.rows import Turn
 
@@ -41,39 +41,41 @@ def _structs(turns: list[Turn]) -> pa.Array:
 
 def _column(name: str, values: list) -> Any:
     kind = KINDS.get(name)
+    if kind == CONTENTS:
+        return _listed(values, lambda flat: pa.array(flat, pa.binary()))
     if kind in (TEXTS, TURNS):
         return _listed(values, _strings if kind == TEXTS else _structs)
     return pa.array(values, kind) if kind else _strings(values)
 
 
-def batches(items: Sequence[Item]) -> list[pa.RecordBatch]:
+def batches(items: Sequence[Item], schema: pa.Schema = SCHEMA) -> list[pa.RecordBatch]:
     """Some items as one record batch; as several where their texts are more than one has room for (2 GiB a column)."""
     columns: dict[str, Any] = dict(zip(Item._fields, zip(*items, strict=True), strict=True))
     places = zip(*columns.pop("place"), strict=True)
     try:
-        made = [_column(name, list(values)) for name, values in columns.items()]
+        made = [_column(name, list(values)) for name, values in columns.items() if name in schema.names]
         made += [pa.array(numbers, pa.int64()) for numbers in places]
         if not any(isinstance(column, pa.ChunkedArray) for column in made):
-            return [pa.RecordBatch.from_arrays(made, schema=SCHEMA)]
+            return [pa.RecordBatch.from_arrays(made, schema=schema)]
     except pa.ArrowCapacityError:
         pass  # it is cut in halves below
     if len(items) == 1:
         raise VlaxError(f"row {items[0].id} has more text than a column takes (2 GiB); remove the row")
     half = len(items) // 2
-    return [*batches(items[:half]), *batches(items[half:])]
+    return [*batches(items[:half], schema), *batches(items[half:], schema)]
 
 
-def blocks(items: Iterable[Item]) -> Iterator[pa.RecordBatch]:
-    """Record batches of SCHEMA from a stream of items."""
+def blocks(items: Iterable[Item], schema: pa.Schema = SCHEMA) -> Iterator[pa.RecordBatch]:
+    """Record batches of a schema, SCHEMA or NARROW, from a stream of items."""
     part, size = [], 0
     for item in items:
         part.append(item)
-        size += len(item.answer) + len(item.inline)
+        size += len(item.answer) + len(item.inline) + sum(map(len, item.insets))
         if len(part) == BLOCK or size > BLOCK_BYTES:
-            yield from batches(part)
+            yield from batches(part, schema)
             part, size = [], 0
     if part:
-        yield from batches(part)
+        yield from batches(part, schema)
 
 
 def write(path: Path, schema: pa.Schema, made: Iterable[pa.RecordBatch]) -> list[tuple[int, int, int, int]]:

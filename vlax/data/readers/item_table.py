@@ -14,7 +14,7 @@ import bisect
 import functools
 import itertools
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,6 +48,9 @@ class Item(NamedTuple):
     task       where the row's is another than its source's
     inline     the encoded picture, where it stands in the row itself (base64 in JSON)
     also       what else the row calls its picture: ids and names of it in fields that nothing else reads, keys (`leaks.py`)
+    more       what `file_name` is, of each picture after the first; those of a container lie side by side at one place
+    insets     what `inline` is, of each of them; () where none of them stands in the row
+    stands     where the pictures stand in the text, "turn:characters" each (`rows.Row.places`)
     """
 
     id: str
@@ -62,16 +65,29 @@ class Item(NamedTuple):
     place: Place = NOWHERE
     inline: bytes = b""
     also: tuple[str, ...] = ()
+    more: tuple[str, ...] = ()
+    insets: tuple[bytes, ...] = ()
+    stands: tuple[str, ...] = ()
 
 
 EMPTY, PLACE = Item("", "", "", "", ""), Item._fields.index("place")
 TEXTS = pa.list_(pa.string())
 TURNS = pa.list_(pa.struct([(name, pa.string()) for name in ("question", "answer", "task")]))
-KINDS = {"references": TEXTS, "later": TURNS, "inline": pa.binary(), "also": TEXTS}
+CONTENTS = pa.list_(pa.binary())
+KINDS = {"references": TEXTS, "later": TURNS, "inline": pa.binary(), "also": TEXTS, "more": TEXTS, "insets": CONTENTS,
+         "stands": TEXTS}  # fmt: skip
 PLAIN = [name for name in Item._fields if name != "place"]
-SCHEMA = pa.schema([
-    *((name, KINDS.get(name, pa.string())) for name in PLAIN), *((name, pa.int64()) for name in Place._fields)
-])  # fmt: skip
+SEVERAL = ("more", "insets", "stands")  # that prepared sets without rows of several pictures do not have
+
+
+def _schema(names: Iterable[str]) -> pa.Schema:
+    return pa.schema(
+        [*((name, KINDS.get(name, pa.string())) for name in names), *((name, pa.int64()) for name in Place._fields)]
+    )
+
+
+SCHEMA = _schema(PLAIN)
+NARROW = _schema(name for name in PLAIN if name not in SEVERAL)
 
 
 class Mapped:
@@ -157,11 +173,17 @@ def _bytes(column: pa.Array) -> Reader:
     return lambda at: bytes(data[ends[at] : ends[at + 1]])
 
 
+def _nothing(at: int) -> tuple[()]:
+    return ()
+
+
 def _reader(column: pa.Array) -> Reader:
     if column.type == TURNS:
         return _turns(column)
     if column.type == TEXTS:
         return _lists(column, _texts(column.values))
+    if column.type == CONTENTS:
+        return _lists(column, _bytes(column.values))
     return _bytes(column) if column.type == pa.binary() else _texts(column)
 
 
@@ -169,7 +191,7 @@ class _Block:
     """A record batch, taken apart: columns that hold nothing are not asked for every row."""
 
     def __init__(self, batch: pa.RecordBatch):
-        columns = [(Item._fields.index(name), batch.column(name)) for name in PLAIN]
+        columns = [(Item._fields.index(name), batch.column(name)) for name in PLAIN if name in batch.schema.names]
         self.readers = [(at, _reader(column)) for at, column in columns if _filled(column)]
         places = [memoryview(batch.column(name).buffers()[1] or b"").cast("q") for name in Place._fields]
         self.places = places if any(np.asarray(place)[: len(batch)].max(initial=-1) >= 0 for place in places) else []
@@ -220,7 +242,7 @@ class ItemTable:
     def columns(self, *names: str) -> Iterator[tuple[Any, ...]]:
         """Some columns of texts or of lists of them, row by row."""
         for batch in self.blocks:
-            readers = [_reader(batch.column(name)) for name in names]
+            readers = [_reader(batch.column(name)) if name in batch.schema.names else _nothing for name in names]
             yield from (tuple([read(at) for read in readers]) for at in range(len(batch)))
 
     def batches(self) -> Iterator[pa.RecordBatch]:

@@ -35,6 +35,7 @@ class Kind(NamedTuple):
 KINDS = {
     "scenes": Kind("embedded.scenes:SceneSource", {"split": str, "style": str}, _DRAWN),
     "cells": Kind("embedded.cells:CellSource", {"split": str}, _DRAWN),
+    "pairs": Kind("embedded.pairs:PairSource", {"split": str}, _DRAWN),
     "coco": Kind("readers.annotations:Annotations", _JSON, _CAPTIONS),
     "karpathy": Kind("readers.annotations:Annotations", {**_JSON, "split": str}, _CAPTIONS),
     "llava": Kind("readers.table:Table", _JSON, _DIALOGUES),

@@ -47,12 +47,12 @@ class Leaving:
         """The numbers of the table's rows whose picture has a key (`leaks.py`) in `drop`."""
         raise NotImplementedError
 
-    def called(self, index: int) -> leaks.Called:
-        """What the picture of a row that is left is called."""
+    def called(self, index: int) -> Sequence[leaks.Called]:
+        """What the pictures of a row that is left are called."""
         raise NotImplementedError
 
     def _keys_of(self, at: int) -> Collection[str]:
-        """The keys of the picture of one of them."""
+        """The keys of the pictures of one of them."""
         raise NotImplementedError
 
     def met(self, pictures: Sequence[Collection[str]]) -> list[int]:
@@ -64,8 +64,8 @@ class Leaving:
 
     def seen_in(self, looks: prints.Prints | None) -> list[int]:
         """Which of some pictures look like that of a row that is left."""
-        own = self.left_looks() if looks is not None else None
-        return prints.near(looks, prints.joined([own])).tolist() if looks is not None and own is not None else []
+        own = self.all_looks() if looks is not None else None
+        return prints.near(looks, own).tolist() if looks is not None and own is not None else []
 
     def _fingerprinted(self, gone: Sequence[int]) -> str:
         """The fingerprint of the source without these rows."""
@@ -91,8 +91,20 @@ class Leaving:
             self._leave(self._by_name, near)
 
     def looks(self) -> prints.Prints | None:
-        """Of all rows of the table, what their pictures look like; None where nobody has looked."""
+        """Of all rows of the table, what their (first) pictures look like; None where nobody has looked."""
         return prints.read(self._prints_key(), self.total)
+
+    def other_looks(self) -> tuple[np.ndarray, prints.Prints]:
+        """(int64[n] rows of the table, what their pictures after the first one look like), as far as somebody has looked."""
+        return prints.read_others(self._prints_key())
+
+    def near_to(self, theirs: prints.Prints) -> np.ndarray:
+        """int64[k]: the rows of the table of which a picture looks like one of theirs."""
+        mine = self.looks() if len(theirs.hashes) else None
+        if mine is None:
+            return np.zeros(0, np.int64)
+        rows, others = self.other_looks()
+        return np.union1d(prints.near(mine, theirs), rows[prints.near(others, theirs)])
 
     @property
     def seen(self) -> bool:
@@ -100,14 +112,30 @@ class Leaving:
         return row_cache.found(self._prints_key(), prints.SCHEMA) is not None
 
     def left_looks(self) -> prints.Prints | None:
-        """Of the rows that are left."""
+        """Of the (first) pictures of the rows that are left; None where nobody has looked."""
         found = self.looks()
         return found and found.of(np.fromiter(self._left, np.int64, len(self._left)))
 
-    def keep_looks(self, found: prints.Prints) -> None:
-        """Keeps what was seen of all pictures; nothing where that is not all of the table."""
+    def left_other_looks(self) -> tuple[np.ndarray, prints.Prints]:
+        """(int64[n] rows that are left, by index, what their pictures after the first one look like)"""
+        rows, others = self.other_looks()
+        if not len(rows):
+            return rows, others
+        left = np.fromiter(self._left, np.int64, len(self._left))
+        there = np.flatnonzero(np.isin(rows, left))
+        return np.searchsorted(left, rows[there]), others.of(there)
+
+    def all_looks(self) -> prints.Prints | None:
+        """Of all pictures of the rows that are left; None where nobody has looked."""
+        found = self.left_looks()
+        return found and prints.joined([found, self.left_other_looks()[1]])
+
+    def keep_looks(self, found: prints.Prints, rows: np.ndarray, others: prints.Prints) -> None:
+        """Keeps what was seen of all pictures; nothing where that is not all of the table. rows, others: of `other_looks`."""
         if len(found.hashes) == self.total:
             prints.write(self._prints_key(), found)
+            if len(rows):
+                prints.write_others(self._prints_key(), rows, others)
 
 
 class Left:

@@ -126,21 +126,21 @@ class HfTable(RecordSource):
         parts = [n for n in fields.texts if n in schema.names]
         return list(dict.fromkeys([*parts, *(n for n in (*more, *folded) if n != fields.image)]))
 
-    def contained(self, item: Item) -> Picture:
+    def contained(self, item: Item, number: int = 0) -> Picture:
         file, row = self._files[item.place.number], item.place.at
-        opener = functools.partial(open_embedded, file, self.kept["image"], row, (self._root, self._roots), item.id)
-        return Picture(f"{file.path}: row {row}", opener)
+        opener = functools.partial(open_embedded, file, self.kept["image"], row, (self._root, self._roots), item.id, number)
+        return Picture(f"{file.path}: row {row}{f', picture {number + 1}' if number else ''}", opener)
 
 
-def open_embedded(file: "TableFile", column: str, row: int, within: tuple, row_id: str) -> Image.Image:
-    """The picture in a row's image column; where that holds a path alone, its file (within: its folder, and read_picture's)."""
+def open_embedded(file: "TableFile", column: str, row: int, within: tuple, row_id: str, number: int = 0) -> Image.Image:
+    """A picture in a row's image column; where that holds a path alone, its file (within: its folder, and read_picture's)."""
     try:
         value = file.cell(column, row)
     except (OSError, ValueError) as error:  # pyarrow's are among them
         reason = str(error).splitlines()[0]
         text = f"row {row_id}: {file.path}: row {row} cannot be read ({reason}); fetch the file again"
         raise RowFault(text, "corrupt picture") from None
-    content, path = picture_of(value)
+    content, path = picture_of(value, number)
     if not content and path:
         return open_picture(str(join(within[0], path)), row_id, within[1])
     if not content:

@@ -99,7 +99,7 @@ class PreparedSource(left.Leaving):
         self._leave(self.about(frozenset(map(str, reading.drop_image_ids))))
 
     def about(self, drop: frozenset[str]) -> Sequence[int]:
-        names = functools.partial(self._table.columns, "file_name", "image_id", "also", "id")
+        names = functools.partial(self._table.columns, "file_name", "image_id", "also", "id", "more")
         return left.gone(drop, self._key, lambda: itertools.starmap(self._keys, names()), self._keys_of)
 
     def _fingerprinted(self, gone: Sequence[int]) -> str:
@@ -131,15 +131,25 @@ class PreparedSource(left.Leaving):
             raise VlaxError(f"{self._folder}: a row names picture {pictures.max()} of {len(table)}; {AGAIN}")
         return prints.from_bytes(np.array(table)).of(pictures)
 
+    def other_looks(self) -> tuple[np.ndarray, prints.Prints]:
+        if not self._has_prints or not self.manifest.get("several"):
+            return super().other_looks()
+        found = [(row, n) for row, (more,) in enumerate(self._table.columns("more")) for n, _ in prepared_rows.others(more)]
+        rows, numbers = np.array(found, np.int64).reshape(-1, 2).T
+        table = np.load(local_file(epath.Path(self._folder) / prints.NAME), mmap_mode="r", allow_pickle=False)
+        return rows, prints.from_bytes(np.array(table)).of(numbers)
+
     def __len__(self) -> int:
         return len(self._left)
 
     def _keys_of(self, at: int) -> set[str]:
         item = self._table[at]
-        return self._keys(item.file_name, item.image_id, item.also, item.id)
+        return self._keys(item.file_name, item.image_id, item.also, item.id, item.more)
 
-    def _keys(self, name: str, image_id: str, also: tuple[str, ...], row: str) -> set[str]:
-        return {image_id, name, *leaks.keys(self._path(name), (name, image_id, *also), "", "", row)}
+    def _keys(self, name: str, image_id: str, also: tuple[str, ...], row: str, more: tuple[str, ...]) -> set[str]:
+        names = [name, *(other for _, other in prepared_rows.others(more))]
+        found = (leaks.keys(self._path(one), (one, image_id, *also), "", "", row) for one in names)
+        return {image_id, *names}.union(*found)
 
     def _path(self, name: str) -> str:
         """Where a picture lay before the set was prepared."""
@@ -147,13 +157,15 @@ class PreparedSource(left.Leaving):
 
     def pictures(self) -> Iterator[leaks.Called]:
         """Of every row, what its picture is called: what the leak filter goes by."""
-        return map(self.called, range(len(self)))
+        return itertools.chain.from_iterable(map(self.called, range(len(self))))
 
-    def called(self, index: int) -> leaks.Called:
-        """What the picture of a row is called."""
+    def called(self, index: int) -> list[leaks.Called]:
+        """What the pictures of a row are called."""
         item = self._table[self._left[index]]
-        names, place = (item.file_name, item.image_id, *item.also), f"{self._folder}: picture {item.place.at}"
-        return leaks.Called(self._path(item.file_name), names, place, "", item.id)
+        return [
+            leaks.Called(self._path(name), (name, item.image_id, *item.also), f"{self._folder}: picture {number}", "", item.id)
+            for number, name in [(item.place.at, item.file_name), *prepared_rows.others(item.more)]
+        ]
 
     def __getitem__(self, index: int) -> Row:
         if not 0 <= index < len(self):
@@ -162,12 +174,16 @@ class PreparedSource(left.Leaving):
         row, picture = prepared_rows.row(item, self._task), item.place.at
         if picture < 0:
             return row
+        pictures = [(picture, item.file_name), *prepared_rows.others(item.more)]
+        return row.showing([self._stored(row.id, *each) for each in pictures])
+
+    def _stored(self, row: str, picture: int, called: str) -> StoredPicture:
         shard, record = (int(n) for n in self._index(self._folder)[picture])
-        name = f"{self._folder}/{self._shards[shard]}: record {record} ({item.file_name})"
+        name = f"{self._folder}/{self._shards[shard]}: record {record} ({called})"
         file, how = f"{self._folder}/{self._shards[shard]}", self.manifest["preprocess"]
         opener = functools.partial(open_stored, self._opened, file, record, self.manifest["codec"]["name"], how["size"],
-                                   f"row {row.id}", name)  # fmt: skip
-        return dataclasses.replace(row, picture=StoredPicture(name, opener, how=how, folder=self._folder))
+                                   f"row {row}", name)  # fmt: skip
+        return StoredPicture(name, opener, how=how, folder=self._folder)
 
     def check(self, preprocess: Preprocess) -> None:
         """VlaxError unless the pictures are stored as this vision tower wants them."""

@@ -10,7 +10,7 @@ import numpy as np
 from etils import epath
 
 from vlax.data.readers import item_batches, row_cache, shards
-from vlax.data.readers.item_table import NOWHERE, SCHEMA, Item, ItemTable, Mapped, Place
+from vlax.data.readers.item_table import NARROW, NOWHERE, SCHEMA, Item, ItemTable, Mapped, Place
 from vlax.errors import VlaxError
 from vlax.rows import TASKS, Row, Turn
 from vlax.storage import seal, state
@@ -20,23 +20,31 @@ AGAIN = "copy or prepare the set again"
 TABLE = "rows.npy"
 
 
-def item(row: Row, picture: int, name: str, also: tuple[str, ...] = ()) -> Item:
-    """A row as it is kept. picture: its number, -1 for a row of text; name: what the source calls it; also: what else."""
+def item(row: Row, picture: int, name: str, also: tuple[str, ...] = (), more: Sequence[tuple[int, str]] = ()) -> Item:
+    """A row as it is kept. picture: its number, -1 for a row of text; name: what the source calls it; also: what else; more:
+    number and name of its other pictures."""
     first = row.turns[0]
     # A first turn that says more than its texts, or has none, is kept where turns have all their fields.
     whole = bool(first.task) or not (first.question or first.answer)
     return Item(
         row.id, row.image_id, name, "" if whole else first.question, "" if whole else first.answer, tuple(row.references),
         row.answer_type, row.turns[0 if whole else 1 :], row.task, Place(at=picture) if picture >= 0 else NOWHERE,
-        also=also if picture >= 0 else (),
+        also=also if picture >= 0 else (), more=tuple(f"{number} {name}" for number, name in more),
+        stands=tuple(f"{turn}:{at}" for turn, at in row.places),
     )  # fmt: skip
+
+
+def others(more: Sequence[str]) -> list[tuple[int, str]]:
+    """(number, name) of a row's pictures after the first one."""
+    return [(int(number), name) for number, _, name in (one.partition(" ") for one in more)]
 
 
 def row(item: Item, task: str) -> Row:
     """The row that `item` was, without its picture. task: of captions, where it is another."""
     first = (Turn(item.question, item.answer),) if item.question or item.answer else ()
     own = task if task and item.task in TASKS[:2] else item.task
-    return Row(item.id, item.image_id, own, (*first, *item.later), None, item.references, item.answer_type)
+    places = tuple((int(turn), int(at)) for turn, at in (one.split(":") for one in item.stands))
+    return Row(item.id, item.image_id, own, (*first, *item.later), None, item.references, item.answer_type, places=places)
 
 
 def opened(folder: epath.Path, manifest: Mapping[str, Any], files: Sequence[str]) -> tuple[ItemTable, bool, str]:
@@ -50,7 +58,8 @@ def opened(folder: epath.Path, manifest: Mapping[str, Any], files: Sequence[str]
         raise VlaxError(f"{folder / TABLE} does not say where {manifest['counts']['rows']} rows are; {AGAIN}")
     large = sum(entry["bytes"] for entry in manifest["shards"] if entry["file"] in files) >= row_cache.SMALL
     key = row_cache.derived("prepared", manifest) if large else ""
-    return ItemTable(Mapped(str(folder), table, files, SCHEMA, AGAIN)), bool(manifest["captions"]), key
+    schema = SCHEMA if manifest.get("several") else NARROW
+    return ItemTable(Mapped(str(folder), table, files, schema, AGAIN)), bool(manifest["captions"]), key
 
 
 def _first_format(folder: epath.Path, files: Sequence[str]) -> tuple[ItemTable, bool, str]:

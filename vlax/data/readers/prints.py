@@ -18,6 +18,7 @@ FLAT = 2  # levels of 255 by which a picture of one colour may differ: JPEG may 
 WIDTH = 56  # bytes of a picture
 NAME = "prints.npy"
 SCHEMA = pa.schema([("print", pa.binary(WIDTH))])
+OTHERS = pa.schema([("row", pa.int64()), ("print", pa.binary(WIDTH))])
 BLOCK = 1 << 16  # rows of a record batch
 
 
@@ -89,17 +90,33 @@ def near(mine: Prints, theirs: Prints) -> np.ndarray:
 
 def write(key: str, found: Prints) -> None:
     """Keeps the prints of the rows of a source."""
-    table = as_bytes(found)
+    _write(key, SCHEMA, [_column(as_bytes(found))])
+
+
+def write_others(key: str, rows: np.ndarray, found: Prints) -> None:
+    """Keeps the prints of further pictures of some rows."""
+    _write(_others(key), OTHERS, [pa.array(rows, pa.int64()), _column(as_bytes(found))])
+
+
+def _column(table: np.ndarray) -> pa.Array:
+    buffer = pa.py_buffer(np.ascontiguousarray(table))
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(WIDTH), len(table), [None, buffer])
+
+
+def _write(key: str, schema: pa.Schema, columns: list[pa.Array]) -> None:
+    whole = pa.RecordBatch.from_arrays(columns, schema=schema)
 
     def made() -> row_cache.Made:
-        for at in range(0, len(table), BLOCK):
-            part = np.ascontiguousarray(table[at : at + BLOCK])
-            column = pa.FixedSizeBinaryArray.from_buffers(pa.binary(WIDTH), len(part), [None, pa.py_buffer(part)])
-            yield pa.RecordBatch.from_arrays([column], schema=SCHEMA)
+        for at in range(0, len(whole), BLOCK):
+            yield whole.slice(at, BLOCK)
         return {}
 
     row_cache.forget(key)
-    row_cache.kept(key, SCHEMA, made)
+    row_cache.kept(key, schema, made)
+
+
+def _others(key: str) -> str:
+    return row_cache.derived("other pictures", key)
 
 
 def read(key: str, rows: int) -> Prints | None:
@@ -107,6 +124,17 @@ def read(key: str, rows: int) -> Prints | None:
     blocks = row_cache.found(key, SCHEMA)
     if blocks is None:
         return None
-    parts = [np.frombuffer(block.column("print").buffers()[1], np.uint8, len(block) * WIDTH) for block in blocks]
-    table = np.concatenate([np.zeros(0, np.uint8), *parts]).reshape(-1, WIDTH)
+    table = _table(blocks)
     return from_bytes(table) if len(table) == rows else None
+
+
+def read_others(key: str) -> tuple[np.ndarray, Prints]:
+    """(int64[n] rows, prints of their further pictures)"""
+    blocks = row_cache.found(_others(key), OTHERS) or ()
+    rows = [np.frombuffer(block.column("row").buffers()[1], np.int64, len(block)) for block in blocks]
+    return np.concatenate([np.zeros(0, np.int64), *rows]), from_bytes(_table(blocks))
+
+
+def _table(blocks: Iterable[pa.RecordBatch]) -> np.ndarray:
+    parts = [np.frombuffer(block.column("print").buffers()[1], np.uint8, len(block) * WIDTH) for block in blocks]
+    return np.concatenate([np.zeros(0, np.uint8), *parts]).reshape(-1, WIDTH)

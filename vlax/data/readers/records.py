@@ -12,7 +12,7 @@ What fields are called stands in `columns.py`, what their values mean in `values
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from vlax.data.readers import answers, dialogue, picture_values, unfold, values
 from vlax.data.readers import columns as naming
@@ -53,7 +53,8 @@ class Records:
     shape     what errors say that was looked for
     listed    rows of a list that people write: a caption has its row's id and no number, an answer type is "other" by itself
 
-    `tasks` are those of the rows so far, `skipped` counts rows with several pictures, `digest` goes over all values.
+    `tasks` are those of the rows so far, `skipped` counts rows with several pictures, `most` is what a row of the others has of
+    them, `digest` goes over all values.
     """
 
     where: str
@@ -72,7 +73,7 @@ class Records:
     def __post_init__(self) -> None:
         self.columns = naming.given(self.where, self.columns, dialogue.TAGS)
         self.tasks: dict[str, str] = {}
-        self.skipped = 0
+        self.skipped = self.most = 0
         self._splits = Splits(self.split)
         self._seen: set[str] = set()
         self._tags = {key: self.columns[key] for key in dialogue.TAGS if self.columns.get(key)}
@@ -132,16 +133,15 @@ class Records:
             return []
         talk = self._talk(where, record, fields)
         pictures = [] if "image" in self.columns and not fields.image else self._pictures(where, record, fields, held)
-        pictures = [*dict.fromkeys((*pictures, *(talk.pictures if talk else ())))]  # one may be named beside its part, too
+        pictures = dialogue.together(pictures, talk)
         count = len(pictures) + (held.count if held else 0)
         if count > 1 and self.skip_multi_image:
             self.skipped += 1
             return []
-        if count > 1:
-            first = pictures[0].name if pictures else held.name if held else ""
-            way_out = "vlax takes one a row; remove the row or set skip_multi_image=True"
-            raise VlaxError(f"{where} has {count} pictures ({first}, ...); {way_out}")
-        blank = self._blank(record, fields, name, pictures[0] if pictures else None, held)
+        if held and pictures:
+            raise VlaxError(f"{where} has pictures of its own and names others ({pictures[0].name}, ...); remove the row")
+        self.most = max(self.most, count)
+        blank = self._blank(record, fields, name, pictures, held)
         made = self._chat(where, talk, blank, count, bool(held)) if talk else self._told(where, record, fields, blank)
         for item in made:
             self.tasks.setdefault(item.task, where)
@@ -150,7 +150,8 @@ class Records:
     @property
     def settings(self) -> dict[str, object]:
         """For a fingerprint: what a spec says beside its columns and its split."""
-        own = {"choices": self.choices, "skip_multi_image": self.skip_multi_image}
+        most = self.most if self.most > 1 else 0
+        own = {"choices": self.choices, "skip_multi_image": self.skip_multi_image, "pictures": most}
         return {key: value for key, value in own.items() if value}
 
     @property
@@ -191,18 +192,24 @@ class Records:
             )  # fmt: skip
         return found
 
-    def _blank(self, record: Mapping, fields: Fields, name: str, picture: picture_values.Named | None, held: Held | None):
+    def _blank(
+        self, record: Mapping, fields: Fields, name: str, pictures: Sequence[picture_values.Named], held: Held | None
+    ) -> Item:
         """An Item with all that a row has besides its texts."""
         own = values.text(record.get(fields.image_id)) if fields.image_id else ""
         image_id = (own or held.id or held.name) if held else ""
-        if picture:
-            image_id = picture.name if self.listed else own or picture.name
+        if pictures:
+            together = " ".join(picture.name for picture in pictures)
+            image_id = together if self.listed else own or together
         also = {*((held.id, *held.called) if held else ()), *self.called(record)}
-        called = held.name if held else picture.name.removeprefix(self.strip) if picture else ""
+        files = [held.name] * held.count if held else [picture.name.removeprefix(self.strip) for picture in pictures]
+        called, *more = files or [""]
+        contents = [picture.content for picture in pictures] or [b""]
         return Item(
             id=values.text(record.get(fields.id)) or name, image_id=image_id, file_name=called, question="", answer="",
-            place=held.place if held else NOWHERE, inline=picture.content if picture else b"",
-            also=tuple(sorted(also - {"", image_id, called})) if called else (),
+            place=held.place if held else NOWHERE, inline=contents[0],
+            also=tuple(sorted(also - {"", image_id, called})) if called else (), more=tuple(more),
+            insets=tuple(contents[1:]) if any(contents[1:]) else (),
         )  # fmt: skip
 
     def _chat(self, where: str, talk: dialogue.Dialogue, blank: Item, pictures: int, held: bool) -> list[Item]:
@@ -211,20 +218,20 @@ class Records:
             raise VlaxError(f"{self.where}: conversations have no task {task!r}; the tasks are caption, describe, chat")
         if task != "chat" and len(talk.turns) > 1:
             raise VlaxError(f"{where} has {len(talk.turns)} exchanges; task={task!r} takes single ones. Use task=chat")
-        turns, note = dialogue.without_tokens(where, talk.turns, pictures)
+        turns, note, places = dialogue.without_tokens(where, talk.turns, pictures)
         if note and not held:  # in a column of its own a picture needs no placeholder
             self._note(where, dialogue.TOKEN_FAULTS[0], note)
         asked = "\n".join(text for text in (*talk.system, turns[0].question) if text)
-        first = Turn("" if task != "chat" else asked, turns[0].answer)
-        return [
-            blank._replace(
-                question=first.question, answer=first.answer, references=(turns[-1].answer,), later=tuple(turns[1:]), task=task
-            )
-        ]
+        first, before = Turn("" if task != "chat" else asked, turns[0].answer), len(asked) - len(turns[0].question)
+        blank = blank._replace(question=first.question, answer=first.answer, later=tuple(turns[1:]), task=task)
+        return [blank._replace(references=(turns[-1].answer,), stands=dialogue.stands(places, before))]
 
     def _told(self, where: str, record: Mapping, fields: Fields, blank: Item) -> list[Item]:
         """Of a question, or of captions."""
         question = answers.question(record, fields)
+        if blank.more and question.count(dialogue.TOKEN) == 1 + len(blank.more):
+            [asked], _, places = dialogue.without_tokens(where, [Turn(question, "")], 1 + len(blank.more))
+            question, blank = asked.question, blank._replace(stands=dialogue.stands(places))
         own = values.text(record.get(fields.task)) if fields.task and self.listed else ""
         task = own or self.task or ("question" if question else "caption")
         if task not in TASKS or bool(question) != (task in TASKS[2:]):

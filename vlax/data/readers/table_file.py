@@ -229,10 +229,10 @@ class TableFile:
             raise VlaxError(f"{self.path} is damaged ({reason}); fetch or export it again") from None
 
 
-def picture_of(value: Any) -> tuple[bytes | None, str]:
-    """(bytes, path) of a picture column's value: of the first one of a list."""
+def picture_of(value: Any, number: int = 0) -> tuple[bytes | None, str]:
+    """(bytes, path) of a picture column's value. number: which one of a list."""
     if isinstance(value, list):
-        value = next((one for one in value if _count(one)), None)
+        value = next(itertools.islice((one for one in value if _count(one)), number, None), None)
     if isinstance(value, dict):
         return value.get("bytes"), value.get("path") or ""
     return value, ""

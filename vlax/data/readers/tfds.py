@@ -98,7 +98,7 @@ class TfdsSource(RecordSource):
             for part in pool.map(read, range(0, len(examples), 64)):
                 yield from part
 
-    def contained(self, item: Item) -> Picture:
+    def contained(self, item: Item, number: int = 0) -> Picture:
         at = item.place.at
         name = f"{self._folder}: {item.file_name}"
         where, image = (self._folder, self.kept["split"]), self.kept["image"]

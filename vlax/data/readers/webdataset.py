@@ -62,7 +62,7 @@ class WebDataset(RecordSource):
                     yield from made
         return self.shard_facts(name, found)
 
-    def contained(self, item: Item) -> Picture:
+    def contained(self, item: Item, number: int = 0) -> Picture:
         file, offset, size = self.files[item.place.number], item.place.at, item.place.size
         name = f"{file}: {item.file_name}"
         return Picture(name, functools.partial(open_member, file, offset, size, name, item.id))

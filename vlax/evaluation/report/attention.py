@@ -5,7 +5,8 @@
 The map of a token is the attention of the position that predicts it (the prompt's last token for the first one), to the
 image tokens, mean over heads and layers, divided by its sum over the image. It says where the model looked, and not why it
 answered: attention is no attribution (Jain and Wallace, arXiv 1902.10186).
-Axis letters: B batch, A answer tokens, I image tokens, S sequence, H heads, h x w = I the grid that reaches the decoder.
+Of several pictures the grids lie side by side, f32[h,n*w], and share the sum. Axis letters: B batch, A answer tokens, N slots,
+I image tokens, S sequence, H heads, h x w = I the grid that reaches the decoder.
 """
 
 import functools
@@ -50,7 +51,7 @@ def answer_attention(
     if len(requests) != len(texts):
         raise VlaxError(f"{len(requests)} requests and {len(texts)} answers; give one answer a request")
     found: list[list[tuple[str, np.ndarray]]] = [[] for _ in requests]
-    wanted = [i for i, request in enumerate(requests) if request.image is not None and model.config.vision is not None]
+    wanted = [i for i, request in enumerate(requests) if request.images and model.config.vision is not None]
     if not wanted:
         return found
     height, width = grid(model.config)
@@ -63,34 +64,37 @@ def answer_attention(
         part = slice(begin, begin + size)
         maps = _maps(model, [requests[i] for i in wanted[part]], heads[part], tails[part], length, room)
         for row, (i, tail) in enumerate(zip(wanted[part], tails[part], strict=True)):
-            each = maps[row, : len(tail)].reshape(-1, height, width)
+            count = len(requests[i].images)
+            each = maps[row, : len(tail)].reshape(len(tail), -1, height, width)[:, :count]
+            each = each.transpose(0, 2, 1, 3).reshape(len(tail), height, count * width)
             found[i] = list(zip(readable(model.encoder.tokenizer, tail), each, strict=True))
     return found
 
 
 def _maps(model: Model, requests, heads, tails, length: int, room: int) -> np.ndarray:
-    """f32[B,room,I] of one physical batch; positions beyond an answer repeat its last one."""
+    """f32[B,room,N*I] of one physical batch; positions beyond an answer repeat its last one."""
     predictor = model.predictor(DecodeConfig(1), BATCH)
     rows = [
-        Request([*head, *tail], request.image, request.row) for request, head, tail in zip(requests, heads, tails, strict=True)
+        Request([*head, *tail], request.image, request.row, request.before)
+        for request, head, tail in zip(requests, heads, tails, strict=True)
     ]
     batch = predictor.batch(rows, length)
     batch["query"] = np.zeros((predictor.batch_size, room), np.int32)
     for row, (head, tail) in enumerate(zip(heads, tails, strict=True)):
         batch["segment"][row, len(head) : len(head) + len(tail)] = ANSWER
         steps = np.minimum(np.arange(room), len(tail) - 1)
-        batch["query"][row] = model.config.tokens_per_image + len(head) - 1 + steps
+        batch["query"][row] = batch["owner"].shape[1] * model.config.tokens_per_image + len(head) - 1 + steps
     with jax.set_mesh(model.mesh):
         return distributed.gather(_program(model.graphdef)(model.params, predictor.place(batch)))
 
 
 @functools.lru_cache(maxsize=4)
 def _program(graphdef):
-    """The jitted (params, batch) -> f32[B,A,I]. Heads and layers are reduced inside: [L,B,H,S,S] never exists."""
+    """The jitted (params, batch) -> f32[B,A,N*I]. Heads and layers are reduced inside: [L,B,H,S,S] never exists."""
 
     def program(params, batch):
         model = groups.rebuild(graphdef, params)
-        images, query = model.config.tokens_per_image, batch["query"][:, None, :, None]
+        images, query = batch["owner"].shape[1] * model.config.tokens_per_image, batch["query"][:, None, :, None]
         weights = model.decoder.trace(*model.sequence(batch))[1]
         mean = sum((jnp.take_along_axis(w[..., :images], query, axis=2).mean(1) for w in weights), jnp.float32(0)) / len(
             weights

@@ -16,6 +16,8 @@ from vlax import masks
 from vlax.text.pieces import pieces
 from vlax.training.session import Session
 
+ORDERS = ("image tokens come first, and all text of their example sees them",
+          "image tokens come where their pictures stand, and all later text of their example sees them")  # fmt: skip
 Batch = dict[str, np.ndarray]  # the contract of `data/batches/pipeline.py`
 
 
@@ -24,14 +26,15 @@ class Example:
     """One example of a batch row: n text tokens side by side, and its picture."""
 
     at: int  # the batch row
-    number: int  # 1..N, its example id; its image slot is number - 1
+    number: int  # 1..N, its example id
     row: int  # global row id
     begin: int  # of its first token in the text
     tokens: np.ndarray  # int32[n]
     answer: np.ndarray  # bool[n]: segment 2
     loss: np.ndarray  # bool[n]: a loss falls here, its target is the next token
     learned: np.ndarray  # bool[n]: is the target of the position before it
-    image: np.ndarray | None  # uint8[H,W,3] as the model sees it
+    images: tuple[np.ndarray, ...]  # uint8[H,W,3] each, as the model sees them
+    before: tuple[int, ...]  # its text tokens that come before each of them
 
     @property
     def end(self) -> int:
@@ -62,10 +65,11 @@ def examples(batch: Batch) -> list[list[Example]]:
         for number in (int(n) for n in np.unique(ids[ids > 0])):
             mine = np.flatnonzero(ids == number)
             span = slice(int(mine[0]), int(mine[-1]) + 1)
-            image = batch["image"][at, number - 1] if batch["has_image"][at, number - 1] else None
+            slots = np.flatnonzero(batch["has_image"][at] & (batch["owner"][at] == number))
+            shown = tuple(batch["image"][at, slots]), tuple(batch["before"][at, slots].tolist())
             answer = batch["segment"][at, span] == masks.ANSWER
             found.append(Example(at, number, int(batch["row"][at, number - 1]), span.start, batch["tokens"][at, span], answer,
-                                 loss[at, span], learned[at, span], image))  # fmt: skip
+                                 loss[at, span], learned[at, span], *shown))  # fmt: skip
         out.append(sorted(found, key=lambda example: example.begin))
     return out
 
@@ -80,7 +84,7 @@ def checks(batch: Batch, rows: list[list[Example]], session: Session) -> list[Ch
         Check("every picture is shown to the model", _faults(_picture_fault, every, session)),
     ]
     found: dict[str, list[str]] = {
-        "image tokens come first, and all text of their example sees them": [],
+        ORDERS[session.encoder.settings.interleaved]: [],
         "no position sees a pad or another example": [],
         "no position sees the token that it is to predict": [],
     }
@@ -94,19 +98,19 @@ def checks(batch: Batch, rows: list[list[Example]], session: Session) -> list[Ch
 
 def attention(batch: Batch, at: int, tokens_per_image: int, kind: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(bool[S,S] who sees whom, int32[S] example ids, int32[S] positions) of one batch row, from masks.py."""
-    one = [batch[key][at : at + 1] for key in ("segment", "example", "has_image")]
+    one = [batch[key][at : at + 1] for key in ("segment", "example", "has_image", "owner", "before")]
     seen, ids, positions = (np.asarray(array[0]) for array in _attention(*one, tokens_per_image, kind))
     return seen, ids, positions
 
 
-@functools.partial(jax.jit, static_argnums=(3, 4))
+@functools.partial(jax.jit, static_argnums=(5, 6))
 def _attention(
-    segment: jax.Array, example: jax.Array, has_image: jax.Array, tokens_per_image: int, kind: str
+    segment: jax.Array, example: jax.Array, has_image: jax.Array, owner: jax.Array, before: jax.Array, tokens: int, kind: str
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     return (
-        masks.attention_mask(segment, example, has_image, tokens_per_image, kind),
-        masks.sequence_examples(example, has_image, tokens_per_image),
-        masks.positions(example, has_image, tokens_per_image),
+        masks.attention_mask(segment, example, has_image, tokens, kind, owner, before),
+        masks.sequence_examples(example, has_image, tokens, owner),
+        masks.positions(example, has_image, tokens, owner, before),
     )
 
 
@@ -146,8 +150,11 @@ def _span_fault(example: Example, session: Session) -> str:
 
 
 def _picture_fault(example: Example, session: Session) -> str:
-    wanted = session.config.vision is not None and session.batches.collate.mixture.row(example.row).picture is not None
-    return "its picture is not in the batch" if wanted and example.image is None else ""
+    wanted = 0 if session.config.vision is None else len(session.batches.collate.mixture.row(example.row).pictures)
+    missing = wanted - len(example.images)
+    if missing and wanted > 1 and example.images:
+        return f"{missing} of its {wanted} pictures are not in the batch{was_cut(example, session)}"
+    return "its picture is not in the batch" if missing else ""
 
 
 def was_cut(example: Example, session: Session) -> str:
@@ -166,10 +173,17 @@ def _mask_faults(
     before = len(ids) - text_length  # image tokens of the row
     for e in row:
         text, images = slice(before + e.begin, before + e.end), np.flatnonzero(ids[:before] == e.number)
-        if not mask[text][:, images].all() or (positions[text] != len(images) + np.arange(len(e.tokens))).any():
-            first = first or f"the text of example {e.number} does not follow its {len(images)} image tokens"
-        if (positions[images] != np.arange(len(images))).any():
-            first = first or f"the image tokens of example {e.number} are not at positions 0..{len(images) - 1}"
+        blocks, stands = np.split(images, max(len(e.images), 1)), np.array(e.before or (0,))
+        place, whole = np.arange(len(e.tokens)), max(stands, default=0) == 0
+        came = (stands[None, :] <= place[:, None]).sum(1) * len(blocks[0])  # image tokens before each of the text
+        after = [mask[text][place >= at][:, block].all() for at, block in zip(stands, blocks, strict=True)]
+        if not all(after) or (positions[text] != came + place).any():
+            which = "its" if whole else "those before it of"
+            first = first or f"the text of example {e.number} does not follow {which} {len(images)} image tokens"
+        begins = stands + len(blocks[0]) * np.arange(len(blocks))
+        if (positions[images].reshape(len(blocks), -1) != begins[:, None] + np.arange(len(blocks[0]))).any():
+            where = f"at positions 0..{len(images) - 1}" if whole else "where they stand"
+            first = first or f"the image tokens of example {e.number} are not {where}"
         queries = before + e.begin + np.flatnonzero(e.loss)
         if mask[queries, queries + 1].any():
             ahead = ahead or f"a token of example {e.number} sees the next one, which it is to predict"

@@ -76,7 +76,7 @@ def _row(axis: Axes, session: Session, batch: Batch, at: int, row: list[Example]
     """Pictures side by side, and below them the row as it is printed."""
     axis.set_axis_off()
     side = 0.14 if batch["row"].shape[1] > 1 else 0.36  # of the band
-    for n, image in enumerate(e.image for e in row[:EXAMPLES] if e.image is not None):
+    for n, image in enumerate(list(itertools.chain.from_iterable(e.images for e in row))[:EXAMPLES]):
         picture = axis.inset_axes((n * side * 1.18, 1.15 - side, side * 1.2, side), anchor="NW", xticks=[], yticks=[])
         picture.imshow(image)
         picture.spines[:].set_color(RIM)

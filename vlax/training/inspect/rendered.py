@@ -69,7 +69,10 @@ def in_full(session: Session, at: int, row: list[Example], batch: Batch, colours
         name = f"{printable(mixture.name(e.row))}  ({source.task})"
         place = f"  example {e.number}, tokens {e.begin}..{e.end - 1}" if packed else f"row {at}"
         lines.append(f"{place}  {name}")
-        lines.append(f"  {'picture':{INDENT - 2}}{printable(picture(session, e, source))}")
+        lines += [
+            f"  {'' if n else 'picture':{INDENT - 2}}{printable(picture(session, e, source, n))}"
+            for n in range(max(len(source.pictures), 1))
+        ]
         lines += token_lines(session.encoder.tokenizer, e, colours, width)
         learned = int(e.learned.sum())
         shown = f"{len(e.tokens) - learned} of prompt + {learned} supervised" + ("" if packed else f" + {pads} pads")
@@ -77,17 +80,19 @@ def in_full(session: Session, at: int, row: list[Example], batch: Batch, colours
     return lines
 
 
-def picture(session: Session, e: Example, source: Row) -> str:
+def picture(session: Session, e: Example, source: Row, number: int = 0) -> str:
     """`"images/a.jpg, 500 x 375 -> 48 x 48 pixels (squash), 36 image tokens"`"""
-    if source.picture is None:
+    if not source.pictures:
         return "none: text alone" + (", its image tokens are hidden" if session.config.vision else "")
-    if e.image is None or session.config.preprocess is None:
-        return f"{source.image_name}, not shown" + ("" if session.config.vision else ": the model has no vision tower")
-    width, height = source.picture.open().size
-    tall, wide = e.image.shape[:2]
-    slot = f" in slot {e.number}" if e.number > 1 else ""
+    name = source.pictures[number].name
+    if number >= len(e.images) or session.config.preprocess is None:
+        return f"{name}, not shown" + ("" if session.config.vision else ": the model has no vision tower")
+    width, height = source.pictures[number].open().size
+    tall, wide = e.images[number].shape[:2]
+    slot = f" in slot {e.number}" if e.number > 1 and len(e.images) == 1 else ""
+    slot += f" after {e.before[number]} of the text" if e.before[number] else ""
     became = f"{width} x {height} -> {wide} x {tall} pixels ({session.config.preprocess.mode})"
-    return f"{source.image_name}, {became}, {session.config.tokens_per_image} image tokens{slot}"
+    return f"{name}, {became}, {session.config.tokens_per_image} image tokens{slot}"
 
 
 def token_lines(tokenizer: Tokenizer, e: Example, colours: bool, width: int) -> list[str]:
@@ -137,8 +142,9 @@ def in_short(session: Session, at: int, row: list[Example], batch: Batch, left_o
     learned = sum(int(e.learned.sum()) for e in row)
     used = sum(len(e.tokens) for e in row)
     names = ", ".join(mixture.name(e.row) for e in row)
-    seen = f"{sum(e.image is not None for e in row)} of {len(row)} with picture" if len(row) > 1 else (
-        "picture" if row[0].image is not None else "no picture")  # fmt: skip
+    seen = f"{sum(bool(e.images) for e in row)} of {len(row)} with picture" if len(row) > 1 else (
+        ("picture" if len(row[0].images) == 1 else f"{len(row[0].images)} pictures") if row[0].images else "no picture"
+    )  # fmt: skip
     text = " / ".join(session.encoder.tokenizer.decode(e.tokens.tolist()) for e in row)
     seen += ", cut" if any(examples.was_cut(e, session) for e in row) else ""
     line = printable(f"row {at:<3} {seen}, {used - learned} + {learned} + {length - used} pads  {names}  {text}")
@@ -155,7 +161,7 @@ def _planned(session: Session, step: int) -> np.ndarray:
 def _left_out(session: Session, batch: Batch, planned: np.ndarray, at: int) -> str:
     """ "coco:17 was left out (57 tokens, the limit is 40)": rows that were to be here and are filler; "" without any."""
     collate, out = session.batches.collate, []
-    for row_id in planned[at][(planned[at] >= 0) & (batch["row"][at] < 0)]:
+    for row_id in planned[at][(planned[at] >= 0) & (batch["row"][at][: planned.shape[1]] < 0)]:
         source, index = collate.mixture.locate(int(row_id))
         try:
             row = source[index]

@@ -1,0 +1,210 @@
+"""Rows of several pictures: what they become in a batch, what depends on them, and what is decoded about them."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+from PIL import Image
+from test_conversation import model
+
+from vlax import masks
+from vlax.data.batches.budget import DropBudget
+from vlax.data.batches.lengths import Lengths
+from vlax.data.batches.mixture import Mixture
+from vlax.data.batches.packing import PackedPlan
+from vlax.data.batches.pipeline import Collator, HostBatches, ImageCache
+from vlax.decoding.options import DecodeConfig
+from vlax.errors import VlaxError
+from vlax.evaluation.runner import derange
+from vlax.images import Preprocess
+from vlax.models.vlm import token_losses
+from vlax.params import groups
+from vlax.rows import Picture, Row, Turn
+from vlax.text.bpe import train_bpe
+from vlax.text.prompts import make
+
+SIDE = 8
+SMALL = Preprocess(SIDE)
+
+
+def picture(shade: int) -> Picture:
+    return Picture(f"p{shade}", functools.partial(Image.new, "RGB", (SIDE, SIDE), (shade, shade, shade)))
+
+
+ROWS = [
+    Row("two", "1 2", "question", (Turn("same as ?", "no"),), picture(1), others=(picture(2),), places=((0, 0), (0, 8))),
+    Row("none", "", "question", (Turn("is it so?", "yes"),), None),
+    Row("one", "3", "question", (Turn("is it red?", "no"),), picture(3), places=((0, 0),)),
+    Row("talk", "4 5", "chat", (Turn("first?", "no"), Turn("then?", "yes")), picture(4), others=(picture(5),),
+        places=((0, 0), (1, 0))),
+    Row("three", "6", "question", (Turn("all?", "no"),), picture(6), others=(picture(7), picture(8))),
+]  # fmt: skip
+
+
+class Several:
+    name, fingerprint = "several", "several"
+
+    def __len__(self):
+        return len(ROWS)
+
+    def __getitem__(self, index):
+        return ROWS[index]
+
+
+@functools.cache
+def encoder(interleaved=False):
+    text = [f"{turn.question} {turn.answer}" for row in ROWS for turn in row.turns] + ["question: answer: user: assistant:"]
+    return make(train_bpe(text * 3, 100), "plain", interleaved=interleaved)
+
+
+def collator(interleaved=False, **options) -> Collator:
+    mixture = Mixture([Several()], [1.0], 0, shuffle=False)
+    return Collator(mixture, encoder(interleaved), 60, SMALL, ImageCache(1 << 20), **options)
+
+
+def shades(batch) -> list:
+    """The pictures of each slot by their shade, -1 for a hidden one."""
+    return np.where(batch["has_image"], batch["image"][..., 0, 0, 0].astype(int), -1).tolist()
+
+
+def test_pictures_take_slots_side_by_side_and_text_only_rows_keep_one():
+    batch = collator(images=2)(np.array([[0], [1], [2]]), 60)
+    assert shades(batch) == [[1, 2], [-1, -1], [3, -1]]
+    assert batch["owner"].tolist() == [[1, 1], [0, 0], [1, 0]] and not batch["before"].any()
+    assert batch["row"].tolist() == [[0, -1], [1, -1], [2, -1]]
+    packed = collator(images=2)(np.array([[2, 0, 1, -1], [1, 0, -1, -1], [0, 2, -1, -1]]), 150)
+    assert shades(packed) == [[3, 1, 2, -1], [-1, 1, 2, -1], [1, 2, 3, -1]]
+    assert packed["owner"].tolist() == [[1, 2, 2, 0], [0, 2, 2, 0], [1, 1, 2, 0]]
+    assert packed["row"].tolist() == [[2, 0, 1, -1], [1, 0, -1, -1], [0, 2, -1, -1]]
+
+
+def test_more_pictures_than_the_stage_takes_are_a_fault_that_names_the_field():
+    with pytest.raises(VlaxError, match=r"several:two has 2 pictures, and stage.images=1 .*; raise --config.stage.images"):
+        collator()(np.array([[0]]), 60)
+    left_out = DropBudget(0.5, 4)
+    batch = collator(images=2, left_out=left_out)(np.array([[4], [2]]), 60)
+    assert batch["row"].tolist() == [[-1, -1], [2, -1]] and left_out.counts["bad"] == 1
+
+
+def test_interleaved_pictures_stand_where_their_rows_say():
+    made = encoder(True)
+    batch = collator(True, images=2)(np.array([[0], [2], [3]]), 60)
+    for row, at in zip(batch["tokens"], batch["before"], strict=True):
+        text = [made.tokenizer.decode(row[: int(n)]).strip() for n in at]
+        assert text[0] in ("<bos>question:", "<bos>user:")
+    said = made.tokenizer.decode(batch["tokens"][0][: int(batch["before"][0, 1])])
+    assert said.strip() == "<bos>question: same as"
+    last = int(batch["before"][2, 1])  # behind the first answer and its EOS
+    assert batch["segment"][2, :last].tolist().count(masks.ANSWER) > 1 and batch["segment"][2, last] == masks.PROMPT
+    plain = collator(images=2)(np.array([[0], [2], [3]]), 60)
+    assert not plain["before"].any()
+    # A picture at the very end of a prompt goes before its last token: the loss of the answer falls there.
+    end = made.asked("same as <image>", 1)
+    assert end.before == [len(end.tokens) - 1]
+    with pytest.raises(VlaxError, match=r"has 1 <image> and 2 pictures; give as many of both"):
+        made.asked("same as <image>", 2)
+    assert made.asked("same as?", 2).before == [0, 0]
+
+
+@functools.cache
+def losses(kind: str):
+    """Two jitted functions of a batch: losses f32[B,T], and which of them depend on which image token: bool[B,T,N*I]."""
+    _, graphdef, params = tiny.build(mask=kind, vocab_size=512, layers=2)
+
+    def of(features, batch):
+        model = groups.rebuild(graphdef, params)
+        embeddings, positions, mask = model.sequence(batch)
+        embeddings = embeddings.at[:, : features.shape[1]].add(features)
+        hidden = model.decoder(embeddings, positions, mask)
+        return token_losses(model.decoder.logits(hidden[:, -batch["tokens"].shape[1] :]), batch)[0]
+
+    def nothing(batch):
+        return jnp.zeros((batch["tokens"].shape[0], batch["owner"].shape[1] * 4, 16))
+
+    def depends(batch):
+        jacobian = jax.jacrev(lambda f: of(f, batch).sum(0))(nothing(batch))  # [T,B,N*I,D]
+        return (jnp.abs(jacobian).max(-1) > 0).transpose(1, 0, 2)
+
+    return jax.jit(lambda batch: of(nothing(batch), batch)), jax.jit(depends)
+
+
+def arrays(batch):
+    return {key: value for key, value in batch.items() if key != "row"}
+
+
+@pytest.mark.parametrize("kind", masks.KINDS)
+@pytest.mark.parametrize("interleaved", (False, True))
+def test_no_loss_depends_on_a_picture_that_comes_after_it(kind, interleaved):
+    """A dialogue whose second picture belongs to its second question."""
+    batch = collator(interleaved, images=2)(np.array([[3]]), 60)
+    depends = losses(kind)[1](arrays(batch))
+    at = np.flatnonzero(np.asarray(masks.loss_mask(batch["segment"], batch["example"]))[0])
+    first, second = depends[0][:, :4], depends[0][:, 4:]
+    assert first[at].all()
+    later = batch["before"][0, 1]
+    assert (np.asarray(second)[at] == (at >= later)[:, None]).all()
+    assert (at < later).any() == interleaved
+
+
+@pytest.mark.parametrize("interleaved", (False, True))
+def test_packed_losses_are_those_of_rows_alone(interleaved):
+    made = collator(interleaved, images=2)
+    alone = made(np.array([[0], [1], [2], [3]]), 60)
+    packed = made(np.array([[2, 0, 1, -1], [3, -1, -1, -1]]), 150)
+    one, both = (losses("image_bidirectional")[0](arrays(each)) for each in (alone, packed))
+    for at, number, row in ((0, 1, 2), (0, 2, 0), (0, 3, 1), (1, 1, 3)):
+        mine = np.asarray(both)[at][packed["example"][at] == number]
+        np.testing.assert_allclose(mine, np.asarray(one)[row][alone["example"][row] > 0], atol=1e-5)
+
+
+def test_answers_about_several_pictures():
+    """Cached decoding predicts what the uncached model does, whatever other rows show; the order of pictures matters."""
+    made = model()
+    a, b, c = (Image.new("RGB", (SIDE, SIDE), colour) for colour in ("red", "blue", "white"))
+    prompts = [made.encoder.prompt_text("question", text) for text in ("same?", "what is it?", "is it so?")]
+    options = {"max_new_tokens": 3, "batch_size": 4}
+    answers = made.generate([[a, b], c, None], prompts, **options)
+    assert made.generate([[b, a], None, [a, b]], [prompts[0], prompts[2], prompts[0]], **options)[1:] == [
+        answers[2],
+        answers[0],
+    ]
+    assert made.generate([a, b], prompts[0], **options) == answers[0]
+    asked = [{"type": "image", "image": a}, {"type": "text", "text": "same?"}, {"type": "image", "image": b}]
+    predictor = made.predictor(DecodeConfig(3), 4)
+    each = zip(prompts, ([a, b], [b, a], [c]), strict=True)
+    requests = [made._request(made.encoder.asked(prompt, len(images)), images) for prompt, images in each]
+    batch = predictor.batch(requests, 32)
+    forced = np.array([[5, 6, 7]] * 4, np.int32)
+    cached = np.asarray(predictor.generate.forced_logits(made.params, batch, forced))
+    full = tiny.with_answers(batch, forced, 3)
+    logits = np.asarray(made._forward(made.params, {k: v for k, v in full.items() if k != "row"}))
+    for row, request in enumerate(requests):
+        first = len(request.prompt) - 1
+        np.testing.assert_allclose(cached[row], logits[row, first : first + 3], atol=2e-5)
+    swapped = predictor.batch([requests[0], dataclasses.replace(requests[0], image=requests[0].image[::-1])], 32)
+    one, other = np.asarray(predictor.generate.forced_logits(made.params, swapped, forced))[:2]
+    assert np.abs(one - other).max() > 1e-3
+    assert isinstance(made.chat([{"role": "user", "content": asked}], **options), str)
+
+
+def test_a_twin_exchanges_pictures_that_belong_together():
+    rows = [ROWS[0], ROWS[3], ROWS[2], ROWS[4], dataclasses.replace(ROWS[2], image_id="9", picture=picture(9)), ROWS[1]]
+    names = [[p.name for p in row.pictures] for row in derange(rows, 0)]
+    assert names == [["p4", "p5"], ["p1", "p2"], ["p9"], ["p3", "p9", "p1"], ["p3"], []]
+
+
+def test_packing_counts_slots():
+    mixture = Mixture([Several()], [1.0], 0, shuffle=False)
+    plan = PackedPlan(mixture, 2, 60, 3, lengths=Lengths(encoder()), images=2, window=1, stop=4)
+    batches = HostBatches(collator(images=2), plan, plan.batches(4))
+    seen = []
+    for batch in (batches[step] for step in range(len(batches))):
+        assert batch["owner"].shape == (2, 3)
+        seen += [int(row) for row in batch["row"].ravel() if row >= 0]
+        assert all(list(row[row > 0]) == sorted(row[row > 0]) for row in batch["owner"])
+    assert sorted(seen) == [0, 1, 2, 3]
+    assert Lengths(encoder()).pictures(mixture, np.array([0, 4, -1, 1])).tolist() == [2, 3, 0, 0]
