@@ -306,7 +306,8 @@ def test_another_tower_is_refused(coco, tmp_path, encoder):
         ImageCache(0).get(read[0].picture, read[0].image_id, SQUARE)
     Collator(Mixture([read], [1.0], 3), encoder, 24, None, ImageCache(0))  # a text-only model takes any
     other_mean = dataclasses.replace(CROP, mean=(0.1, 0.2, 0.3), std=(1.0, 1.0, 1.0))
-    assert ImageCache(0).get(read[0], other_mean).shape == (SIZE, SIZE, 3)  # the device's part makes no difference
+    pixels = ImageCache(0).get(read[0].picture, read[0].image_id, other_mean)
+    assert pixels.shape == (SIZE, SIZE, 3)  # the device's part makes no difference
     padded = Preprocess(SIZE, "pad", SIZE)
     assert stored.settings(padded) != stored.settings(dataclasses.replace(padded, mean=(0.1, 0.2, 0.3)))
 
