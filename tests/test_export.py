@@ -10,6 +10,7 @@ import re
 import shutil
 
 import numpy as np
+import PIL.Image
 import pytest
 from export_cases import DECODERS, SIZES, TEXT, TEXT_SIZES, TOWERS, VOCAB, assert_same, drawn
 
@@ -286,3 +287,37 @@ def test_errors_of_the_command(exported, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(logit_check, "check", lambda *_: float("nan"))
     assert "FAILED" in command(source, "--out", tmp_path / "b")
     assert "FAILED" in (tmp_path / "b" / "README.md").read_text()
+
+
+def test_several_pictures_within_the_text(exported):
+    """What the receiver's tokenizer makes of a text with two <image>, and transformers of that, is what vlax makes of it."""
+    import torch
+    import transformers
+
+    native_directory, out, config, *_ = exported("LLaVA, SigLIP + Qwen2")
+    made = vlax.load(str(native_directory))
+    made.encoder = dataclasses.replace(made.encoder, settings=dataclasses.replace(made.encoder.settings, interleaved=True))
+    rng = np.random.default_rng(3)
+    images = [PIL.Image.fromarray(rng.integers(0, 256, (30, 30, 3), dtype=np.uint8)) for _ in range(2)]
+    prompt = made.encoder.prompt_text("question", "is <image> a <image> square?")
+    answer = made.encoder.answer("no")
+    theirs = transformers.AutoTokenizer.from_pretrained(out)
+    model = transformers.LlavaForConditionalGeneration.from_pretrained(out).eval()
+    text = f"{theirs.bos_token or ''}question: is <image> a <image> square? answer:"
+    ids = theirs(text, add_special_tokens=False)["input_ids"] + answer
+    image_id, count = model.config.image_token_id, config.tokens_per_image
+    stands = [at for at, token in enumerate(ids) if token == image_id]
+    asked = made.encoder.asked(prompt, 2)
+    assert [token for token in ids if token != image_id] == asked.tokens + answer
+    assert [at - n for n, at in enumerate(stands)] == asked.before
+    spread = [token for one in ids for token in [one] * (count if one == image_id else 1)]
+    processor = transformers.AutoImageProcessor.from_pretrained(out)
+    with torch.no_grad():
+        pixels = processor(images, return_tensors="pt")["pixel_values"]
+        reference = model(input_ids=torch.tensor([spread]), pixel_values=pixels).logits[0].numpy()
+    ours = made.logits([images], [prompt], ["no"])[0]
+    theirs_of_answer = reference[-len(answer) - 1 : -1]
+    spread_of = theirs_of_answer.max() - theirs_of_answer.min()
+    assert np.abs(ours[: len(answer)] - theirs_of_answer).max() <= 1e-4 * spread_of
+    swapped = made.logits([images[::-1]], [prompt], ["no"])[0]
+    assert np.abs(swapped[: len(answer)] - theirs_of_answer).max() > 1e-3 * spread_of

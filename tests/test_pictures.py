@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import json
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +14,17 @@ from PIL import Image
 from test_conversation import model
 
 from vlax import masks
+from vlax.commands.data.checks import Limits
+from vlax.commands.data.picture_shards import Encoding
+from vlax.commands.data.prepare import prepare
+from vlax.commands.data.scan import scan
 from vlax.data.batches.budget import DropBudget
 from vlax.data.batches.lengths import Lengths
 from vlax.data.batches.mixture import Mixture
 from vlax.data.batches.packing import PackedPlan
 from vlax.data.batches.pipeline import Collator, HostBatches, ImageCache
+from vlax.data.readers import leaks
+from vlax.data.sources import open_source
 from vlax.decoding.options import DecodeConfig
 from vlax.errors import VlaxError
 from vlax.evaluation.runner import derange
@@ -208,3 +216,80 @@ def test_packing_counts_slots():
         assert all(list(row[row > 0]) == sorted(row[row > 0]) for row in batch["owner"])
     assert sorted(seen) == [0, 1, 2, 3]
     assert Lengths(encoder()).pictures(mixture, np.array([0, 4, -1, 1])).tolist() == [2, 3, 0, 0]
+
+
+SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared" / "cases"
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="the small misread inputs lie beside the project, not in it")
+def test_a_list_of_pictures_is_a_row_of_several():
+    source = open_source({"path": str(SHARED / "llava_two.json")})
+    assert [len(source[at].pictures) for at in range(5)] == [2, 1, 1, 1, 1]
+    row = source[0]
+    assert row.turns == (Turn("What differs?", "the colour"),) and row.places == ((0, 0), (0, 0))
+    assert [p.path.rpartition("/")[2] for p in row.pictures] == ["p0.png", "p1.png"]
+
+
+def dialogue(folder, *messages, image=("a.png", "b.png")):
+    for shade, name in enumerate(("a.png", "b.png", "c.png")):
+        Image.new("RGB", (4, 4), (shade,) * 3).save(folder / name)
+    turns = [{"from": ("human", "gpt")[at % 2], "value": text} for at, text in enumerate(messages)]
+    (folder / "rows.json").write_text(json.dumps([{"id": "7", "image": list(image), "conversations": turns}]))
+    return {"path": str(folder / "rows.json")}
+
+
+def test_readers_keep_where_placeholders_stood(tmp_path):
+    spec = dialogue(tmp_path, "first <image>,\nthen <image>", "no", "and?", "yes")
+    row = open_source(spec)[0]
+    assert [turn.question for turn in row.turns] == ["first ,\nthen", "and?"]
+    assert row.places == ((0, 6), (0, 12))  # the blank before the second one went with the end of the question
+    row = open_source(dialogue(tmp_path, "<image> one?", "no", "<image>\nand this?", "yes"))[0]
+    assert row.places == ((0, 0), (1, 0)) and row.turns[1].question == "and this?"
+    assert open_source(dialogue(tmp_path, "<image> one?", "no"))[0].places == ()  # of two pictures: both first
+    same = open_source(dialogue(tmp_path, "<image><image> same?", "yes", image=("a.png", "a.png")))[0]
+    assert (
+        len(same.pictures) == 2
+        and len(open_source(dialogue(tmp_path, "same?", "yes", image=("a.png", "a.png")))[0].pictures) == 1
+    )
+
+
+def test_one_evaluation_picture_drops_a_row(tmp_path):
+    spec = dialogue(tmp_path, "<image><image> same?", "no")
+    with pytest.raises(VlaxError, match=r"no rows are left \(1 read, 1 dropped by the leak filter\)"):
+        open_source(spec, drop_image_ids={str(tmp_path / "b.png")})
+    assert len(open_source(spec, drop_image_ids={str(tmp_path / "c.png")})) == 1
+    keys = leaks.evaluation_pictures([open_source(spec)])
+    assert {str(tmp_path / "a.png"), str(tmp_path / "b.png")} <= keys
+
+
+def test_a_prepared_set_has_rows_of_several_pictures(tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    spec = dialogue(folder, "first <image>, then <image>?", "no")
+    source = open_source(spec)
+    prepare(source, tmp_path / "out", Encoding(SMALL, "png", 95), spec=spec, train=True, progress=False)
+    row, want = open_source({"kind": "prepared", "path": str(tmp_path / "out")})[0], source[0]
+    assert (row.turns, row.places, row.image_id, len(row.pictures)) == (want.turns, want.places, want.image_id, 2)
+    for mine, theirs in zip(row.pictures, want.pictures, strict=True):
+        np.testing.assert_array_equal(mine.pixels(SMALL), theirs.pixels(SMALL))
+    with pytest.raises(VlaxError, match="no rows are left"):
+        open_source({"kind": "prepared", "path": str(tmp_path / "out")}, drop_image_ids={str(folder / "b.png")})
+
+
+def test_the_doctor_looks_at_every_picture_of_a_row(tmp_path):
+    spec = dialogue(tmp_path, "<image><image> same?", "no")
+    (tmp_path / "b.png").write_bytes(b"no picture")
+    found = scan(open_source(spec), Limits(min_side=1), progress=False)
+    kinds = {finding.kind: (finding.rows, finding.image.rpartition("/")[2]) for finding in found.findings}
+    assert kinds["not a picture"] == (("7#0",), "b.png") and kinds["several pictures"][0] == ("7#0",)
+    assert found.shown == [0] and found.others == [(0, 1)]
+
+
+def test_pairs_are_a_fair_coin_and_their_pictures_tell(tmp_path):
+    source = open_source({"kind": "pairs", "split": "val", "size": 60})
+    answers = [source[at].turns[0].answer for at in range(60)]
+    assert 20 < answers.count("yes") < 40
+    for at in range(12):
+        first, second = (np.asarray(p.open()) for p in source[at].pictures)
+        assert (first == second).all() == (answers[at] == "yes")
+    assert open_source({"kind": "pairs", "split": "val", "size": 60}).fingerprint == source.fingerprint

@@ -112,6 +112,8 @@ def _guesses(config: ConfigDict, data: Data) -> Iterator[Guess]:
     dtype = config.run.dtype or ("float32" if jax.devices()[0].platform == "cpu" else "bfloat16")
     yield Guess("run.dtype", dtype, f"this is a {kind}")
     text = stage.text_length or data.text_length
+    if data.images > 1:
+        yield Guess("stage.images", data.images, "pictures that a row has at most, of those looked at")
     yield Guess("stage.text_length", text, f"99 % of the rows have up to {data.most} tokens, the longest {data.longest}")
 
     shapes = abstract_model(data.model, DTYPES.get(dtype, DTYPES["float32"]))[1]  # another is refused later
@@ -161,14 +163,14 @@ def _plain(value: Any) -> Any:
 
 def _at(config: ConfigDict, field: str) -> Any:
     """The value of a field as JSON has it; where nothing is said, it is false: "", 0, {}. LoRA says nothing at rank 0,
-    accumulate nothing at 1."""
+    accumulate and images nothing at 1."""
     *parts, last = field.split(".")
     for part in parts:
         config = config[part]
     value = _plain(config[last])
     if field == "stage.lora":
         return value if value["rank"] else {}
-    return 0 if field == "stage.accumulate" and value == 1 else value
+    return 0 if field in ("stage.accumulate", "stage.images") and value == 1 else value
 
 
 def _set(config: ConfigDict, field: str, value: Any) -> None:

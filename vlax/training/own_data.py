@@ -29,7 +29,7 @@ METRICS = {"question": ["vqav2@official", "exact_match"], "": ["CIDEr", "Bleu", 
 class Data:
     """specs: training sources by name; held: of them, pictures held out; tasks: of the rows looked at, how many of each;
     measured: the tokens of these; scored: the task that a source is scored by, "" for none; only_train: sources that were
-    prepared to train on, and have no rows to evaluate on."""
+    prepared to train on, and have no rows to evaluate on; images: the most pictures that one of these rows has."""
 
     specs: dict[str, dict[str, Any]]
     names: dict[str, str]
@@ -41,6 +41,7 @@ class Data:
     tasks: dict[str, int]
     measured: np.ndarray
     model: VLMConfig
+    images: int = 1
 
     @property
     def most(self) -> int:
@@ -128,7 +129,7 @@ def read(config: ConfigDict) -> Data:
     encoder = wording.encoder(plan, tokenizer, named, origins.leading(plan, found))
     model = origins.model_config(plan, found, size(tokenizer))
     lengths, measured, tasks = Lengths(encoder), [], collections.Counter[str]()
-    names, held, scored, only_train, rows, pictures = {}, {}, {}, set[str](), 0, 0
+    names, held, scored, only_train, rows, pictures, images = {}, {}, {}, set[str](), 0, 0, 1
     specs = {name: {key: value for key, value in spec.items() if key != "epochs"} for name, spec in stage.mixture.items()}
     for name, spec in specs.items():
         source = open_source(spec, run.data_root, train=True, faults=Faults(collect=True))
@@ -138,7 +139,8 @@ def read(config: ConfigDict) -> Data:
         _check_pictures(source)
         indices = np.unique(np.linspace(0, len(source) - 1, SAMPLE).astype(np.int64))
         measured.append(lengths.of_source(source, indices))
-        found_tasks = _tasks(source, indices)
+        found_tasks, most = _tasks(source, indices)
+        images = max(images, most)
         tasks.update(found_tasks)
         scored[name] = _scored(set(found_tasks)) if held[name] else ""
         if held[name] and not _evaluable({**spec, "part": "test"}, run.data_root):
@@ -149,7 +151,8 @@ def read(config: ConfigDict) -> Data:
         raise VlaxError(
             f"stage.data: none of the rows of {', '.join(names.values())} can be read; python -m vlax data doctor says why"
         )
-    return Data(specs, names, held, scored, only_train, rows, pictures, dict(tasks), all_lengths[all_lengths > 0], model)
+    measured_lengths = all_lengths[all_lengths > 0]
+    return Data(specs, names, held, scored, only_train, rows, pictures, dict(tasks), measured_lengths, model, images)
 
 
 def _check_pictures(source: Source) -> None:
@@ -165,14 +168,17 @@ def _check_pictures(source: Source) -> None:
     raise VlaxError(f"{faults[0]}. If the pictures lie in another folder: --config.stage.data_is.images=DIR")
 
 
-def _tasks(source: Source, indices: np.ndarray) -> collections.Counter[str]:
-    found = collections.Counter[str]()
+def _tasks(source: Source, indices: np.ndarray) -> tuple[collections.Counter[str], int]:
+    """(how many rows of each task, the most pictures that one of them has)"""
+    found, most = collections.Counter[str](), 1
     for index in indices.tolist():
         try:
-            found[source[index].task] += 1
+            row = source[index]
         except RowFault:  # training counts it
             continue
-    return found
+        found[row.task] += 1
+        most = max(most, len(row.pictures))
+    return found, most
 
 
 def _scored(tasks: set[str]) -> str:

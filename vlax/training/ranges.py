@@ -16,9 +16,9 @@ RUN: dict[str, tuple[float, float, str]] = {
 STAGE: dict[str, tuple[float, float, str]] = {
     "learning_rate": (0.0, math.inf, "0 or more"), "epochs": NATURAL, "steps": NATURAL, "batch_size": POSITIVE,
     "accumulate": POSITIVE, "text_length": (2, math.inf, "2 or more"), "images": POSITIVE, "packing": NATURAL,
-    "plan_window": POSITIVE, "drop_budget": SHARE, "warmup": SHARE, "final_learning_rate": SHARE, "clip": NATURAL, "weight_decay": NATURAL,
-    "beta2": (0.0, math.nextafter(1.0, 0.0), "from 0 to less than 1"), "eval_every": NATURAL, "eval_batches": POSITIVE,
-    "generate_samples": NATURAL, "lora.rank": NATURAL,
+    "plan_window": POSITIVE, "drop_budget": SHARE, "warmup": SHARE, "final_learning_rate": SHARE, "clip": NATURAL,
+    "weight_decay": NATURAL, "beta2": (0.0, math.nextafter(1.0, 0.0), "from 0 to less than 1"), "eval_every": NATURAL,
+    "eval_batches": POSITIVE, "generate_samples": NATURAL, "lora.rank": NATURAL,
 }  # fmt: skip
 
 
