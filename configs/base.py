@@ -34,6 +34,7 @@ def run(variant: str = "embedded") -> ConfigDict:
     r.system = ""  # system prompt: what every prompt begins with; "": run.model's, or that of the templates file
     # pictures stand where their row's text has <image>, and not before it all; False: as in run.model, else first
     r.interleaved = False
+    r.tiles = 0  # parts that a picture larger than the tower's is shown in beside the whole, a slot each; 0: as in run.model
     r.dtype = "float32"  # compute dtype: float32 or bfloat16; what learns is always stored in float32
     r.layers = "unroll"  # unroll, or scan: one compiled layer body, for TPU compile times
     r.remat = False  # recompute activations in the backward pass instead of keeping them

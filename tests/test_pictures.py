@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import pathlib
+import re
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +14,13 @@ import tiny
 from PIL import Image
 from test_conversation import model
 
-from vlax import masks
+from configs import base
+from vlax import images, masks
 from vlax.commands.data.checks import Limits
 from vlax.commands.data.picture_shards import Encoding
 from vlax.commands.data.prepare import prepare
 from vlax.commands.data.scan import scan
+from vlax.data.batches import arrange
 from vlax.data.batches.budget import DropBudget
 from vlax.data.batches.lengths import Lengths
 from vlax.data.batches.mixture import Mixture
@@ -29,7 +32,7 @@ from vlax.decoding.options import DecodeConfig
 from vlax.errors import VlaxError
 from vlax.evaluation.runner import derange
 from vlax.images import Preprocess
-from vlax.models.vlm import token_losses
+from vlax.models.vlm import VLMConfig, token_losses
 from vlax.params import groups
 from vlax.rows import Picture, Row, Turn
 from vlax.text.bpe import train_bpe
@@ -293,3 +296,58 @@ def test_pairs_are_a_fair_coin_and_their_pictures_tell(tmp_path):
         first, second = (np.asarray(p.open()) for p in source[at].pictures)
         assert (first == second).all() == (answers[at] == "yes")
     assert open_source({"kind": "pairs", "split": "val", "size": 60}).fingerprint == source.fingerprint
+
+
+def test_documented_grids():
+    text = re.search(r"^ +(\[grid\(.*\)\])$", images.grid.__doc__, flags=re.MULTILINE)[1]
+    assert eval(text, {"grid": images.grid})
+    assert images.grid((64, 64), 8, 0) == (1, 1)
+
+
+def test_tiles_are_parts_in_reading_order_beside_the_whole():
+    wide = Image.fromarray(
+        np.repeat(np.arange(24, dtype=np.uint8)[None, :, None], 8, 0).repeat(3, 2)
+    )  # 24 x 8: shades by column
+    views = SMALL.views(wide, 4)
+    assert views.shape == (4, SIDE, SIDE, 3)
+    np.testing.assert_array_equal(views[0], SMALL.apply(wide))
+    np.testing.assert_array_equal(np.concatenate([*views[1:]], axis=1), np.asarray(wide))
+    assert SMALL.views(wide.resize((8, 8)), 4).shape[0] == 1
+    tall = SMALL.views(Image.fromarray(np.arange(16 * 16 * 3, dtype=np.uint8).reshape(16, 16, 3)), 4)
+    np.testing.assert_array_equal(tall[3][:, 0], np.arange(16 * 16 * 3, dtype=np.uint8).reshape(16, 16, 3)[8:, 0])
+
+
+def test_tiles_take_slots_of_their_example():
+    rows = [dataclasses.replace(ROWS[0], picture=Picture("wide", functools.partial(Image.new, "RGB", (24, 8), (9, 9, 9))))]
+    source = Several()
+    source.__class__ = type("Wide", (Several,), {"__getitem__": lambda self, at: rows[0] if at == 0 else ROWS[at]})
+    mixture = Mixture([source], [1.0], 0, shuffle=False)
+    for interleaved in (False, True):
+        made = Collator(mixture, encoder(interleaved), 60, SMALL, ImageCache(1 << 20), images=2, tiles=3)
+        batch = made(np.array([[0], [2]]), 60)
+        assert shades(batch) == [[9, 9, 9, 9, 2, -1, -1, -1], [3, *[-1] * 7]]
+        assert batch["owner"].tolist() == [[1] * 5 + [0] * 3, [1] + [0] * 7]
+        first, second = encoder(interleaved).placed(rows[0]).before
+        assert batch["before"][0].tolist() == [first] * 4 + [second, 0, 0, 0]
+    stage = base.stage("s")
+    with stage.unlocked():
+        stage.packing, stage.images = 4, 2
+    with pytest.raises(VlaxError, match=r"stage.packing=4 and stage.images=2 and run.tiles=2: .* --config.stage.packing=6"):
+        arrange.check_slots(stage, 3)
+    stage.augment = ("flip", "colour")
+    with pytest.raises(VlaxError, match=r"stage.augment has flip, and run.tiles=1"):
+        arrange.check_slots(stage, 2)
+
+
+def test_a_model_with_tiles_sees_them_when_it_decodes(tmp_path):
+    made = model()
+    config = dataclasses.replace(made.config, tiles=3)
+    assert VLMConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    assert "tiles" not in made.config.to_dict()
+    tiled = dataclasses.replace(made, config=config)
+    wide = Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 24, 3), dtype=np.uint8))
+    prompt = made.encoder.prompt_text("question", "what?")
+    request = tiled._request(tiled.encoder.asked(prompt, 1), [wide])
+    assert len(request.images) == 4 and tiled._request(tiled.encoder.asked(prompt, 1), [wide.resize((8, 8))]).before == [0]
+    batch = tiled.predictor(DecodeConfig(2), 2).batch([request], 32, config.views)
+    assert batch["owner"].tolist() == [[1] * 4, [0] * 4]

@@ -183,7 +183,7 @@ def test_the_image_cache_is_bounded():
     for _ in range(2):
         for index in (0, 1, 3, 5, 6):
             np.testing.assert_array_equal(
-                cache.get(source[index].picture, source[index].image_id, SQUARE), SQUARE.apply(picture(index))
+                cache.get(source[index].picture, source[index].image_id, SQUARE)[0], SQUARE.apply(picture(index))
             )
     assert cache.size == 3 * size
     # each reference above opens once more: cached pictures are opened 1 + 2 times, the others 2 + 2
@@ -196,7 +196,7 @@ def test_the_image_cache_tells_sources_of_one_name_apart():
     cache = ImageCache(1 << 20)
     cache.get(train[0].picture, train[0].image_id, SQUARE)
     other = dataclasses.replace(val[0], picture=Picture(val[0].image_name, functools.partial(picture, 99)))
-    np.testing.assert_array_equal(cache.get(other.picture, other.image_id, SQUARE), SQUARE.apply(picture(99)))
+    np.testing.assert_array_equal(cache.get(other.picture, other.image_id, SQUARE)[0], SQUARE.apply(picture(99)))
 
 
 @pytest.mark.parametrize("hosts", (1, 2))

@@ -307,7 +307,7 @@ def test_another_tower_is_refused(coco, tmp_path, encoder):
     Collator(Mixture([read], [1.0], 3), encoder, 24, None, ImageCache(0))  # a text-only model takes any
     other_mean = dataclasses.replace(CROP, mean=(0.1, 0.2, 0.3), std=(1.0, 1.0, 1.0))
     pixels = ImageCache(0).get(read[0].picture, read[0].image_id, other_mean)
-    assert pixels.shape == (SIZE, SIZE, 3)  # the device's part makes no difference
+    assert pixels.shape == (1, SIZE, SIZE, 3)  # the device's part makes no difference
     padded = Preprocess(SIZE, "pad", SIZE)
     assert stored.settings(padded) != stored.settings(dataclasses.replace(padded, mean=(0.1, 0.2, 0.3)))
 

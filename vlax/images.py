@@ -59,6 +59,17 @@ class Preprocess:
         left, top = (image.width - self.size) // 2, (image.height - self.size) // 2
         return np.asarray(image.crop((left, top, left + self.size, top + self.size)))
 
+    def views(self, image: Image.Image, tiles: int) -> np.ndarray:
+        """uint8[n,size,size,3]: the whole picture, and where that loses detail up to `tiles` parts of it in reading order, cut
+        out of the picture stretched to their `grid` (the AnyRes of LLaVA-NeXT, with the whole as in InternVL)."""
+        whole, (columns, rows) = self.apply(image), grid(image.size, self.size, tiles)
+        if columns * rows == 1:
+            return whole[None]
+        wide, tall = columns * self.size, rows * self.size
+        image = image if image.mode == "RGB" else as_rgb(image)
+        parts = np.asarray(image.resize((wide, tall), self.resample)).reshape(rows, self.size, columns, self.size, 3)
+        return np.concatenate([whole[None], parts.swapaxes(1, 2).reshape(-1, self.size, self.size, 3)])
+
     def frame(self, image: Image.Image) -> Image.Image:
         """What of the picture the tower sees, from edge to edge, in the picture's own resolution."""
         image = as_rgb(image)
@@ -91,6 +102,22 @@ class Preprocess:
             band.paste(part, (left, 0))
             rows.paste(band.resize((edge, part.height), self.resample), (0, top + begin))
         return rows.resize((edge, edge), self.resample)
+
+
+def grid(shape: tuple[int, int], size: int, tiles: int) -> tuple[int, int]:
+    """(columns, rows) of at most so many tiles of `size` pixels that keep most pixels of a picture of `shape` (width, height),
+    the fewest of several.
+
+    [grid(shape, 224, 4) for shape in ((200, 200), (448, 448), (900, 200), (200, 600))] == [(1, 1), (2, 2), (4, 1), (1, 3)]
+    """
+    width, height = shape
+
+    def kept(columns: int, rows: int) -> int:
+        scale = min(columns * size / width, rows * size / height, 1.0)
+        return int(width * scale) * int(height * scale)
+
+    every = [(columns, rows) for rows in range(1, tiles + 1) for columns in range(1, tiles // rows + 1)] or [(1, 1)]
+    return max(every, key=lambda one: (kept(*one), -one[0] * one[1]))
 
 
 def _middle(image: Image.Image, long: int) -> Image.Image:

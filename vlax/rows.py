@@ -59,6 +59,13 @@ class Picture:
         with making(self.name):
             return preprocess.apply(self.open())
 
+    def views(self, preprocess: Preprocess, tiles: int = 0) -> np.ndarray:
+        """uint8[n,size,size,3]: `pixels`, and then up to `tiles` parts of the picture (`Preprocess.views`)."""
+        if not tiles:
+            return self.pixels(preprocess)[None]
+        with making(self.name):
+            return preprocess.views(self.open(), tiles)
+
 
 @dataclasses.dataclass(frozen=True)
 class Row:

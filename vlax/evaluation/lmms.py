@@ -116,7 +116,9 @@ class Vlax(lmms):
                 for begin in range(0, len(members), predictor.batch_size):
                     part = members[begin : begin + predictor.batch_size]
                     asked = [self._request(prompts[i], requests[i].args, i) for i in part]
-                    for i, text in zip(part, next(predictor.texts(self.model.params, asked, length)), strict=True):
+                    for i, text in zip(
+                        part, next(predictor.texts(self.model.params, asked, length, self.model.config.views)), strict=True
+                    ):
                         out[i] = cut(text, requests[i].args[1].get("until"))
                     bar.update(len(part))
         return out
@@ -135,7 +137,7 @@ class Vlax(lmms):
             answers = np.full((1, predictor.batch_size, longest), self.model.encoder.tokenizer.pad_token_id, np.int32)
             for row, i in enumerate(part):
                 answers[0, row, : len(tails[i])] = tails[i]
-            sums, greedy = predictor.score(self.model.params, asked, answers, length)
+            sums, greedy = predictor.score(self.model.params, asked, answers, length, self.model.config.views)
             out += [(self.sign * float(value), bool(same)) for value, same in zip(sums[:, 0], greedy[:, 0], strict=True)]
         return out
 
@@ -152,7 +154,8 @@ class Vlax(lmms):
         if len(args) < 6:  # a choice without its context: lmms-eval asks so for acc_mutual_info
             return Request(prompt, None, row)
         visuals = args[2](self._document(args))
-        return Request(prompt, self.model.pixels(one_image(visuals, f"task {args[4]}, document {args[3]}")), row)
+        image = one_image(visuals, f"task {args[4]}, document {args[3]}")
+        return Request(prompt, None if image is None or self.model.config.vision is None else self.model.views(image), row)
 
     def _target(self, args: tuple[Any, ...]) -> str:
         target = args[1](self._document(args)) if callable(args[1]) else args[1]

@@ -112,13 +112,15 @@ def requests(model: Model, test: TestSet, rows: Sequence[Row], pool: ThreadPoolE
     suite, number = test.suite, test.numbers
     preprocess = model.config.preprocess
     seen = {picture.name: picture for row in rows for picture in row.pictures} if preprocess else {}
-    pixels = dict(zip(seen, pool.map(lambda picture: picture.pixels(preprocess), seen.values()), strict=True))
+    tiles = model.config.tiles
+    views = dict(zip(seen, pool.map(lambda picture: picture.views(preprocess, tiles), seen.values()), strict=True))
     asked = [suite.asked(row, model.encoder) for row in rows]
-    pictures = [[pixels[picture.name] for picture in row.pictures] if preprocess else [] for row in rows]
-    return [
-        Request(each.tokens, images, number[row.id], each.before)
-        for each, images, row in zip(asked, pictures, rows, strict=True)
-    ]
+    pictures = [[views[picture.name] for picture in row.pictures] if preprocess else [] for row in rows]
+    found = []
+    for prompt, mine, row in zip(asked, pictures, rows, strict=True):
+        before = [at for at, each in zip(prompt.before, mine, strict=False) for _ in each]
+        found.append(Request(prompt.tokens, [view for each in mine for view in each], number[row.id], before))
+    return found
 
 
 def settings(model: Model, test: TestSet, blind_seed: int | None) -> dict:
@@ -129,7 +131,8 @@ def settings(model: Model, test: TestSet, blind_seed: int | None) -> dict:
 def run_key(model: Model, proto: Mapping) -> str:
     """What the lines of these weights, decoded so, are filed under."""
     weights = {key: model.manifest.get(key) for key in ("stage", "checksums")}
-    return protocol.digest([proto["decoded"], weights, model.config.mask, dtype(model)])
+    tiles = [model.config.tiles] if model.config.tiles else []
+    return protocol.digest([proto["decoded"], weights, model.config.mask, dtype(model), *tiles])
 
 
 def dtype(model: Model) -> str:
@@ -151,7 +154,7 @@ def texts(model: Model, test: TestSet, rows: Sequence[Row], at_once: int = 0) ->
     # Of all rows of the set, not of those that are left: the number of slots is part of what fixes the numbers.
     different = {(row.turns[0].question, row.places, len(row.pictures)): row for row in test.rows}.values()
     longest = max(len(suite.asked(row, encoder).tokens) for row in different)
-    length, slots = -(-longest // 16) * 16, max(1, *(len(row.pictures) for row in test.rows))
+    length, slots = -(-longest // 16) * 16, model.config.views * max(1, *(len(row.pictures) for row in test.rows))
     size = min(at_once or decoder.batch_size, decoder.batch_size)
     parts = [list(rows[i : i + size]) for i in range(0, len(rows), size)]
     with ThreadPoolExecutor(THREADS) as pool, ThreadPoolExecutor(1) as ahead:

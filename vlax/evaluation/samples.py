@@ -118,9 +118,12 @@ def _report_samples(
 
 def _seen(model: Model | None, row: Row) -> Image.Image | None:
     """The picture as the tower sees it from edge to edge: cropped where it is cropped there, in its own resolution. Of several,
-    squares of one size side by side, as their attention is."""
+    and of a picture's tiles, squares of one size side by side, as their attention is."""
     preprocess = model.config.preprocess if model else None
-    images = [preprocess.frame(p.open()) if preprocess else p.open() for p in row.pictures]
+    if model and preprocess and model.config.tiles:
+        images = [Image.fromarray(view) for p in row.pictures for view in p.views(preprocess, model.config.tiles)]
+    else:
+        images = [preprocess.frame(p.open()) if preprocess else p.open() for p in row.pictures]
     if len(images) < 2:
         return images[0] if images else None
     side = max(max(image.size) for image in images)

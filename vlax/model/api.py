@@ -81,15 +81,17 @@ class Model:
             raise VlaxError(f"decoding has the options {', '.join(fields)}, not {', '.join(decoding)}") from None
         requests = [self._request(*each, row) for row, each in enumerate(zip(asked, images, strict=True))]
         predictor = self.predictor(decode, batch_size, tuple(answers or ()), by)
-        return [text for batch in predictor.texts(self.params, requests) for text in batch]
+        slots = self.config.views * max(1, *(len(each) for each in images))
+        return [text for batch in predictor.texts(self.params, requests, slots=slots) for text in batch]
 
     def _several(self, images: Any) -> list:
         """The pictures of one prompt."""
         return [] if images is None else [images] if is_one(images) else list(images)
 
     def _request(self, asked: Encoded, images: Sequence, row: int = 0) -> Request:
-        shown = [] if self.config.vision is None else [pixels for image in images if (pixels := self.pixels(image)) is not None]
-        return Request(asked.tokens, shown, row, asked.before)
+        views = [self.views(image) for image in images] if self.config.vision else []
+        before = [at for at, each in zip(asked.before, views, strict=False) for _ in each]
+        return Request(asked.tokens, [view for each in views for view in each], row, before)
 
     def caption(self, images: Any, **options) -> Any:
         """Short captions, or one of one picture; options as in `generate`."""
@@ -142,6 +144,10 @@ class Model:
             return None
         picture = opened(image)
         return self.config.tower.preprocess.apply(picture)
+
+    def views(self, image) -> np.ndarray:
+        """uint8[n,H,W,3]: `pixels`, and the parts that a model with run.tiles sees beside them."""
+        return self.config.tower.preprocess.views(opened(image), self.config.tiles)
 
     @functools.cached_property
     def _forward(self):

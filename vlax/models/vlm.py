@@ -36,6 +36,7 @@ class VLMConfig:
     projector: ProjectorConfig | None = None
     mask: str = "image_bidirectional"
     preprocess: Preprocess | None = None  # None with a tower: squashed to its size by a bicubic filter, as SigLIP does
+    tiles: int = 0  # parts that a large picture is shown in, beside the whole (`images.grid`)
 
     def __post_init__(self) -> None:
         masks.check_kind(self.mask)
@@ -49,6 +50,11 @@ class VLMConfig:
         return 0 if self.vision is None else self.tower.projector.tokens(self.vision.tokens)
 
     @property
+    def views(self) -> int:
+        """Slots that a picture takes at most."""
+        return 1 + self.tiles
+
+    @property
     def tower(self) -> Tower:
         """VlaxError where there is none: ask `vision is not None` first where both are allowed."""
         if self.vision is None or self.projector is None or self.preprocess is None:
@@ -57,7 +63,7 @@ class VLMConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return dataclasses.asdict(self)
+        return {key: value for key, value in dataclasses.asdict(self).items() if value or key != "tiles"}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "VLMConfig":
@@ -66,7 +72,7 @@ class VLMConfig:
         for name, kind in kinds.items():
             if fields := values.get(name):
                 parts[name] = kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
-        return cls(mask=values["mask"], **parts)
+        return cls(mask=values["mask"], tiles=values.get("tiles", 0), **parts)
 
 
 class VLM(nnx.Module):

@@ -78,7 +78,6 @@ class Encoder:
             more.append(str(self.settings.version))
         if self.settings.system or self.settings.chat:
             more += [self.settings.system, str(self.is_chat)]
-        more += ["interleaved"] * self.settings.interleaved
         return hashlib.sha256(" ".join([plain, *more]).encode()).hexdigest()[:12] if more else plain
 
     @functools.cached_property

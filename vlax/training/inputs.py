@@ -28,7 +28,8 @@ from vlax.training.stages import StagePlan
 def build(plan: StagePlan, config: VLMConfig, encoder: Encoder) -> tuple[HostBatches, dict[str, HostBatches], int]:
     """(training batches, held-out batches by source, updates of the stage). Held-out batches have the plain layout."""
     run, stage = plan.run, plan.stage
-    lengths, quarantine = Lengths(encoder), read_quarantine(run.quarantine)
+    lengths, quarantine, views = Lengths(encoder), read_quarantine(run.quarantine), config.views
+    arrange.check_slots(stage, views)
     collate = functools.partial(
         Collator,
         encoder=encoder,
@@ -37,6 +38,7 @@ def build(plan: StagePlan, config: VLMConfig, encoder: Encoder) -> tuple[HostBat
         cache=ImageCache(run.image_cache_mb << 20),
         overlong=stage.overlong,
         images=stage.images,
+        tiles=config.tiles,
         quarantine=quarantine,
     )
     hosts = {"host": distributed.host(), "hosts": distributed.hosts()}
@@ -46,7 +48,9 @@ def build(plan: StagePlan, config: VLMConfig, encoder: Encoder) -> tuple[HostBat
     mixed = open_mixture(plan, lengths, faults)
     if config.vision is not None:
         _check_pictures(plan, mixed.sources)
-    arranged, updates = arrange.make(stage, mixed, lengths, stage.batch_size // per_update, per_update, sum(plan.extended))
+    arranged, updates = arrange.make(
+        stage, mixed, lengths, stage.batch_size // per_update, per_update, sum(plan.extended), views
+    )
     planned = planned_rows(mixed, arranged.positions(updates * per_update))
     # Of the rows that readers refused, the part that a run of this length would have met; the same on every host.
     met = math.ceil(len(faults.found) * planned / sum(map(len, mixed.sources)))

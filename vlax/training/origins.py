@@ -113,7 +113,8 @@ def model_config(plan: StagePlan, origins: Origins, vocab: int) -> VLMConfig:
                 f"{projector.vision_width} to a decoder of width {projector.width}, and these have {vision.width} and "
                 f"{decoder.width}; take all three from one model, or pass --config.stage.init.projector=fresh"
             )
-        return VLMConfig(decoder, vision, projector, mask, preprocess)
+        tiles = plan.run.tiles or (_models(plan, origins["decoder"]).tiles if plan.leader else 0)
+        return VLMConfig(decoder, vision, projector, mask, preprocess, tiles)
     except (TypeError, ValueError) as error:
         text = str(error).split("__init__() ")[-1]
         raise VlaxError(f"run.shapes: {text}; the fields are those of vlax/models") from None

@@ -12,6 +12,7 @@ SHARE = (0.0, 1.0, "from 0 to 1")
 RUN: dict[str, tuple[float, float, str]] = {
     "seed": NATURAL, "threads": POSITIVE, "prefetch": POSITIVE, "image_cache_mb": NATURAL, "grace_seconds": NATURAL,
     "watchdog_minutes": NATURAL, "log_every": POSITIVE, "bpe_vocab": POSITIVE, "image_size": NATURAL, "vocab_size": NATURAL,
+    "tiles": NATURAL,
 }  # fmt: skip
 STAGE: dict[str, tuple[float, float, str]] = {
     "learning_rate": (0.0, math.inf, "0 or more"), "epochs": NATURAL, "steps": NATURAL, "batch_size": POSITIVE,

@@ -31,13 +31,26 @@ def check(stage: ConfigDict) -> None:
         raise VlaxError(f"stage.packing={stage.packing}: give the rows that may share a batch row, or 0")
     if stage.images < 1:
         raise VlaxError(f"stage.images={stage.images}: give the pictures that a row may have, at least 1")
-    if 1 < stage.packing < stage.images:
-        raise VlaxError(
-            f"stage.packing={stage.packing} and stage.images={stage.images}: a row takes a slot for each of its pictures; give "
-            f"at least --config.stage.packing={stage.images}"
-        )
     if stage.plan_window < 1:
         raise VlaxError(f"stage.plan_window={stage.plan_window}: a window has at least 1 batch")
+
+
+def check_slots(stage: ConfigDict, views: int) -> None:
+    """VlaxError where a row would have more pictures than a packed row has slots, or where tiles would each be augmented.
+
+    views: slots that a picture takes at most.
+    """
+    if 1 < stage.packing < stage.images * views:
+        tiles = f" and run.tiles={views - 1}" if views > 1 else ""
+        raise VlaxError(
+            f"stage.packing={stage.packing} and stage.images={stage.images}{tiles}: a row takes a slot for each picture and "
+            f"tile; give at least --config.stage.packing={stage.images * views}"
+        )
+    if views > 1 and (moving := [kind for kind in stage.augment if kind != "colour"]):
+        raise VlaxError(
+            f"stage.augment has {', '.join(moving)}, and run.tiles={views - 1} cuts pictures in parts, each of which would be "
+            "changed by itself; leave one of them out"
+        )
 
 
 def check_positions(stage: ConfigDict, config: Any) -> None:
@@ -45,7 +58,7 @@ def check_positions(stage: ConfigDict, config: Any) -> None:
 
     config: VLMConfig, of a room that this one does not import. Packing changes nothing: positions restart with every example.
     """
-    decoder, image = config.decoder, config.tokens_per_image * stage.images
+    decoder, image = config.decoder, config.tokens_per_image * stage.images * config.views
     if decoder.rope_theta is None and image + stage.text_length > decoder.max_positions:
         raise VlaxError(
             f"the decoder has a table of {decoder.max_positions} positions; {image} image tokens and "
@@ -54,12 +67,15 @@ def check_positions(stage: ConfigDict, config: Any) -> None:
         )
 
 
-def make(stage: ConfigDict, mixture: Mixture, lengths: Lengths, rows: int, per_update: int, more: int = 0) -> tuple[Plan, int]:
+def make(
+    stage: ConfigDict, mixture: Mixture, lengths: Lengths, rows: int, per_update: int, more: int = 0, views: int = 1
+) -> tuple[Plan, int]:
     """(the stage's plan, its length in updates)
 
     rows        of the global batch that a train step takes
     per_update  train steps an update
     more        updates that were added to a stage when it was finished: the rows before them stay where they were
+    views       slots that a picture takes at most
 
     Without stage.steps, the stage is stage.epochs long; the last update is filled from the next epoch.
     """
@@ -68,7 +84,9 @@ def make(stage: ConfigDict, mixture: Mixture, lengths: Lengths, rows: int, per_u
     batch = mixture, rows, stage.text_length
     window = {"lengths": lengths, "overlong": stage.overlong, "window": stage.plan_window}
     if stage.packing > 1:
-        packed = PackedPlan(*batch, stage.packing, images=stage.images, stop=0 if stage.steps else wanted, **window)
+        packed = PackedPlan(
+            *batch, stage.packing, images=stage.images, views=views, stop=0 if stage.steps else wanted, **window
+        )
         return packed, more + (stage.steps or math.ceil(packed.batches(wanted) / per_update))
     if stage.buckets:
         stop = updates * per_update * rows

@@ -81,6 +81,7 @@ class PackedPlan(WindowedPlan):
     """
 
     images: int = 1  # stage.images: rows of more pictures are bad ones, and take no more
+    views: int = 1  # slots a picture: how many tiles it has is not known before it is opened
     _starts: list[int] = dataclasses.field(default_factory=lambda: [0])  # batch rows before each window, as far as is known
 
     def batch(self, step: int) -> Planned:
@@ -117,8 +118,8 @@ class PackedPlan(WindowedPlan):
         dropped = list(zip(ids[~kept].tolist(), tokens[~kept].tolist(), strict=True))
         chosen = np.flatnonzero(kept)
         takes = None
-        if self.images > 1:
-            takes = np.clip(self.lengths.pictures(self.mixture, ids[chosen]), 1, self.images)
+        if self.images * self.views > 1:
+            takes = np.clip(self.lengths.pictures(self.mixture, ids[chosen]) * self.views, 1, self.images * self.views)
         packed = pack(np.minimum(tokens[chosen], self.text_length), self.text_length, self.slots, takes)
         at = np.full((len(packed), self.slots), -1, np.int64)
         for row, members in zip(at, (packed[i] for i in rng.permutation(len(packed))), strict=True):
@@ -126,7 +127,7 @@ class PackedPlan(WindowedPlan):
         return np.where(at < 0, -1, begin + at), np.where(at < 0, -1, ids[at]), dropped
 
     def _settings(self) -> list[Any]:
-        return [*super()._settings(), *([self.images] if self.images > 1 else [])]
+        return [*super()._settings(), *([self.images, self.views] if self.images * self.views > 1 else [])]
 
     def batches(self, positions: int) -> int:
         if positions != self.stop:

@@ -47,12 +47,12 @@ class ImageCache:
         self._images: dict[tuple[str, str], np.ndarray] = {}
         self._lock = threading.Lock()
 
-    def get(self, picture: Picture, image_id: str, preprocess: Preprocess) -> np.ndarray:
-        """uint8[H,W,3] of a picture of a row with this image id."""
+    def get(self, picture: Picture, image_id: str, preprocess: Preprocess, tiles: int = 0) -> np.ndarray:
+        """uint8[n,H,W,3]: the views of a picture of a row with this image id; one where there are no tiles."""
         key = (picture.name, image_id)  # ids alone recur: in train and validation files, in sources of one name
         if key in self._images:
             return self._images[key]
-        image = picture.pixels(preprocess)
+        image = picture.views(preprocess, tiles)
         with self._lock:
             if key not in self._images and self.size + image.nbytes <= self.capacity:
                 self._images[key] = image
@@ -87,6 +87,7 @@ class Collator:
     overlong: str = "drop"  # or "cut": the answer loses its end (EOS too), never the image
     augment: tuple[str, ...] = ()  # see augment.py
     images: int = 1  # pictures that a row may have (stage.images); more are a fault
+    tiles: int = 0  # run.tiles: a picture takes up to 1 + tiles slots, the whole and its parts
     left_out: DropBudget = dataclasses.field(default_factory=lambda: DropBudget(0, 0))  # by default a bad row is an error
     quarantine: Quarantine = dataclasses.field(default_factory=Quarantine)
     at_work: dict[int, int] = dataclasses.field(default_factory=dict)  # by thread: the row that it reads
@@ -103,7 +104,7 @@ class Collator:
 
         ids: int64[rows,N], -1 filler; length: T; draws: f64[rows,N,DRAWS], the random numbers of each row's augmentation.
         """
-        batch = filler(len(ids), length, self.preprocess, self.encoder, max(ids.shape[1], self.images))
+        batch = filler(len(ids), length, self.preprocess, self.encoder, max(ids.shape[1], self.images * (1 + self.tiles)))
         for i, examples in enumerate(ids):
             at = slot = 0
             for n in np.flatnonzero(examples >= 0):
@@ -173,7 +174,9 @@ class Collator:
             if self.preprocess is None:
                 return row, encoded, []
             shown = row.pictures[: len(encoded.before)]
-            return row, encoded, [self.cache.get(picture, row.image_id, self.preprocess) for picture in shown]
+            views = [self.cache.get(picture, row.image_id, self.preprocess, self.tiles) for picture in shown]
+            before = [at for at, each in zip(encoded.before, views, strict=True) for _ in each]
+            return row, encoded._replace(before=before), [image for each in views for image in each]
         except Exception as error:
             fault = as_fault(name, error)
             if not isinstance(fault, RowFault):  # of the source as a whole

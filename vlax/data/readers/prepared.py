@@ -45,6 +45,12 @@ class StoredPicture(Picture):
         stored.check(self.how, preprocess, self.folder)
         return np.asarray(self.open())
 
+    def views(self, preprocess: Preprocess, tiles: int = 0) -> np.ndarray:
+        if tiles:
+            raise VlaxError(f"{self.folder} holds pictures that were resized already, and run.tiles={tiles} is to see their "
+                            "parts; train on the data that it was prepared from, or with --config.run.tiles=0")  # fmt: skip
+        return super().views(preprocess)
+
 
 def open_stored(opened: shards.Kept, file: str, record: int, codec: str, size: int, row: str, name: str) -> Image.Image:
     try:

@@ -91,6 +91,8 @@ def choose(config: VLMConfig) -> tuple[Whole | None, list[str]]:
     writer.vision_family(config.tower.vision)
     kinds = [paligemma.MODEL, llava.MODEL] if config.mask == "prefix_lm" else [llava.MODEL]
     found = [kind.obstacles(config, decoder) for kind in kinds]
+    if config.tiles:
+        found = [[*obstacles, f"pictures are seen in up to {config.tiles} tiles beside the whole"] for obstacles in found]
     fitting = [kind for kind, obstacles in zip(kinds, found, strict=True) if not obstacles]
     # Of several layouts that do not fit, the one that lacks least is explained.
     return (fitting[0], []) if fitting else (None, min(found, key=len))

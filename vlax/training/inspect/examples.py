@@ -151,7 +151,7 @@ def _span_fault(example: Example, session: Session) -> str:
 
 def _picture_fault(example: Example, session: Session) -> str:
     wanted = 0 if session.config.vision is None else len(session.batches.collate.mixture.row(example.row).pictures)
-    missing = wanted - len(example.images)
+    missing = max(wanted - len(example.images), 0)
     if missing and wanted > 1 and example.images:
         return f"{missing} of its {wanted} pictures are not in the batch{was_cut(example, session)}"
     return "its picture is not in the batch" if missing else ""

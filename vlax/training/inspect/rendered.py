@@ -90,7 +90,8 @@ def picture(session: Session, e: Example, source: Row, number: int = 0) -> str:
     width, height = source.pictures[number].open().size
     tall, wide = e.images[number].shape[:2]
     slot = f" in slot {e.number}" if e.number > 1 and len(e.images) == 1 else ""
-    slot += f" after {e.before[number]} of the text" if e.before[number] else ""
+    before = session.encoder.placed(source).before[number]
+    slot += f" after {before} of the text" if before else ""
     became = f"{width} x {height} -> {wide} x {tall} pixels ({session.config.preprocess.mode})"
     return f"{name}, {became}, {session.config.tokens_per_image} image tokens{slot}"
 
