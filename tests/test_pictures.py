@@ -24,7 +24,7 @@ from vlax.data.batches import arrange
 from vlax.data.batches.budget import DropBudget
 from vlax.data.batches.lengths import Lengths
 from vlax.data.batches.mixture import Mixture
-from vlax.data.batches.packing import PackedPlan
+from vlax.data.batches.packing import PackedPlan, pack
 from vlax.data.batches.pipeline import Collator, HostBatches, ImageCache
 from vlax.data.readers import leaks
 from vlax.data.sources import open_source
@@ -209,6 +209,13 @@ def test_a_twin_exchanges_pictures_that_belong_together():
 
 
 def test_packing_counts_slots():
+    assert pack([5, 3, 9, 2, 1], 10, 3, [1, 2, 1, 1, 1]) == [[2, 4], [0, 1], [3]]
+    rng = np.random.default_rng(0)
+    lengths, takes = rng.integers(1, 20, 200), rng.integers(1, 4, 200)
+    packed = pack(lengths, 40, 4, takes)
+    assert sorted(at for row in packed for at in row) == list(range(200))
+    assert all(lengths[row].sum() <= 40 and takes[row].sum() <= 4 for row in packed)
+    assert pack(lengths, 40, 4, np.ones(200, int)) == pack(lengths, 40, 4)
     mixture = Mixture([Several()], [1.0], 0, shuffle=False)
     plan = PackedPlan(mixture, 2, 60, 3, lengths=Lengths(encoder()), images=2, window=1, stop=4)
     batches = HostBatches(collator(images=2), plan, plan.batches(4))
@@ -260,9 +267,35 @@ def test_one_evaluation_picture_drops_a_row(tmp_path):
     spec = dialogue(tmp_path, "<image><image> same?", "no")
     with pytest.raises(VlaxError, match=r"no rows are left \(1 read, 1 dropped by the leak filter\)"):
         open_source(spec, drop_image_ids={str(tmp_path / "b.png")})
+    with pytest.raises(VlaxError, match=r"no rows are left"):  # by its id
+        open_source(spec, drop_image_ids={"b.png"})
     assert len(open_source(spec, drop_image_ids={str(tmp_path / "c.png")})) == 1
     keys = leaks.evaluation_pictures([open_source(spec)])
     assert {str(tmp_path / "a.png"), str(tmp_path / "b.png")} <= keys
+
+
+def noise(seed: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)).resize((64, 64))
+
+
+def test_the_look_of_every_picture_of_a_row_counts(tmp_path, monkeypatch):
+    """The second picture is one of an evaluation set under another name: known once the doctor has looked at both sets."""
+    monkeypatch.setenv("VLAX_CACHE", str(tmp_path / "cache"))
+    spec = dialogue(tmp_path, "<image><image> same?", "no")
+    for seed, name in enumerate(("a.png", "b.png")):
+        noise(seed).save(tmp_path / name)
+    other = tmp_path / "other"
+    other.mkdir()
+    dialogue(other, "<image> what?", "it", image=("c.png",))
+    noise(1).save(other / "c.png")
+    mine, theirs = open_source(spec), open_source({"path": str(other / "rows.json")})
+    for source in (mine, theirs):
+        scan(source, Limits(), progress=False)
+    assert mine.near_to(theirs.all_looks()).tolist() == [0] and theirs.near_to(mine.all_looks()).tolist() == [0]
+    assert mine.seen_in(theirs.left_looks()) == [0] and len(mine.all_looks().hashes) == 2
+    noise(5).save(other / "c.png")
+    scan(theirs, Limits(), progress=False)
+    assert mine.near_to(theirs.all_looks()).tolist() == []
 
 
 def test_a_prepared_set_has_rows_of_several_pictures(tmp_path):

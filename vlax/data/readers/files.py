@@ -164,7 +164,8 @@ class FileSource(left.Leaving):
         return self._keys(self._item(at))
 
     def _keys(self, item: Item) -> set[str]:
-        return {item.image_id}.union(*(leaks.keys(*called) for called in self._called(item)))
+        own = {item.image_id, item.file_name, *item.more} if item.more else {item.image_id}
+        return own.union(*(leaks.keys(*called) for called in self._called(item)))
 
     def _called(self, item: Item) -> list[leaks.Called]:
         """Of each of a row's pictures, at least one: what it is called. The row's other names may be any picture's."""
