@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import importlib.util
 import io
 import json
 import re
@@ -19,7 +18,7 @@ from vlax.commands import front
 from vlax.commands.export import export
 from vlax.decoding.options import DecodeConfig
 from vlax.decoding.predict import Request
-from vlax.evaluation import evaluate
+from vlax.evaluation import evaluate, stock_mask
 from vlax.evaluation.options import Options
 from vlax.images import Preprocess
 from vlax.model import exports
@@ -29,6 +28,7 @@ from vlax.models.projector import ProjectorConfig
 from vlax.models.vision import VisionConfig
 from vlax.models.vlm import VLM, VLMConfig
 from vlax.pretrained.reading import loader
+from vlax.pretrained.reading.tensors import file_header
 from vlax.pretrained.writing import cards, logit_check, whole
 from vlax.text.bpe import train_bpe
 
@@ -124,18 +124,10 @@ def test_the_check_sees_another_mask(name, exported):
     assert logit_check.check(out, MODELS[name][0], model) > 100 * logit_check.TOLERANCE
 
 
-def script(out):
-    """The generate.py of an export, as a module."""
-    spec = importlib.util.spec_from_file_location("generate", out / "generate.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.parametrize("name", dear([name for name, values in MODELS.items() if values[0] != "apart"], "PaliGemma"))
 def test_generate_py_gives_the_same_tokens(name, exported):
     source, out, *_ = exported(name)
-    model, run = vlax.load(str(source)), script(out)
+    model, run = vlax.load(str(source)), logit_check.script(out)
     parts, images, prompts = run.load(out), logit_check.pictures(30), ["caption:", "question: is it red? answer:"]
     predictor = model.predictor(DecodeConfig(max_new_tokens=8), 2)
     ids = [[1, *model.encoder.ids(prompt)] for prompt in prompts]
@@ -148,13 +140,14 @@ def test_generate_py_gives_the_same_tokens(name, exported):
     assert run.generate_ids(*parts, None, prompts[0], 2)  # a prompt without a picture
 
 
+@pytest.mark.slow  # test_export_pairs.py has another
 def test_the_stock_processor_and_generate_of_a_causal_model(exported):
     torch = pytest.importorskip("torch")
     from transformers import AutoProcessor, LlavaForConditionalGeneration
 
     for name in ("LLaVA, SigLIP + Qwen2", "LLaVA, CLIP + Llama"):
         _, out, config, *_ = exported(name)
-        run = script(out)
+        run = logit_check.script(out)
         parts, image = run.load(out), logit_check.pictures(30)[1]
         inputs = AutoProcessor.from_pretrained(out)(
             images=image, text="<image><bos>caption:", add_special_tokens=False, return_tensors="pt"
@@ -172,7 +165,7 @@ def test_the_stock_processor_and_generate_of_paligemma(exported):
     from transformers import AutoProcessor
 
     _, out, config, *_ = exported("PaliGemma")
-    run = script(out)
+    run = logit_check.script(out)
     parts, image = run.load(out), logit_check.pictures(30)[1]
     inputs = run.inputs(*parts, image, "caption:")
     processor = AutoProcessor.from_pretrained(out)
@@ -181,6 +174,29 @@ def test_the_stock_processor_and_generate_of_paligemma(exported):
     assert (stock["input_ids"] == processor.image_token_id).sum() == config.tokens_per_image
     made = parts[0].generate(**inputs, max_new_tokens=8, do_sample=False)[0, inputs["input_ids"].shape[1] :]
     assert made.tolist() == run.generate_ids(*parts, image, "caption:", 8)
+
+
+@pytest.mark.parametrize("name", ("LLaVA, SigLIP + Qwen2", "PaliGemma"))
+def test_names_that_other_engines_look_for(name, exported):
+    """docs/backbones.md says which engine looks for what."""
+    _, out, config, *_ = exported(name)
+    values = json.loads((out / "config.json").read_text())
+    names = set(file_header(out / "model.safetensors"))
+    llava = name != "PaliGemma"
+    between = {"linear_1", "linear_2"} if llava else {"linear"}
+    assert {n.split(".")[1] for n in names if n.startswith("multi_modal_projector.")} == between
+    towers = ("vision_tower.vision_model.", "language_model.model.", "language_model.lm_head.", "multi_modal_projector.")
+    assert all(n.startswith(towers) for n in names)
+    assert values["text_config"]["architectures"] == ["Qwen2ForCausalLM" if llava else "GemmaForCausalLM"]
+    assert values["architectures"][0].startswith("Llava" if llava else "PaliGemma")
+    tokens = json.loads((out / "tokenizer.json").read_text())["added_tokens"]
+    assert {x["content"]: x["id"] for x in tokens}["<image>"] == values["image_token_index"]
+    if llava:
+        assert (values["vision_feature_layer"], values["vision_feature_select_strategy"]) == (-1, "full")
+        assert values["projector_hidden_act"] == "gelu" and values["multimodal_projector_bias"] is True
+        return
+    assert values["text_config"]["num_image_tokens"] == config.tokens_per_image
+    assert values["vision_config"]["projection_dim"] == values["projection_dim"] == values["hidden_size"] == 32
 
 
 def test_parts_alone(exported, tmp_path):
@@ -231,6 +247,10 @@ def test_a_trained_and_evaluated_model_by_relative_paths(scored, monkeypatch, ca
     spans = [f"[{row[key][1]:.3f}, {row[key][2]:.3f}]" for key in ("interval", "over_twin")]
     over = f"{row['over_twin'][0]:+.3f} {spans[1]}"
     numbers = f"{row['score']:.3f} | {spans[0]} | {row['twin']:.3f} | {row['prior']:.3f} | {over}"
+    assert "**In a stock class alone this is another model.**" in text and text.index("**In a stock") < text.index(
+        "generate.py"
+    )
+    assert re.search(r"On 24 of its own test rows \d+ greedy answers stay the same without the mask", text)  # 8 and 16
     for wanted in (f"| captions CIDEr | {numbers} |", f"protocol {scores['protocol']['hash']}", "captions: 8 rows",
                    "| stage0_vision | ", "| stage2 | ", "| stage4 | ", "Not evaluated with these weights: stage",
                    *json.loads((scored / "stage4/export/manifest.json").read_text())["data"]["sources"]):  # fmt: skip
@@ -257,6 +277,21 @@ def test_scores_of_other_weights_are_left_out(scored, tokenizer, tmp_path):
     export(str(tmp_path / "w" / "stage4" / "export"), tmp_path / "out", check=False)
     text = (tmp_path / "out" / "README.md").read_text()
     assert "Nothing was measured of these weights" in text and "| captions CIDEr |" not in text and config.mask in text
+    assert "not measured: eval/scores.json is of other weights" in text
+
+
+def test_what_the_mask_costs(scored, tokenizer, tmp_path):
+    """Random weights show it: answers differ, and both kinds of masks are those of the count."""
+    native("image_bidirectional", tokenizer, tmp_path / "stage4" / "export")
+    model = vlax.load(str(tmp_path / "stage4" / "export"))
+    scores = json.loads((scored / "stage4" / "eval" / "scores.json").read_text())
+    scores["model"]["checksums"] = model.manifest["checksums"]
+    (tmp_path / "stage4" / "eval").mkdir()
+    (tmp_path / "stage4" / "eval" / "scores.json").write_text(json.dumps(scores))
+    said = stock_mask.cost(tmp_path / "stage4" / "export", model, 2)
+    count, same = map(int, re.match(r"On (\d+) of its own test rows (\d+) greedy answers stay the same", said).groups())
+    assert count == 4 and same < 4 and '" in place of "' in said
+    assert stock_mask.cost(tmp_path, model, 0) == "What that costs was not measured: it was switched off."
 
 
 def test_the_card_tells_the_stages(tokenizer, tmp_path):

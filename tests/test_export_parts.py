@@ -12,10 +12,12 @@ from vlax.errors import VlaxError
 from vlax.images import Preprocess
 from vlax.models.build import abstract_model
 from vlax.models.decoder import Decoder, DecoderConfig
+from vlax.models.lora import LoRAConfig
 from vlax.models.vision import VisionConfig, VisionTower
 from vlax.models.vlm import VLMConfig
+from vlax.params import groups
 from vlax.pretrained.reading import loader
-from vlax.pretrained.writing import logit_check, writer
+from vlax.pretrained.writing import adapter, logit_check, writer
 from vlax.text.bpe import train_bpe
 from vlax.text.prompts import Encoder
 from vlax.text.tokenizer import load_tokenizer
@@ -85,3 +87,30 @@ def test_decoders_compute_the_same_in_transformers(name, tokenizer, tmp_path):
     params = drawn(Decoder, config, "decoder/")
     writer.write_decoder(tmp_path, config, params, tokenizer)
     assert logit_check.check(tmp_path, "decoder", alone(VLMConfig(config), params, tokenizer)) <= logit_check.TOLERANCE
+
+
+@pytest.mark.slow  # test_lora.py has the layout
+@pytest.mark.parametrize("name", ("llama, untied", "qwen2", "qwen3", "mistral", "gemma", "gemma2"))
+def test_the_adapter_is_loaded_by_peft(name, tokenizer, tmp_path):
+    """Decoder and adapter, each as written, put together by PEFT: the logits of the decoder with its adapters."""
+    torch = pytest.importorskip("torch", reason="parity needs torch: pip install -r requirements-parity.txt")
+    peft = pytest.importorskip("peft", reason="PEFT reads the adapter: pip install -r requirements-parity.txt")
+    from transformers import AutoModelForCausalLM
+
+    plain = DecoderConfig(**TEXT_SIZES | DECODERS[name])
+    config = dataclasses.replace(plain, lora=LoRAConfig(rank=3, alpha=6.0, targets=("q", "k", "v", "o", "up", "gate", "down")))
+    params = drawn(Decoder, config, "decoder/")
+    adapters = {path: value for path, value in params.items() if "/lora_" in path}
+    base = {path: value for path, value in params.items() if path not in adapters}
+    writer.write_decoder(tmp_path / "decoder", plain, base, tokenizer)
+    assert adapters and adapter.write(tmp_path / "adapter", config, adapters)
+    stock = AutoModelForCausalLM.from_pretrained(tmp_path / "decoder", dtype=torch.float32)
+    ids = np.asarray([tokenizer(TEXT[1])["input_ids"]])
+    with torch.no_grad():
+        without = stock(torch.tensor(ids)).logits.numpy()
+        theirs = peft.PeftModel.from_pretrained(stock, tmp_path / "adapter")(torch.tensor(ids)).logits.numpy()
+    language = groups.rebuild(abstract_model(VLMConfig(config), np.float32)[0], params).decoder
+    sees, positions = np.tril(np.ones((1, ids.shape[1], ids.shape[1]), bool)), np.arange(ids.shape[1])[None]
+    ours = np.asarray(language.logits(language(language.embed(ids), positions, sees)))
+    assert np.abs(ours - theirs).max() / np.ptp(ours) <= logit_check.TOLERANCE
+    assert np.abs(ours - without).max() / np.ptp(ours) > 0.05

@@ -21,7 +21,8 @@ from vlax.models.vlm import VLMConfig
 from vlax.params import distributed, groups
 from vlax.pretrained.reading.tensors import Later
 from vlax.storage import hub, paths, seal, state
-from vlax.text.tokenizer import Tokenizer, open_tokenizer
+from vlax.text import tokenizer as tokenizers
+from vlax.text.tokenizer import Tokenizer
 
 FORMAT = 2  # sealed; 1 was not
 AGAIN = "copy the export again, or delete its manifest.json and train the stage again, which then writes it anew"
@@ -70,7 +71,7 @@ def write_tokenizer(tokenizer: Tokenizer, directory: epath.Path) -> None:
     """transformers writes local folders only; the files go on to wherever `directory` is."""
     directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as local:
-        tokenizer.save_pretrained(local)
+        tokenizers.save(tokenizer, local)
         for file in sorted(epath.Path(local).iterdir()):
             (directory / file.name).write_bytes(file.read_bytes())
 
@@ -79,7 +80,7 @@ def read_tokenizer(directory: epath.PathLike) -> Tokenizer:
     """The tokenizer of an export, which may lie on an object store."""
     _compare(directory, "tokenizer")
     with paths.local_folder(f"{directory}/tokenizer") as local:
-        return open_tokenizer(local)
+        return tokenizers.read_saved(local)
 
 
 def module_checksums(params: Mapping[str, np.ndarray]) -> dict[str, str]:

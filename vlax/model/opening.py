@@ -11,7 +11,9 @@ from vlax.model import api, exports
 from vlax.model.from_pretrained import from_pretrained
 from vlax.rows import Row, Turn
 from vlax.storage import hub, state
+from vlax.text import settings
 from vlax.text.prompts import Encoder
+from vlax.text.settings import Settings
 from vlax.text.tokenizer import Tokenizer
 
 KINDS = "a vlax export (WORKDIR/STAGE/export), a directory in LLaVA or PaliGemma layout, or a hub id"
@@ -46,8 +48,9 @@ def load(where: str, *, dtype: str = "float32", mesh: jax.sharding.Mesh | None =
     if is_export(where):
         return api.load(where, dtype=dtype, mesh=mesh)
     model = from_pretrained(str(where), dtype=dtype, mesh=mesh, templates=templates or "plain")
-    if not templates and (own := templates_of(where, model.encoder.tokenizer)) != "plain":
-        model.encoder = Encoder(model.encoder.tokenizer, own)
+    if not templates:
+        own, tokenizer = templates_of(where, model.encoder.tokenizer), model.encoder.tokenizer
+        model.encoder = Encoder(tokenizer, own, text_of(where) or Settings())
         model.manifest |= {"template_name": own, "text": model.encoder.settings.to_dict()}
     return model
 
@@ -57,11 +60,26 @@ def templates_of(where: str | epath.PathLike, tokenizer: Tokenizer) -> str:
     tokenizer brings a chat template that vlax can render, and "plain" where not."""
     if is_export(where):
         return str(exports.read_manifest(where)["template_name"])
-    file = hub.local_directory(str(where), flag="--config.run.model=DIR", weights=False) / "config.json"
-    said: Any = state.read(file, "download it again").get("vlax") or {}
+    said = _said(where)
     if said.get("templates"):
         return str(said["templates"])
     return "chat" if tokenizer.chat_template and _renders(tokenizer) else "plain"
+
+
+def text_of(where: str | epath.PathLike) -> Settings | None:
+    """How a whole model turns text into ids beside its templates' name, as its export or its config.json says; None where a
+    model that vlax has not written says nothing."""
+    if is_export(where):
+        return settings.from_dict(exports.read_manifest(where).get("text"))
+    said = _said(where).get("text")
+    return settings.from_dict(said) if said else None
+
+
+def _said(where: str | epath.PathLike) -> dict[str, Any]:
+    """The entry "vlax" of a config.json, which exports of vlax have."""
+    file = hub.local_directory(str(where), flag="--config.run.model=DIR", weights=False) / "config.json"
+    said = state.read(file, "download it again").get("vlax") or {}
+    return said if isinstance(said, dict) else {}
 
 
 def _renders(tokenizer: Tokenizer) -> bool:

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from vlax.errors import VlaxError
 from vlax.models.decoder import DecoderConfig
+from vlax.storage import state
 from vlax.storage.hub import local_directory, read_json
 
 PAD_TOKENS = ("<|pad|>", "<pad>", "[PAD]", "<|finetune_right_pad_id|>", "<|padding|>")
@@ -31,6 +32,7 @@ class Tokenizer(Protocol):
     eos_token: str
     eos_token_id: int
     pad_token_id: int
+    bos_token: str | None
     bos_token_id: int | None
     chat_template: str | None
     special_tokens_map: Mapping[str, Any]
@@ -123,6 +125,41 @@ def open_tokenizer(directory: str | Path, kind: Any = None) -> Tokenizer:
         reason = " ".join(str(error).split())[:200]
         raise VlaxError(f"cannot read the tokenizer of {directory} ({reason}); download its files again") from None
     return opened
+
+
+def save(tokenizer: Tokenizer, directory: str | Path) -> bool:
+    """Writes a tokenizer in the form in which AutoTokenizer reads back the one that it is; returns whether it does.
+
+    transformers forgets what a class was made with (LlamaTokenizer's `legacy`) and builds the class's usual pipeline in place
+    of the one in tokenizer.json, so that the same text has other ids. Such a tokenizer is saved as the generic class, which
+    takes tokenizer.json as it is. Beside the config.json of some families (Qwen2) even that is overruled: False.
+    """
+    tokenizer.save_pretrained(str(directory))
+    if _pipeline(open_tokenizer(directory)) == (mine := _pipeline(tokenizer)):
+        return True
+    file = Path(directory) / "tokenizer_config.json"
+    state.write_json(file, read_json(file) | {"tokenizer_class": "PreTrainedTokenizerFast"}, indent=2, end="\n")
+    return _pipeline(open_tokenizer(directory)) == mine
+
+
+def read_saved(directory: str | Path) -> Tokenizer:
+    """The tokenizer that vlax has saved: what its tokenizer.json says, whichever class AutoTokenizer makes of it."""
+    from tokenizers import Tokenizer as Backend
+    from transformers import PreTrainedTokenizerFast
+
+    opened, file = open_tokenizer(directory), Path(directory) / "tokenizer.json"
+    if not file.is_file():
+        return opened
+    with no_panic():
+        said = _pipeline(Backend.from_file(str(file)))
+    return opened if _pipeline(opened) == said else open_tokenizer(directory, PreTrainedTokenizerFast)
+
+
+def _pipeline(tokenizer: Any) -> dict[str, Any]:
+    """How a text becomes ids. Truncation and padding are states of calls."""
+    backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    said: dict[str, Any] = state.load_json("the tokenizer", backend.to_str())
+    return said | {"truncation": None, "padding": None}
 
 
 def _read(directory: Path) -> Tokenizer:

@@ -161,8 +161,8 @@ def _projector(plan: StagePlan, origin: Origin, vision: VisionConfig, decoder: D
 
 
 def leading(plan: StagePlan, found: Origins) -> str:
-    """The vlax export of the whole model that a stage starts from; "" where there is none."""
-    return found["decoder"].export if plan.leader else ""
+    """The whole model that a stage starts from; "" where there is none."""
+    return found["decoder"].where if plan.leader else ""
 
 
 def templates(plan: StagePlan, decoder: Origin, tokens: tokenizer.Tokenizer) -> str:

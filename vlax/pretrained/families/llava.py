@@ -14,7 +14,8 @@ from vlax.models.vlm import VLMConfig
 from vlax.pretrained.families import fields
 from vlax.pretrained.families.rules import Rule, Whole, hidden_state, linear
 
-DECODERS = ("llama", "mistral", "qwen2", "qwen3", "gemma")  # those whose stock class the stock LLaVA class drives rightly
+# Those whose stock class the stock LLaVA class drives rightly (Gemma 2: without the last cap).
+DECODERS = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "smollm3")
 
 
 def config(hf: dict, vision: VisionConfig, decoder: DecoderConfig) -> VLMConfig:

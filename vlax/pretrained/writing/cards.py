@@ -3,18 +3,20 @@
 Nothing is asked and nothing is claimed that is not in those files; what they lack, the card says is not known.
 """
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from etils import epath
 from huggingface_hub import ModelCard, ModelCardData
-from transformers import PreTrainedTokenizerBase
 
 from vlax.models.vlm import VLMConfig
+from vlax.pretrained.writing.trial import Recipe
 from vlax.pretrained.writing.whole import Written
+from vlax.pretrained.writing.wording import Wording
 from vlax.storage import state
-from vlax.text.templates import TEMPLATES
+from vlax.text.prompts import Encoder
 
 TAGS = {"decoder": "text-generation", "vision": "image-feature-extraction"}
 
@@ -44,8 +46,6 @@ def stage(manifest: Mapping[str, Any]) -> dict[str, Any]:
     steps = manifest.get("micro_steps")
     return {
         "name": manifest.get("stage", "unnamed"),
-        "templates": manifest.get("template_name", "plain"),
-        "prompts": manifest.get("text", {}).get("prompts"),
         "learned": ", ".join(f"{name} (`{pattern}`)" for name, pattern in manifest.get("trained", {}).items()),
         "origin": ", ".join(f"{part}: {start}" for part, start in config.get("init", {}).items()),
         "parents": set(config.get("init", {}).values()) - {"fresh", "pretrained"},
@@ -67,14 +67,13 @@ def scores(directory: epath.Path, manifest: Mapping[str, Any]) -> dict[str, Any]
 
 
 def card(
-    directory: epath.PathLike, config: VLMConfig, written: Written, tokens: PreTrainedTokenizerBase, check: str,
+    directory: epath.PathLike, config: VLMConfig, written: Written, text: Mapping[str, Any], check: str,
     packages: Mapping[str, str],
 ) -> str:  # fmt: skip
-    """README.md of an export. directory: the native export; check: one sentence about the logit check; packages: versions."""
+    """README.md of an export. directory: the native export; text: what `spoken` makes, and `cost`, what the mask is worth;
+    check: one sentence about the logit check; packages: versions."""
     stages = history(directory)
     run = stages[-1]["run"]
-    prompts = stages[-1]["prompts"] or TEMPLATES[stages[-1]["templates"]]
-    caption = prompts["caption"]
     made = ModelCard.from_template(
         ModelCardData(
             library_name="vlax" if written.layout == "apart" else "transformers",
@@ -84,11 +83,8 @@ def card(
         template_str=Path(__file__).with_name("card.md").read_text(),
         **vars(config),
         **vars(written),
+        **text,
         image_tokens=config.tokens_per_image,
-        bos=tokens.bos_token or "",
-        prompts=[repr(prompt) for prompt in prompts.values()],
-        # A prompt of several lines cannot be typed in one: the example is a raw string of bash.
-        example=f"${caption!r}" if "\n" in caption else f'"{caption}"',
         stages=stages,
         gone=sorted(set().union(*(one["parents"] for one in stages)) - {one["name"] for one in stages}),
         unmeasured=[one["name"] for one in stages if not one["scores"]],
@@ -98,3 +94,31 @@ def card(
         packages=packages,
     )
     return f"{made}\n"
+
+
+def spoken(said: Wording, recipe: Recipe | None, encoder: Encoder) -> dict[str, Any]:
+    """What the card says of texts; recipe: how a stock processor gets to the ids of training."""
+    prompts, tokens = said["prompts"], encoder.tokenizer
+    caption = prompts["caption"]
+    return {
+        "said": said,
+        "recipe": recipe,
+        "chat": encoder.is_chat,
+        "bos": tokens.bos_token if said["start"] else "",
+        "stops": [tokens.decode([token]) for token in said["stops"]],
+        "around": any(said["around"]),
+        "said_before": repr(said["around"][0]),
+        "said_after": repr(said["around"][1]),
+        "before": repr(recipe.before) if recipe else "",
+        "after": repr(recipe.after) if recipe else "",
+        "prompt": repr(caption),
+        "prompts": [repr(prompt) for prompt in prompts.values()],
+        "example": typed(caption),
+    }
+
+
+def typed(prompt: str) -> str:
+    """A prompt as bash takes it. One of several lines cannot be typed in one: that is a raw string of bash."""
+    if "\n" in prompt:
+        return f"${prompt!r}"
+    return f'"{prompt}"' if not set('"$`\\!') & set(prompt) else shlex.quote(prompt)

@@ -3,21 +3,17 @@
 Optional: it needs torch. The difference is max |a - b| over the range of vlax's values, in float32.
 """
 
-import functools
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from vlax import masks
+from vlax.errors import VlaxError
 from vlax.params import groups
 from vlax.pretrained.reading.loader import decoder_config, vision_config
-from vlax.pretrained.reading.tensors import file_header
-from vlax.pretrained.writing.whole import PROJECTOR
-from vlax.storage import hub
 
 TOLERANCE = 1e-4
 ANSWERS = ("a red square", "no")
@@ -29,11 +25,11 @@ def missing() -> str:
 
 
 def check(directory, layout: str, model) -> float:
-    """The difference of an export; NaN where either side has one.
+    """The difference of an export; NaN where either side has one. VlaxError where generate.py gives a prompt other ids.
 
     layout: `Written.layout`; model: the vlax.Model of the native export that it was written from.
     """
-    kinds = {"llava": whole, "paligemma": whole, "apart": apart, "decoder": decoder, "vision": vision}
+    kinds = {"llava": whole, "paligemma": whole, "apart": whole, "decoder": decoder, "vision": vision}
     ours, theirs = kinds[layout](Path(directory), model)
     return float(np.max([np.abs(a - b).max() / np.ptp(a) for a, b in zip(ours, theirs, strict=True)]))
 
@@ -45,27 +41,37 @@ def pictures(size: int) -> list[Image.Image]:
     return [Image.fromarray(p).resize((size + 9, 2 * size - 5), Image.Resampling.NEAREST) for p in patches]
 
 
-def examples(model) -> tuple[list[str], list[list[int]]]:
-    """Two prompts and the ids of their answers, EOS included."""
-    encoder = model.encoder
-    prompts = [encoder.prompt_text("caption", ""), encoder.prompt_text("question", "is it red?")]
-    return prompts, [encoder.answer(answer, prompt) for prompt, answer in zip(prompts, ANSWERS, strict=True)]
+def examples(model) -> tuple[list[str], list[str], list[list[int]]]:
+    """Two prompts as a user says them, the same with what the templates put around them, and the ids of their answers."""
+    encoder, question = model.encoder, "is it red?"
+    said = [encoder.prompts["caption"], encoder.prompts["question"].replace("{question}", question)]
+    prompts = [encoder.prompt_text("caption", ""), encoder.prompt_text("question", question)]
+    return said, prompts, [encoder.answer(answer, prompt) for prompt, answer in zip(prompts, ANSWERS, strict=True)]
 
 
-def whole(directory: Path, model):
-    """Logits of the answers' tokens: generate.py's inputs in the stock class, and model.logits."""
-    import torch
-
+def script(directory: Path) -> Any:
+    """The generate.py of an export, as a module."""
     spec = importlib.util.spec_from_file_location("exported_generate", directory / "generate.py")
     assert spec is not None and spec.loader is not None
     run = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(run)
+    return run
+
+
+def whole(directory: Path, model):
+    """Logits of the answers' tokens: generate.py's inputs in the stock class or the parts that it joins, and model.logits."""
+    import torch
+
+    run = script(directory)
     parts = run.load(directory)
-    images, (prompts, answers) = pictures(model.config.vision.image_size), examples(model)
+    images, (said, prompts, answers) = pictures(model.config.vision.image_size), examples(model)
     ours, theirs = model.logits(images, prompts, ANSWERS), []
-    for image, prompt, answer in zip(images, prompts, answers, strict=True):
+    for image, text, prompt, answer in zip(images, said, prompts, answers, strict=True):
+        have, want = run.prompt_ids(run.own_settings(parts[0]), parts[1], text), model.encoder.typed(prompt)
+        if have != want:
+            raise VlaxError(f"{directory}: generate.py turns {text!r} into {have}, and training had {want}; please report it")
         with torch.no_grad():
-            logits = parts[0](**run.inputs(*parts, image, prompt, answer)).logits[0].numpy()
+            logits = parts[0](**run.inputs(*parts, image, text, answer)).logits[0].numpy()
         theirs.append(logits[-len(answer) - 1 : -1, : ours.shape[-1]])
     return [row[: len(answer)] for row, answer in zip(ours, answers, strict=True)], theirs
 
@@ -117,7 +123,7 @@ def decoder(directory: Path, model):
     """Logits of text alone."""
     import torch
 
-    (prompts, answers), ours, theirs = examples(model), [], []
+    (_, prompts, answers), ours, theirs = examples(model), [], []
 
     @jax.jit
     def run(params, ids, positions, sees):
@@ -125,42 +131,9 @@ def decoder(directory: Path, model):
         return language.logits(language(language.embed(ids), positions[None], sees[None]))[0]
 
     for prompt, answer in zip(prompts, answers, strict=True):
-        ids = np.asarray([model.encoder.ids(prompt) + answer], np.int32)
+        ids = np.asarray([model.encoder.typed(prompt) + answer], np.int32)
         positions, sees = np.arange(ids.shape[1]), np.tril(np.ones((ids.shape[1],) * 2, bool))
         ours.append(np.asarray(run(model.params, ids, positions, sees)))
         tokens = torch.tensor(ids, dtype=torch.long)
         theirs.append(causal_lm(directory, lambda lm, t=tokens: lm.get_input_embeddings()(t), positions, sees))
     return ours, theirs
-
-
-def apart(directory: Path, model):
-    """The parts put together as vlax does: features, projector, decoder under the model's own mask."""
-    import torch
-
-    config, values = model.config, hub.read_json(directory / "projector.json")["projector"]
-    stored = {name: torch.tensor(x.read().astype(np.float32)) for name, x in file_header(directory / PROJECTOR).items()}
-    images, (prompts, answers) = pictures(config.vision.image_size), examples(model)
-    x = features(directory / "vision", np.stack([model.pixels(image) for image in images]))
-    if values["pixel_shuffle"] > 1:
-        from vlax.models.projector import pixel_shuffle
-
-        x = torch.tensor(np.asarray(pixel_shuffle(jnp.asarray(x.numpy()), values["pixel_shuffle"])))
-    x = torch.nn.functional.linear(x, stored["fc1.weight"], stored.get("fc1.bias"))
-    if values["kind"] == "mlp":
-        from vlax.models.layers import ACTIVATIONS
-
-        x = torch.tensor(np.asarray(ACTIVATIONS[values["activation"]](jnp.asarray(x.numpy()))))
-        x = torch.nn.functional.linear(x, stored["fc2.weight"], stored.get("fc2.bias"))
-    mask = jax.jit(functools.partial(masks.attention_mask, tokens_per_image=config.tokens_per_image, kind=config.mask))
-    ours, theirs = model.logits(images, prompts, ANSWERS), []
-    for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
-        head = model.encoder.typed(prompt)
-        segment = np.asarray([[masks.PROMPT] * len(head) + [masks.ANSWER] * len(answer)])
-        sees = np.asarray(mask(segment, np.ones_like(segment), np.ones((1, 1), bool)))[0]
-
-        def embeddings(lm, row=row, ids=head + answer):
-            return torch.cat([x[row : row + 1], lm.get_input_embeddings()(torch.tensor([ids]))], 1)
-
-        logits = causal_lm(directory / "decoder", embeddings, np.arange(len(sees)), sees)
-        theirs.append(logits[-len(answer) - 1 : -1])
-    return [row[: len(answer)] for row, answer in zip(ours, answers, strict=True)], theirs

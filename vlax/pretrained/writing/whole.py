@@ -4,11 +4,11 @@
     LLaVA                      causal                         the stock class
     LLaVA and generate.py      image_bidirectional            the stock class; generate.py passes it the mask
     PaliGemma                  prefix_lm, around Gemma        the stock class
-    vision/ decoder/           image_sees_prompt, other       nothing stock: README.md says what would come out wrong
+    vision/ decoder/           image_sees_prompt, other       generate.py: README.md says what a stock class would get wrong
       projector.safetensors    prefix_lm, other projectors
 
-generate.py is written beside the first three: a prompt is [image tokens | BOS, if there is one | prompt], an order that stock
-processors do not make for every tokenizer.
+generate.py is written beside all of them: a prompt is [image tokens | BOS, if there is one | prompt], an order that stock
+processors do not make for every tokenizer, and `wording.py` says what goes around it and where an answer may end.
 """
 
 import copy
@@ -27,15 +27,16 @@ from vlax.models.decoder import Decoder, DecoderConfig
 from vlax.models.projector import Projector, ProjectorConfig
 from vlax.models.vision import VisionTower
 from vlax.models.vlm import VLMConfig
-from vlax.pretrained.families import llava, paligemma
+from vlax.pretrained.families import fields, llava, paligemma
 from vlax.pretrained.families.rules import Rule, Whole, linear
 from vlax.pretrained.reading import source, tensors
 from vlax.pretrained.reading.load_plan import HEAD
 from vlax.pretrained.reading.loader import load_decoder, load_vision, preprocess
-from vlax.pretrained.writing import writer
+from vlax.pretrained.writing import wording, writer
 from vlax.pretrained.writing.shards import LIMIT, write_file, write_tensors
 from vlax.storage import hub, seal
 from vlax.text import tokenizer
+from vlax.text.prompts import Encoder
 
 Params = Mapping[str, Any]  # {path: array, or what has a shape, a dtype and __array__}
 IMAGE = "<image>"
@@ -47,8 +48,8 @@ GROWN = (
 )
 POST_NORMED = (
     "The features are the tower's post-normed ones, which LLaVA's class takes because `vision_config` says "
-    "`tie_last_hidden_states`. Programs that do not know that field (older versions of transformers, other engines) compute "
-    "something else without a word; `generate.py` checks it and stops."
+    "`tie_last_hidden_states`. Programs that do not know that field (older versions of transformers, vLLM, other engines) "
+    "compute something else without a word; `generate.py` checks it and stops."
 )
 
 
@@ -66,21 +67,22 @@ class Written:
     notes: list[str] = dataclasses.field(default_factory=list)
 
 
-def write_model(directory: str | Path, config: VLMConfig, params: Params, tokens: Tokenizer, *, limit: int = LIMIT) -> Written:
-    """Writes a whole model; params: {path: array} of all its modules; tokens: its tokenizer; limit: bytes of a shard.
+def write_model(directory: str | Path, config: VLMConfig, params: Params, encoder: Encoder, *, limit: int = LIMIT) -> Written:
+    """Writes a whole model; params: {path: array} of all its modules; encoder: how it reads texts; limit: bytes of a shard.
 
     VlaxError when a tower or the decoder itself is expressed by no family.
     """
     if config.vision is None:
         raise VlaxError("this model has no vision tower: export it with --part=decoder")
-    tokenizer.check_vocabulary(config.decoder, tokens)
+    tokenizer.check_vocabulary(config.decoder, encoder.tokenizer)
     kind, obstacles = choose(config)
     out = Path(directory)
     out.mkdir(parents=True, exist_ok=True)
     if kind is None:
-        written = write_apart(out, config, params, tokens, obstacles, limit)
+        written = write_apart(out, config, params, encoder, obstacles, limit)
     else:
-        written = write_whole(out, kind, config, params, tokens, limit)
+        written = write_whole(out, kind, config, params, encoder, limit)
+    shutil.copyfile(Path(__file__).with_name("generate_hf.py"), out / "generate.py")
     seal.write(out)
     return written
 
@@ -98,10 +100,10 @@ def choose(config: VLMConfig) -> tuple[Whole | None, list[str]]:
     return (fitting[0], []) if fitting else (None, min(found, key=len))
 
 
-def write_whole(out: Path, kind: Whole, config: VLMConfig, params: Params, tokens: Tokenizer, limit: int) -> Written:
+def write_whole(out: Path, kind: Whole, config: VLMConfig, params: Params, encoder: Encoder, limit: int) -> Written:
     """One directory that a stock class loads."""
-    written = Written(kind.model_types[0])
-    tokens, image_id, rows = with_image_token(tokens, config.decoder.vocab_size)
+    written, said = Written(kind.model_types[0]), wording.wording(encoder)
+    tokens, image_id, rows = with_image_token(encoder.tokenizer, config.decoder.vocab_size)
     if rows > config.decoder.vocab_size:
         written.notes.append(GROWN.format(old=config.decoder.vocab_size, new=rows, id=image_id))
         params, wider = grown(params, config.decoder, rows)
@@ -118,21 +120,25 @@ def write_whole(out: Path, kind: Whole, config: VLMConfig, params: Params, token
     )
     write_tensors(out, found, limit=limit)
     ids, dtype = writer.token_ids(tokens), writer.common_dtype(found)
-    tower = vision[1]
+    tower, text = vision[1], decoder[1]
+    if kind is paligemma.MODEL:  # transformers works them out, other engines look for them
+        tower = tower | {"projection_dim": config.decoder.width}
+        text = text | {"num_image_tokens": config.tokens_per_image}
     if kind is llava.MODEL and eye.post_norm:
         tower = tower | {"tie_last_hidden_states": True}
         written.notes.append(POST_NORMED)
     values = kind.to_hf(config) | ids | {
         "dtype": dtype, "image_token_index": image_id, "tie_word_embeddings": config.decoder.tied, "vision_config": tower,
-        "text_config": decoder[1] | ids | {"dtype": dtype},
-        "vlax": {"mask": config.mask, "image_tokens": config.tokens_per_image},
+        "text_config": text | ids | {"dtype": dtype},
+        "vlax": {"mask": config.mask, "image_tokens": config.tokens_per_image} | said,
     }  # fmt: skip
     writer.write_json(out / "config.json", values)
     # An image token in an answer would be taken for a picture when the answer is read again.
-    writer.write_json(out / "generation_config.json", ids | {"suppress_tokens": [image_id]})
-    tokens.save_pretrained(str(out))
+    writer.write_json(out / "generation_config.json", ids | wording.token_ids(said) | {"suppress_tokens": [image_id]})
+    if encoder.is_chat:
+        tokens.chat_template = wording.pictures_first(tokens.chat_template)
+    tokenizer.save(tokens, out)
     write_processor(out, kind, config)
-    shutil.copyfile(Path(__file__).with_name("generate_hf.py"), out / "generate.py")
     return written
 
 
@@ -185,13 +191,20 @@ def apart_rules(c: ProjectorConfig) -> list[Rule]:
     return [rule for name in ("fc1", "fc2")[: 1 + (c.kind == "mlp")] for rule in linear(name, name, c.bias)]
 
 
-def write_apart(out: Path, config: VLMConfig, params: Params, tokens: Tokenizer, obstacles: list[str], limit: int) -> Written:
+def write_apart(out: Path, config: VLMConfig, params: Params, encoder: Encoder, obstacles: list[str], limit: int) -> Written:
     """vision/, decoder/ and projector.safetensors with projector.json: torch's [out,in] matrices and what joins the parts."""
     eye, projector, _ = config.tower
     writer.write_vision(out / "vision", eye, params, preprocess=config.preprocess)
-    writer.write_decoder(out / "decoder", config.decoder, params, tokens, limit=limit)
+    said = wording.wording(encoder)
+    writer.write_decoder(out / "decoder", config.decoder, params, encoder.tokenizer, limit=limit, said=said)
     write_file(out / PROJECTOR, writer.module_tensors("projector/", projector_of(projector), apart_rules(projector), params))
-    writer.write_json(out / "projector.json", {"projector": dataclasses.asdict(projector), "mask": config.mask})
+    own = {
+        "mask": config.mask, "image_tokens": config.tokens_per_image, "window": config.decoder.window,
+        "leading": int(eye.class_token) + eye.registers, "post_normed": eye.post_norm,
+        "activation": fields.activation_name(projector.activation), "image_size": eye.image_size, "tiles": config.tiles,
+    }  # fmt: skip
+    values = {"projector": dataclasses.asdict(projector), "mask": config.mask, "vlax": own | said}
+    writer.write_json(out / "projector.json", values)
     return Written("apart", obstacles)
 
 
@@ -206,4 +219,5 @@ def load_apart(directory: str | Path, dtype: Any = None) -> tuple[VLMConfig, dic
     for rule in apart_rules(projector):
         for path, value in zip(rule.paths, rule.read([stored[name].read() for name in rule.tensors]), strict=True):
             params["projector/" + path] = np.ascontiguousarray(value, dtype)
-    return VLMConfig(decoder, vision, projector, values["mask"], preprocess(local / "vision")), params | decoder_params
+    tiles = values.get("vlax", {}).get("tiles", 0)
+    return VLMConfig(decoder, vision, projector, values["mask"], preprocess(local / "vision"), tiles), params | decoder_params

@@ -27,10 +27,12 @@ from vlax.pretrained.families import known
 from vlax.pretrained.families.rules import C, Family, Rule, hidden_state
 from vlax.pretrained.reading.load_plan import HEAD, abstract, fake_like
 from vlax.pretrained.reading.tensors import Later
+from vlax.pretrained.writing import wording
 from vlax.pretrained.writing.shards import LIMIT, write_tensors
+from vlax.pretrained.writing.wording import Wording
 from vlax.storage import seal, state
 from vlax.storage.hub import TOKEN_IDS
-from vlax.text.tokenizer import check_vocabulary
+from vlax.text.tokenizer import check_vocabulary, save
 
 
 def write_vision(
@@ -53,12 +55,14 @@ def write_vision(
 
 
 def write_decoder(
-    directory: str | Path, config: DecoderConfig, params: Mapping[str, Any], tokenizer: Tokenizer, *, limit: int = LIMIT
-) -> dict:
+    directory: str | Path, config: DecoderConfig, params: Mapping[str, Any], tokenizer: Tokenizer, *, limit: int = LIMIT,
+    said: Wording | None = None,
+) -> dict:  # fmt: skip
     """Writes a decoder: config.json, generation_config.json, weights, tokenizer. Returns the config written.
 
-    params: {"decoder/...": array}; other paths are left alone. limit: bytes of a shard. VlaxError when no family expresses the
-    config, the tokenizer has more tokens than the embedding has rows, or parameters are missing.
+    params: {"decoder/...": array}; other paths are left alone. limit: bytes of a shard. said: how it was taught to read texts
+    (`wording.py`). VlaxError when no family expresses the config, the tokenizer has more tokens than the embedding has rows,
+    or parameters are missing.
     """
     check_vocabulary(config, tokenizer)
     family, hf = decoder_family(config)
@@ -66,9 +70,9 @@ def write_decoder(
     tensors = part_tensors("decoder/", Decoder, family, config, params, family.stem)
     write_tensors(out, tensors, limit=limit)
     hf |= {"dtype": common_dtype(tensors)} | token_ids(tokenizer)
-    write_json(out / "config.json", hf)
-    write_json(out / "generation_config.json", token_ids(tokenizer))
-    tokenizer.save_pretrained(str(out))
+    write_json(out / "config.json", hf | ({"vlax": dict(said)} if said else {}))
+    write_json(out / "generation_config.json", token_ids(tokenizer) | (wording.token_ids(said) if said else {}))
+    save(tokenizer, out)
     seal.write(out)
     return hf
 
