@@ -80,6 +80,14 @@ def card_code(directory: pathlib.Path, import_line: str) -> str:
     return "\n".join(line[4:] for line in block.splitlines())
 
 
+def card_text(directory: pathlib.Path, prompt: str) -> str:
+    """The text that the card's code makes of a prompt."""
+    [line] = [
+        line for line in card_code(directory, "from PIL import Image, ImageOps").splitlines() if line.startswith("text = ")
+    ]
+    return eval(line.removeprefix("text = "), {"prompt": prompt})
+
+
 def receive(directory: pathlib.Path, tmp_path: pathlib.Path, prompt: str):
     """What somebody gets who types what the card says, for his own prompt: (processor's inputs, generated ids)."""
     code = card_code(directory, "from PIL import Image, ImageOps").replace("picture.png", str(tmp_path / "picture.png"))

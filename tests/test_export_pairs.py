@@ -9,6 +9,7 @@ import pytest
 from export_cases import assert_same
 from pair_cases import LINEAR, MLP, SHORT
 from PIL import Image
+from transformers import AutoProcessor
 
 import vlax
 from vlax.commands.export import export
@@ -97,6 +98,12 @@ def test_a_receiver_gets_the_same(name, tmp_path):
     np.testing.assert_allclose(inputs["pixel_values"][0].numpy(), pair_cases.pixels(model, image), atol=1e-5)
     if mask != "image_bidirectional":
         assert ids == ours
+    if "add_generation_prompt=True)` writes the same text" in (out / "README.md").read_text():
+        messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": said}]}]
+        text = AutoProcessor.from_pretrained(out).apply_chat_template(messages, add_generation_prompt=True)
+        assert text == pair_cases.card_text(out, said)
+    else:
+        assert templates in ("plain", "instruct", "own", "qwen3", "smollm3") or layout == "paligemma" or kind == "t5"
     tokens = load_tokenizer(out, config.decoder.vocab_size)
     again = Encoder(tokens, opening.templates_of(str(out), tokens), opening.text_of(str(out)))
     assert (again.prompt("question", "is it red?"), again.stops) == (prompt, encoder.stops)
