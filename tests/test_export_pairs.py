@@ -85,7 +85,10 @@ def test_a_receiver_gets_the_same(name, tmp_path):
     parts = run.load(out)
     assert run.prompt_ids(run.own_settings(parts[0]), parts[1], said) == prompt
     assert run.generate_ids(*parts, image, said, SHORT.max_new_tokens) == ours
-    assert run.own_settings(parts[0])["templates"] == encoder.templates
+    own = run.own_settings(parts[0])
+    assert (own["templates"], own["stops"]) == (encoder.templates, list(encoder.stops))
+    own["stops"] = [encoder.stops[0], ours[3]]  # these weights end nowhere by themselves
+    assert run.generate_ids(*parts, image, said, SHORT.max_new_tokens) == ours[: ours.index(ours[3]) + 1]
     where = out / "decoder" if layout == "apart" else out
     ends = json.loads((where / "generation_config.json").read_text())["eos_token_id"]
     assert ends == (list(encoder.stops) if len(encoder.stops) > 1 else encoder.stops[0])
