@@ -146,7 +146,7 @@ def test_bad_pictures_are_named(root):
 @pytest.mark.parametrize(
     ("spec", "text"),
     [
-        ({"kind": "tar"}, "no kind 'tar'; the kinds are scenes, cells, coco, karpathy, llava, sharegpt, vqa, gqa"),
+        ({"kind": "tar"}, "no kind 'tar'; the kinds are scenes, cells, pairs, coco, karpathy, llava, sharegpt, vqa, gqa"),
         ({"split": "val"}, "no kind None"),
         ({"kind": "scenes", "split": "val"}, "style is missing; scenes has the fields split, style and, if wanted, seed, size"),
         ({"kind": "scenes", "split": "val", "style": "ai", "sice": 3}, "no field 'sice'"),

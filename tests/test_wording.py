@@ -7,6 +7,7 @@ import pytest
 from etils import epath
 from small_tokenizers import KINDS
 
+from configs import base
 from vlax.text.settings import OLD, Settings
 from vlax.training import checkpoints, wording
 
@@ -21,7 +22,8 @@ def plan(tmp_path):
         export = epath.Path(tmp_path) / "before" / "export"
         export.mkdir(parents=True, exist_ok=True)
         (export / "manifest.json").write_text(json.dumps({"format": 1, "data": {}, **record}))
-        run = types.SimpleNamespace(templates="chat" if kind == "chat" else "plain", system="")
+        run = base.run()
+        run.templates = "chat" if kind == "chat" else "plain"
         tokenizer = KINDS["byte level" if kind == "chat" else kind]()
         tokenizer.chat_template = DATED
         stage = epath.Path(tmp_path) / "stage"

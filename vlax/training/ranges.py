@@ -10,7 +10,7 @@ from vlax.errors import VlaxError
 POSITIVE, NATURAL = (1, math.inf, "1 or more"), (0, math.inf, "0 or more")
 SHARE = (0.0, 1.0, "from 0 to 1")
 RUN: dict[str, tuple[float, float, str]] = {
-    "seed": NATURAL, "threads": POSITIVE, "prefetch": POSITIVE, "image_cache_mb": NATURAL, "grace_seconds": NATURAL,
+    "seed": NATURAL, "threads": NATURAL, "prefetch": NATURAL, "image_cache_mb": NATURAL, "grace_seconds": NATURAL,
     "watchdog_minutes": NATURAL, "log_every": POSITIVE, "bpe_vocab": POSITIVE, "image_size": NATURAL, "vocab_size": NATURAL,
     "tiles": NATURAL,
 }  # fmt: skip
