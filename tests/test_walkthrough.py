@@ -71,11 +71,14 @@ def readme() -> list[list[str]]:
 
 
 COMMANDS = readme()
+# Minutes of compilation for models that tests/test_finetune.py trains, too: walked with the slow tests.
+LONG = [number for number, args in enumerate(COMMANDS) if "--config=finetune" in args]
+NUMBERS = [pytest.param(number, marks=pytest.mark.slow) if number in LONG else number for number in range(len(COMMANDS))]
 
 
 @pytest.fixture(scope="module")
-def walk(tmp_path_factory):
-    """(the copy of the clone, [(exit code, stdout, stderr)] of the commands)"""
+def walk(tmp_path_factory, request):
+    """(the copy of the clone, {number: (exit code, stdout, stderr)} of the commands)"""
     clone, notes = tmp_path_factory.mktemp("clone"), tmp_path_factory.mktemp("notes")
     for name in CLONE:
         if (REPO / name).is_dir():
@@ -98,10 +101,12 @@ def walk(tmp_path_factory):
     said = ["a dog runs", "a cat sleeps", "two cows", "one red hen", "the fox", "an owl", "birds", "fish", "a bee"]
     captions = [{"image_id": number, "caption": text} for number, text in enumerate(said)]
     (clone / "captions.json").write_text(json.dumps({"images": images, "annotations": captions}))
-    return clone, commands.run(COMMANDS, clone, notes)
+    slow = any(item.get_closest_marker("slow") for item in request.session.items if item.path == request.path)
+    numbers = [number for number in range(len(COMMANDS)) if slow or number not in LONG]
+    return clone, dict(zip(numbers, commands.run([COMMANDS[n] for n in numbers], clone, notes), strict=True))
 
 
-@pytest.mark.parametrize("number", range(len(COMMANDS)), ids=[" ".join(args)[:70] for args in COMMANDS])
+@pytest.mark.parametrize("number", NUMBERS, ids=[" ".join(args)[:70] for args in COMMANDS])
 def test_the_readmes_command_does_what_it_says(walk, number):
     code, out, err = walk[1][number]
     said = f"{shlex.join(COMMANDS[number])}\n{out[-2000:]}{err[-4000:]}"
@@ -118,7 +123,7 @@ def test_the_readme_shows_everything_there_is_to_do():
 
 def test_what_the_commands_leave_behind(walk):
     clone, results = walk
-    out = {shlex.join(args): result[1] for args, result in zip(COMMANDS, results, strict=True)}
+    out = {shlex.join(COMMANDS[number]): result[1] for number, result in results.items()}
     for path in ("embedded/curves.png", "embedded/stage3/eval/report.html", "embedded/stage3/eval-blind/scores.json",
                  "causal/stage3/eval/compare.html", "embedded/pathvqa/export/manifest.json"):  # fmt: skip
         assert (clone / "runs" / path).exists(), path
