@@ -80,7 +80,10 @@ def alone(config: VLMConfig, params: dict, tokenizer) -> vlax.Model:
     return vlax.Model(config, values, Encoder(tokenizer, "plain"), graphdef, None, {})
 
 
-@pytest.mark.parametrize("name", DECODERS)
+QUICK = ("llama, untied", "qwen2", "gemma3_text", "gpt2")  # RoPE, biases, windows, learned positions
+
+
+@pytest.mark.parametrize("name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in DECODERS])
 def test_decoders_compute_the_same_in_transformers(name, tokenizer, tmp_path):
     pytest.importorskip("torch", reason="parity needs torch: pip install -r requirements-parity.txt")
     config = DecoderConfig(**TEXT_SIZES | DECODERS[name])
