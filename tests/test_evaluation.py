@@ -332,6 +332,13 @@ def test_comparisons_refuse_different_protocols(evaluated, trained, capsys):
         compare.load("/nowhere")
 
 
+def test_two_runs_of_one_stage_are_told_apart_by_their_folders():
+    kept = [compare.Kept("stage3", epath.Path(folder), {}, {}) for folder in ("runs/a/stage3/eval", "runs/b/stage3/eval")]
+    assert compare.names(*kept) == ("stage3 of a/stage3/eval", "stage3 of b/stage3/eval")
+    assert compare.names(kept[0], kept[0]) == ("stage3", "stage3")
+    assert compare.names(kept[0], dataclasses.replace(kept[1], title="stage3 (best)")) == ("stage3", "stage3 (best)")
+
+
 def test_suites_that_decode_alike_share_their_predictions(trained, tmp_path, capsys):
     """Metrics or a name of its own need no other predictions: they are decoded once, and each suite finds them."""
     config, workdir = trained

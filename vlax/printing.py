@@ -1,8 +1,15 @@
 """Text for a terminal: of strangers, in colour, in columns."""
 
+import os
+import sys
 from collections.abc import Sequence
 
 GREEN, RED, BOLD, OFF = "\x1b[32m", "\x1b[31m", "\x1b[1;32m", "\x1b[0m"
+
+
+def in_colour() -> bool:
+    """Whether what is printed may have colours: on a terminal, unless NO_COLOR is set (no-color.org)."""
+    return sys.stdout.isatty() and "NO_COLOR" not in os.environ
 
 
 def printable(text: str) -> str:

@@ -1,7 +1,6 @@
 """What eval.py does without a model: the list of suites, a comparison, answers from a file."""
 
 import dataclasses
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from vlax.errors import VlaxError
 from vlax.evaluation import compare as comparison
 from vlax.evaluation import runner, samples
 from vlax.evaluation.runner import Evaluation
+from vlax.printing import in_colour
 from vlax.suites import files
 
 
@@ -28,7 +28,7 @@ def compare(directories: Sequence[str], different_protocols: bool, report_sample
         raise VlaxError(f"--compare takes two directories that eval.py wrote, not {len(directories)}: --compare OLD NEW")
     old, new = (comparison.load(directory) for directory in directories)
     pairs = comparison.paired(new, old, different_protocols)
-    print(comparison.text(new, old, pairs, sys.stdout.isatty()))
+    print(comparison.text(new, old, pairs, in_colour()))
     if report_samples:
         root = new.scores["where"]["data_root"]
         sets = runner.open_sets([comparison.suite_of(new, name) for name in pairs], root)

@@ -6,6 +6,7 @@ from typing import Any
 
 from vlax.errors import VlaxError
 
+# What of batches belongs together (buckets, packing, images, plan_window) is checked by data/batches/arrange.py.
 # field: (least, most, how an error says it); learning rates of groups stand under the name of their dict
 POSITIVE, NATURAL = (1, math.inf, "1 or more"), (0, math.inf, "0 or more")
 SHARE = (0.0, 1.0, "from 0 to 1")
@@ -16,8 +17,8 @@ RUN: dict[str, tuple[float, float, str]] = {
 }  # fmt: skip
 STAGE: dict[str, tuple[float, float, str]] = {
     "learning_rate": (0.0, math.inf, "0 or more"), "epochs": NATURAL, "steps": NATURAL, "batch_size": POSITIVE,
-    "accumulate": POSITIVE, "text_length": (2, math.inf, "2 or more"), "images": POSITIVE, "packing": NATURAL,
-    "plan_window": POSITIVE, "drop_budget": SHARE, "warmup": SHARE, "final_learning_rate": SHARE, "clip": NATURAL,
+    "accumulate": POSITIVE, "text_length": (2, math.inf, "2 or more"),
+    "drop_budget": SHARE, "warmup": SHARE, "final_learning_rate": SHARE, "clip": NATURAL,
     "weight_decay": NATURAL, "beta2": (0.0, math.nextafter(1.0, 0.0), "from 0 to less than 1"), "eval_every": NATURAL,
     "eval_batches": POSITIVE, "generate_samples": NATURAL, "lora.rank": NATURAL,
 }  # fmt: skip

@@ -10,9 +10,7 @@ terminal. At the end: the source as a config takes it, and the commands to go on
 import argparse
 import collections
 import json
-import os
 import shlex
-import sys
 
 from vlax.commands.data.source_argument import add_source_flags
 from vlax.data.batches.quarantine import place
@@ -23,7 +21,7 @@ from vlax.data.recognise.recognise import Recognised, recognise
 from vlax.data.sources import open_source
 from vlax.errors import VlaxError
 from vlax.masks import ANSWER
-from vlax.printing import BOLD, GREEN, OFF, printable
+from vlax.printing import BOLD, GREEN, OFF, in_colour, printable
 from vlax.rows import Row, RowFault, Source, making
 from vlax.storage.paths import absolute, join
 from vlax.text.codec import shown
@@ -59,7 +57,7 @@ def main(args: argparse.Namespace) -> int:
     spec = {**found.spec, **({"split": args.split} if args.split else {})}
     source, faults = _open(spec, args)
     tokenizer = _tokenizer(args.tokenizer)
-    colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    colours = in_colour()
     lines = [*map(printable, summary(found, spec, source, faults)), ""]
     for index in evenly(len(source), args.rows):
         try:

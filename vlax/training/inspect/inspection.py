@@ -11,14 +11,13 @@ is the next token. Below the rows: how full the batch is, and what was checked o
 and the attention mask. `python -m vlax data preview` does the like for a file, without a config.
 """
 
-import os
 import shutil
-import sys
 
 from etils import epath
 from ml_collections import ConfigDict
 
 from vlax.params import distributed
+from vlax.printing import in_colour
 from vlax.training import console, guess, stages
 from vlax.training.inspect import examples, figure, rendered
 from vlax.training.session import build
@@ -34,7 +33,7 @@ def run(config: ConfigDict, workdir: str, batches: int = 1) -> None:
     session = build(plan)
     if not distributed.is_main():
         return
-    colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    colours = in_colour()
     width = shutil.get_terminal_size((120, 24)).columns
     print("\n".join(rendered.head(session, waiting)))
     console.print_lengths(session)
