@@ -81,6 +81,7 @@ def test_four_devices_answer_as_one_does(workdir, one_device):
     assert results(workdir) == one_device and one_device[0].count(b"\n") > 8
 
 
+@pytest.mark.slow  # hosts in make test: tests/test_multidevice.py, tests/faults/test_launch.py
 def test_two_processes_answer_as_one_does_and_go_on_by_id(workdir, one_device):
     """The first process writes, once; both agree on what a run that was cut off left to do, and both come to an end."""
     with socket.socket() as free:

@@ -277,6 +277,7 @@ def test_parents_that_are_not_trained_stand_for_what_they_start_from(tmp_path):
     assert waiting == ["stage2"] and dict(plans[-1].stage.init)["vision"] == "stage2"  # the plan itself is as it was
 
 
+@pytest.mark.slow  # the README's walk has the command
 def test_the_command(tmp_path):
     head = f"import sys\nsys.path[:0] = [{str(REPO)!r}, {str(REPO / 'tests')!r}]\nfrom conftest import tiny\n"
     (tmp_path / "packed.py").write_text(

@@ -63,7 +63,12 @@ RESAMPLED = [("SigLIP", 21), ("CLIP", 56), ("DINOv2", 56), ("DINOv2 registers", 
              ("SigLIP 2 NaFlex", 21), ("SigLIP 2 NaFlex", 56), ("DINOv3", 56)]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "image_size"), RESAMPLED)
+QUICK_SIZES = [("SigLIP", 21), ("DINOv2", 56), ("DINOv2 registers", 21), ("SigLIP 2 NaFlex", 56), ("DINOv3", 56)]
+
+
+@pytest.mark.parametrize(
+    ("name", "image_size"), [pytest.param(*one, marks=() if one in QUICK_SIZES else pytest.mark.slow) for one in RESAMPLED]
+)
 def test_positions_are_resampled_as_the_reference_does(name, image_size, tmp_path):
     case = VISION[name]
     reference, run, config, report = vision_case(case, tmp_path, image_size)
