@@ -30,6 +30,7 @@ CASES = {
     "variant": ([STAGE3 + ":huge"], "unknown variant 'huge'; the variants are embedded, 0.9b"),
     "no variants": ([FLICKR + ":huge"], "configs/flickr8k.py has no variants"),
     "config file": (["--config=configs/stage9.py"], "there is no config file configs/stage9.py"),
+    "config file without its flag": (["stage9"], "there is no config file stage9; pass --config=configs/NAME.py"),
     "no config": ([], "--config is missing, e.g. --config=configs/stage3.py"),
     "flag": ([STAGE3, "--worksdir=x"], "Unknown command line flag 'worksdir'. Did you mean: workdir"),
     "mask": ([*FRESH, "--config.run.mask=casual"], "unknown mask kind 'casual'; the kinds are causal, image_bidirectional"),
@@ -92,7 +93,11 @@ def results(trained, tmp_path_factory):
     for args, _ in CASES.values():
         script = "eval.py" if args[:1] == ["eval"] else "train.py"
         args = [a.format(dir=directory) for a in args if a != "eval"]
-        cases.append([script, f"--workdir={directory}/w", *args])
+        cases.append(
+            [script, *args, f"--workdir={directory}/w"]
+            if args[:1] == ["stage9"]
+            else [script, f"--workdir={directory}/w", *args]
+        )
     cases.append(["train.py", "--help"])
     printed = ["--config.run.log-every=3", "--print-config", f"--workdir={directory}/w"]
     cases.append(["train.py", f"{directory}/tiny1.py", *printed])

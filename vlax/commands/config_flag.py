@@ -26,7 +26,7 @@ def parse(argv: list[str], required: bool) -> tuple[Any, list[str]]:
     if not flags.FLAGS.is_parsed():
         flags.FLAGS(["vlax"])  # grain and others ask absl's own flags for their defaults
     provide()
-    argv = [_underscored(arg) for arg in positional(argv)]
+    argv = [_underscored(arg) for arg in positional(argv, required)]
     argv = [f"--config={locate(arg.partition('=')[2])}" if re.match("--?config=", arg) else arg for arg in argv]
     for at, arg in enumerate(argv[:-1]):
         if arg in ("-config", "--config"):
@@ -54,16 +54,17 @@ class Given(NamedTuple):
     fields: frozenset[str]
 
 
-def given(argv: list[str]) -> Given:
-    argv = [_underscored(arg) for arg in positional(argv)]
+def given(argv: list[str], required: bool) -> Given:
+    argv = [_underscored(arg) for arg in positional(argv, required)]
     path, variant = _config_path(argv)
     found = (re.match(r"--?(?:no)?config\.([\w.]+)", arg) for arg in argv)
     return Given(path + (f":{variant}" if variant else ""), frozenset(match[1] for match in found if match))
 
 
-def positional(argv: list[str]) -> list[str]:
-    """`configs/stage3.py` or `stage3:0.9b` in front, without --config, is the config all the same."""
-    if argv and not argv[0].startswith("-") and os.path.isfile(locate(argv[0]).partition(":")[0]):
+def positional(argv: list[str], required: bool) -> list[str]:
+    """`configs/stage3.py` or `stage3:0.9b` in front, without --config, is the config all the same. Where a command needs one,
+    whatever stands there was meant as it."""
+    if argv and not argv[0].startswith("-") and (required or os.path.isfile(locate(argv[0]).partition(":")[0])):
         return [f"--config={argv[0]}", *argv[1:]]
     return argv
 

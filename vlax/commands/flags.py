@@ -53,7 +53,7 @@ class Parser(argparse.ArgumentParser):
             raise SystemExit(0)
         config = None
         if self._config is not None:
-            given = config_flag.given(argv)
+            given = config_flag.given(argv, self._config)
             config, argv = config_flag.parse(argv, self._config)
         found, odd = self.parse_known_args([self._known(arg) for arg in argv], namespace)
         if odd:
