@@ -30,6 +30,7 @@ from vlax.data.readers import leaks
 from vlax.data.sources import open_source
 from vlax.decoding.options import DecodeConfig
 from vlax.errors import VlaxError
+from vlax.evaluation import samples
 from vlax.evaluation.runner import derange
 from vlax.images import Preprocess
 from vlax.models.vlm import VLMConfig, token_losses
@@ -200,6 +201,13 @@ def test_answers_about_several_pictures():
     one, other = np.asarray(predictor.generate.forced_logits(made.params, swapped, forced))[:2]
     assert np.abs(one - other).max() > 1e-3
     assert isinstance(made.chat([{"role": "user", "content": asked}], **options), str)
+
+
+def test_a_report_shows_pictures_side_by_side_with_a_line_between_them():
+    shown = np.asarray(samples._seen(None, ROWS[0]).convert("L"))
+    side = shown.shape[0]
+    assert shown.shape == (side, 2 * side)  # nothing is added between: attention is drawn over this from edge to edge
+    assert (shown[:, side - 1 : side + 1] == 255).all() and set(shown[:, 0]) == {1} and set(shown[:, -1]) == {2}
 
 
 def test_a_twin_exchanges_pictures_that_belong_together():

@@ -44,6 +44,12 @@ def test_sheet_shows_pictures_and_markers(tmp_path):
     assert rgb(sheet.BAD) in colours(path) and (10, 20, 200) not in colours(path)
 
 
+def test_equal_references_are_shown_once(tmp_path):
+    for name, references in (("a.png", ("yes", "yes", "no")), ("b.png", ("yes", "no"))):
+        write_sheet(tmp_path / name, [sample(Image.new("RGB", (5, 5)), "", "a", references, 1.0)], "t")
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
 def test_sheet_is_the_same_twice(tmp_path):
     samples = [sample(Image.new("RGB", (5, 5)), "", "a", ("b",), 0.5)] * 5
     write_sheet(tmp_path / "a.png", samples, "t")

@@ -118,7 +118,7 @@ def _report_samples(
 
 def _seen(model: Model | None, row: Row) -> Image.Image | None:
     """The picture as the tower sees it from edge to edge: cropped where it is cropped there, in its own resolution. Of several,
-    and of a picture's tiles, squares of one size side by side, as their attention is."""
+    and of a picture's tiles, squares of one size side by side, as their attention is, parted by white lines."""
     preprocess = model.config.preprocess if model else None
     if model and preprocess and model.config.tiles:
         images = [Image.fromarray(view) for p in row.pictures for view in p.views(preprocess, model.config.tiles)]
@@ -130,6 +130,9 @@ def _seen(model: Model | None, row: Row) -> Image.Image | None:
     strip = Image.new("RGB", (side * len(images), side))
     for n, image in enumerate(images):
         strip.paste(image.convert("RGB").resize((side, side)), (n * side, 0))
+    edge = max(1, side // 64)  # a line over both pictures' rims and not between them: attention lies where its picture does
+    for at in range(side, strip.width, side):
+        strip.paste("white", (at - edge, 0, at + edge, side))
     return strip
 
 

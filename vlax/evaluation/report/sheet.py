@@ -50,7 +50,7 @@ def write_sheet(path: epath.Path | str, samples: Sequence[ReportSample], title: 
                 ("model", sample.prediction or "(empty)"),
                 ("blind", "(empty)" if sample.twin == "" else sample.twin),
             ]
-            said[2:2] = [("truth", text) for text in sample.references[:2]]
+            said[2:2] = [("truth", text) for text in [*dict.fromkeys(sample.references)][:2]]
             told = (textwrap.wrap(f"{label}: {printable(text)}", WIDTH, max_lines=4) for label, text in said if text)
             axis.set_xlabel("\n".join(line for lines in told for line in lines), loc="left")
         figure.savefig(file, format="png")
