@@ -80,7 +80,7 @@ def test_guesses_are_printed_with_their_flags(base, tmp_path, capsys, monkeypatc
     printed = capsys.readouterr().out
     s = made.stage
     assert (s.text_length, s.batch_size, s.epochs, s.accumulate, s.eval_every) == (40, 4, 3.0, 1, 8)
-    assert (made.run.dtype, made.run.remat, s.tune, s.lora.rank) == ("float32", False, "full", 0)
+    assert (made.run.dtype, made.run.remat, s.tune, s.lora.rank) == ("float32", "", "full", 0)
     assert s.trainable.to_dict() == {"projector": "^projector/", "decoder": "^decoder/"}
     assert s.learning_rate.to_dict() == {"projector": 1e-3, "decoder": 1e-3}
     assert s.suites.own.task == "caption" and s.suites.own.data.test.part == "test" and s.validation.own.part == "validation"
@@ -102,7 +102,7 @@ def test_little_memory_asks_for_lora_and_micro_batches(base, tmp_path, monkeypat
     monkeypatch.setattr(estimate, "memory", lambda: 200_000)
     made = guess.settled(config(base), tmp_path)
     assert (made.stage.tune, made.stage.lora.rank, made.stage.trainable.decoder) == ("lora", 16, "/lora_[ab]$")
-    assert made.run.remat and made.stage.accumulate == made.stage.batch_size == 4
+    assert made.run.remat == "full" and made.stage.accumulate == made.stage.batch_size == 4
     assert [estimate.micro_batches(*args) for args in ((32, 1, 10.5), (32, 1, 32), (12, 2, 2.0), (4, 4, 0.1))] == [4, 1, 3, 1]
 
 

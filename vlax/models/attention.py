@@ -1,4 +1,4 @@
-"""Attention for both transformers: grouped queries, any boolean mask, 2-D matmuls, softmax in float32.
+"""Attention for both transformers: grouped queries, 2-D matmuls, rotary positions, a cache.
 
 Shapes: H query heads, G key/value heads (H a multiple of G), K head width, Q queries, S keys.
 """
@@ -7,39 +7,17 @@ import dataclasses
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from vlax.models.layers import RMSNorm, f32_matmul, residual_init
+from vlax.models.cores import Mask, attend, core, whole
+from vlax.models.layers import RMSNorm, residual_init
 from vlax.models.lora import LoRAConfig, dense
+from vlax.models.remat import keep
 from vlax.models.rope import Rope, rotate
 
 KV = tuple[jax.Array, jax.Array]  # keys and values of one layer's cache, each [B,G,C,K]
 Slot = int | jax.Array  # of a cache: where new keys and values are written
-
-
-def attend(
-    q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None = None, *, scale: float, softcap: float | None = None
-) -> tuple[jax.Array, jax.Array]:
-    """softmax(q k^T * scale) v; also returns the weights, which nobody pays for unless they are used.
-
-    q: [B,H,Q,K]; k, v: [B,G,S,K]; mask: bool[B,Q,S] or None (everybody sees everybody).
-    Returns (out [B,H,Q,K], weights f32[B,H,Q,S]). softcap: tanh-cap of the logits before the mask (Gemma 2).
-    """
-    batch, heads, queries, width = q.shape
-    groups, keys = k.shape[1], k.shape[2]
-    # The heads of one group stack along the query axis: one plain batched matmul instead of repeating k and v.
-    q = q.reshape(batch, groups, heads // groups * queries, width)
-    logits = f32_matmul(q, jnp.swapaxes(k, -1, -2)) * scale
-    if softcap is not None:
-        logits = softcap * jnp.tanh(logits / softcap)
-    logits = logits.reshape(batch, heads, queries, keys)
-    if mask is not None:
-        logits = jnp.where(mask[:, None], logits, -1e30)
-    weights = jax.nn.softmax(logits, axis=-1)
-    flat = weights.astype(v.dtype).reshape(batch, groups, heads // groups * queries, keys)
-    return jnp.einsum("bgqs,bgsk->bgqk", flat, v).reshape(batch, heads, queries, width), weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,20 +55,37 @@ class Attention(nnx.Module):
             self.q_norm, self.k_norm = RMSNorm(queries * c.head_dim, **norm), RMSNorm(keys * c.head_dim, **norm)
         self.config = c
 
-    def __call__(
-        self,
-        x: jax.Array,
-        batch: int,
-        mask: jax.Array | None,
-        rope: Rope | None = None,
-        cache: KV | None = None,
-        slot: Slot = 0,
-    ) -> tuple[jax.Array, jax.Array, KV | None]:
-        """x: [B*S,D]; mask: bool[B,S,keys] or None; rope: (cos, sin) or None; cache: (k, v), each [B,G,C,K], or None.
+    def __call__(self, x: jax.Array, batch: int, mask: Mask, rope: Rope | None = None) -> jax.Array:
+        """x: [B*S,D]; mask: bool[B,S,S], in two parts, or None; rope: (cos, sin) or None. Returns [B*S,D]."""
+        q, k, v = (keep(y, name) for y, name in zip(self._heads(x, batch, rope), "qkv", strict=True))
+        return self._out(core(q, k, v, mask, scale=self.scale, softcap=self.config.softcap))
 
-        With a cache, the new keys and values are written at `slot` and attention runs over the whole capacity C.
-        Returns (out [B*S,D], weights f32[B,H,S,keys], cache).
+    def trace(
+        self, x: jax.Array, batch: int, mask: Mask, rope: Rope | None = None, cache: KV | None = None,
+        slot: Slot = 0,
+    ) -> tuple[jax.Array, jax.Array, KV | None]:  # fmt: skip
+        """As __call__, and also returns the weights f32[B,H,S,keys] and the cache: (k, v), each [B,G,C,K], or None.
+
+        With a cache, the new keys and values are written at `slot`, attention runs over the whole capacity C, and mask is
+        bool[B,S,C].
         """
+        q, k, v = self._heads(x, batch, rope)
+        if cache is not None:
+            k = jax.lax.dynamic_update_slice_in_dim(cache[0], k.astype(cache[0].dtype), slot, axis=2)
+            v = jax.lax.dynamic_update_slice_in_dim(cache[1], v.astype(cache[1].dtype), slot, axis=2)
+            cache = (k, v)
+        out, weights = attend(q, k, v, None if mask is None else whole(mask), scale=self.scale, softcap=self.config.softcap)
+        return self._out(out), weights, cache
+
+    @property
+    def scale(self) -> float:
+        return self.config.head_dim**-0.5 if self.config.scale is None else self.config.scale
+
+    def _out(self, out: jax.Array) -> jax.Array:
+        return self.o(keep(out.transpose(0, 2, 1, 3).reshape(-1, self.config.heads * self.config.head_dim), "context"))
+
+    def _heads(self, x: jax.Array, batch: int, rope: Rope | None) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """q [B,H,S,K], k and v [B,G,S,K], normed and rotated."""
         c = self.config
 
         def split_heads(y: jax.Array, heads: int) -> jax.Array:
@@ -105,10 +100,4 @@ class Attention(nnx.Module):
         q, k, v = (y.transpose(0, 2, 1, 3) for y in (q, k, v))
         if rope is not None:
             q, k = rotate(q, *rope), rotate(k, *rope)
-        if cache is not None:
-            k = jax.lax.dynamic_update_slice_in_dim(cache[0], k.astype(cache[0].dtype), slot, axis=2)
-            v = jax.lax.dynamic_update_slice_in_dim(cache[1], v.astype(cache[1].dtype), slot, axis=2)
-            cache = (k, v)
-        scale = c.head_dim**-0.5 if c.scale is None else c.scale
-        out, weights = attend(q, k, v, mask, scale=scale, softcap=c.softcap)
-        return self.o(out.transpose(0, 2, 1, 3).reshape(-1, c.heads * c.head_dim)), weights, cache
+        return q, k, v

@@ -10,11 +10,14 @@ from jax.typing import DTypeLike
 
 from vlax.errors import VlaxError
 from vlax.models.attention import KV, Attention, AttentionConfig, Slot
+from vlax.models.cores import Mask, keys_of, one_of, whole
 from vlax.models.layers import MLP, RMSNorm, apply_layers, f32_matmul, layer_norm
 from vlax.models.lora import LoRAConfig
+from vlax.models.loss import Head
+from vlax.models.remat import keep
 from vlax.models.rope import Rope, no_turn, rope_tables
 
-Masks = tuple[jax.Array, jax.Array]  # bool[B,S,keys]: of the layers that see everything, and of those with a sliding window
+Masks = tuple[Mask, Mask]  # of the layers that see everything, and of those with a sliding window
 Ropes = tuple[Rope | None, ...]  # the usual tables, the windowed layers' own, those under which nothing turns; the ones in use
 
 
@@ -117,13 +120,17 @@ class Block(nnx.Module):
         self.pre_norms, self.post_norms, self.residual = c.pre_norms, c.post_norms, c.residual_multiplier
 
     def trace(
-        self, x: jax.Array, batch: int, mask: jax.Array, rope: Rope | None, cache: KV | None = None, slot: Slot = 0
+        self, x: jax.Array, batch: int, mask: Mask, rope: Rope | None, cache: KV | None = None, slot: Slot = 0
     ) -> tuple[jax.Array, jax.Array, KV | None]:
         """As __call__, and also returns the attention weights f32[B,H,S,keys] and the updated cache."""
-        out, weights, cache = self.attention(self.norm1(x) if self.pre_norms else x, batch, mask, rope, cache, slot)
-        x = self._add(x, self.post_norm1(out) if self.post_norms else out)
+        out, weights, cache = self.attention.trace(self.norm1(x) if self.pre_norms else x, batch, mask, rope, cache, slot)
+        return self._rest(x, out), weights, cache
+
+    def _rest(self, x: jax.Array, out: jax.Array) -> jax.Array:
+        """The block from what attention returns."""
+        x = keep(self._add(x, self.post_norm1(out) if self.post_norms else out), "stream")
         out = self.mlp(self.norm2(x) if self.pre_norms else x)
-        return self._add(x, self.post_norm2(out) if self.post_norms else out), weights, cache
+        return self._add(x, self.post_norm2(out) if self.post_norms else out)
 
     def _add(self, x: jax.Array, out: jax.Array) -> jax.Array:
         return x + (out if self.residual == 1.0 else out * self.residual)
@@ -132,10 +139,10 @@ class Block(nnx.Module):
         """x: [B*S,D]. kind: int32[2], which of `masks` and which of `ropes` are this layer's; None is the first of each."""
         mask, rope = masks[0], ropes[0]
         if kind is not None:
-            mask = jnp.where(kind[0] == 1, masks[1], masks[0])
+            mask = one_of(kind[0], masks)
             for i in range(1, len(ropes)):
                 rope = jax.tree.map(lambda old, new, i=i: jnp.where(kind[1] == i, new, old), rope, ropes[i])
-        return self.trace(x, batch, mask, rope)[0]
+        return self._rest(x, self.attention(self.norm1(x) if self.pre_norms else x, batch, mask, rope))
 
 
 class Decoder(nnx.Module):
@@ -160,6 +167,11 @@ class Decoder(nnx.Module):
             x = x * jnp.asarray(self.config.embed_multiplier, self.dtype)
         return x * jnp.asarray(self.config.width**0.5, self.dtype) if self.config.embed_scale else x
 
+    def head_of(self) -> tuple[Head, jax.Array]:
+        """How logits are made, and the table that they are made with."""
+        c, table = self.config, self.embedding if self.config.tied else self.head
+        return Head(c.tied, self.dtype, c.logit_divisor, c.logit_softcap), table[...]
+
     def logits(self, hidden: jax.Array) -> jax.Array:
         """[...,D] -> f32[...,V]. Call it on as few positions as carry loss: at V = 150 k it is the largest product."""
         c = self.config
@@ -170,13 +182,13 @@ class Decoder(nnx.Module):
         return out if c.logit_softcap is None else c.logit_softcap * jnp.tanh(out / c.logit_softcap)
 
     def _inputs(
-        self, x: jax.Array, positions: jax.Array, mask: jax.Array, key_positions: jax.Array | None
+        self, x: jax.Array, positions: jax.Array, mask: Mask, key_positions: jax.Array | None
     ) -> tuple[jax.Array, Ropes, Masks]:
         """(x with learned positions, rotary tables, (global, sliding) masks); VlaxError as in `check_length`."""
         c = self.config
         if c.rope_theta is None:
             return x + jnp.take(self.position[...], positions, axis=0).astype(x.dtype), (None,), (mask, mask)
-        check_length(c, mask.shape[-1])
+        check_length(c, keys_of(mask))
         dim = c.head_dim if c.rotary_dim is None else c.rotary_dim
         rope = rope_tables(positions, dim, c.rope_theta, c.rope_scaling)
         ropes = [rope]
@@ -187,7 +199,7 @@ class Decoder(nnx.Module):
         if c.window is None:
             return x, tuple(ropes), (mask, mask)
         distance = positions[:, :, None] - (positions if key_positions is None else key_positions)[:, None, :]
-        return x, tuple(ropes), (mask, mask & (distance < c.window))
+        return x, tuple(ropes), (mask, whole(mask) & (distance < c.window))
 
     def _kinds(self) -> list[tuple[int, int]]:
         """Of each layer: which of the masks and which of the rotary tables of `_inputs` are its own."""
@@ -197,16 +209,20 @@ class Decoder(nnx.Module):
         return [(int(w), own + 1 if i in c.nope_layers else own * w) for i, w in enumerate(windowed)]
 
     def __call__(
-        self, x: jax.Array, positions: jax.Array, mask: jax.Array, *, mode: str = "unroll", remat: bool = False
-    ) -> jax.Array:
-        """x: [B,S,D]; positions: int32[B,S]; mask: bool[B,S,S]. Returns the normed hidden states [B,S,D]."""
+        self, x: jax.Array, positions: jax.Array, mask: Mask, *, last: int | None = None, mode: str = "unroll",
+        remat: str | bool = "none",
+    ) -> jax.Array:  # fmt: skip
+        """x: [B,S,D]; positions: int32[B,S]; mask: bool[B,S,S], or in two parts. Returns the normed hidden states [B,S,D],
+        or [B,last,D]: those of the last positions alone."""
         c, (batch, length) = self.config, x.shape[:2]
         x, ropes, masks = self._inputs(x, positions, mask, None)
         kinds = self._kinds()
         per_layer = jnp.asarray(kinds, jnp.int32) if any(kind != (0, 0) for kind in kinds) else None
         x = x.reshape(batch * length, c.width)
         x = apply_layers(self.layers, x, batch, masks, ropes, mode=mode, remat=remat, per_layer=per_layer)
-        return self.norm(x).reshape(batch, length, c.width)
+        if last is not None:
+            x = x.reshape(batch, length, c.width)[:, length - last :].reshape(-1, c.width)
+        return self.norm(x).reshape(batch, -1, c.width)
 
     def trace(
         self, x: jax.Array, positions: jax.Array, mask: jax.Array, cache: list[KV] | None = None, slot: Slot = 0,

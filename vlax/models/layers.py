@@ -10,6 +10,8 @@ from jax.custom_derivatives import CustomVJPPrimal
 from jax.typing import DTypeLike
 
 from vlax.models.lora import LoRAConfig, dense
+from vlax.models.remat import keep
+from vlax.models.remat import layer as remat_layer
 
 Saved = tuple[jax.Array | None, jax.Array | None]
 
@@ -94,19 +96,20 @@ class MLP(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         act = ACTIVATIONS[self.activation]
-        hidden = act(self.gate(x)) * self.up(x) if self.gated else act(self.up(x))
-        return self.down(hidden)
+        if not self.gated:
+            return self.down(act(keep(self.up(x), "up")))
+        return self.down(act(keep(self.gate(x), "gate")) * keep(self.up(x), "up"))
 
 
 def apply_layers(
-    layers: Sequence[Callable[..., jax.Array]], x: jax.Array, *args: Any, mode: str, remat: bool,
+    layers: Sequence[Callable[..., jax.Array]], x: jax.Array, *args: Any, mode: str, remat: str | bool,
     per_layer: jax.Array | None = None,
 ) -> jax.Array:  # fmt: skip
     """Runs `layer(x, *args[, per_layer[i]])` for every layer in turn; the layers must be alike.
 
     mode    "unroll": fastest on GPU and in decoding. "scan": the parameters are stacked inside the step and the body is
             compiled once, which is what TPU compile times ask for.
-    remat   recompute a layer's activations in the backward pass instead of keeping them.
+    remat   what a layer keeps for its backward pass, and what it computes again: see remat.py.
     """
     graphdef, _ = nnx.split(layers[0])
 
@@ -114,8 +117,7 @@ def apply_layers(
         layer = nnx.merge(graphdef, params)
         return layer(x, *args) if extra is None else layer(x, *args, extra)
 
-    if remat:
-        body = jax.checkpoint(body)
+    body = remat_layer(body, remat, x.dtype)
     params = [nnx.state(layer) for layer in layers]
     if mode == "scan":
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)

@@ -9,6 +9,7 @@ from jax.typing import DTypeLike
 
 from vlax.models.attention import Attention, AttentionConfig
 from vlax.models.layers import MLP, RMSNorm, apply_layers, layer_norm
+from vlax.models.remat import keep
 from vlax.models.rope import Rope, grid_tables
 
 
@@ -73,8 +74,8 @@ class Block(nnx.Module):
         self.layer_scale = c.layer_scale
 
     def __call__(self, x: jax.Array, batch: int, rope: Rope | None) -> jax.Array:
-        out, _, _ = self.attention(self.norm1(x), batch, None, rope)
-        x = x + (out * self.scale1[...].astype(out.dtype) if self.layer_scale else out)
+        out = self.attention(self.norm1(x), batch, None, rope)
+        x = keep(x + (out * self.scale1[...].astype(out.dtype) if self.layer_scale else out), "stream")
         out = self.mlp(self.norm2(x))
         return x + (out * self.scale2[...].astype(out.dtype) if self.layer_scale else out)
 
@@ -130,7 +131,7 @@ class VisionTower(nnx.Module):
             x = jnp.concatenate([jnp.broadcast_to(prefix, (x.shape[0], *prefix.shape)), x], axis=1)
         return x
 
-    def __call__(self, image: jax.Array, *, mode: str = "unroll", remat: bool = False) -> jax.Array:
+    def __call__(self, image: jax.Array, *, mode: str = "unroll", remat: str | bool = "none") -> jax.Array:
         c, batch = self.config, image.shape[0]
         x = self.embed(image)
         if c.pre_norm:

@@ -12,7 +12,9 @@ from jax.typing import DTypeLike
 from vlax import masks
 from vlax.errors import VlaxError
 from vlax.images import Preprocess
+from vlax.models.cores import Mask, SplitMask
 from vlax.models.decoder import Decoder, DecoderConfig
+from vlax.models.loss import cross_entropy, slice_length
 from vlax.models.projector import Projector, ProjectorConfig
 from vlax.models.vision import VisionConfig, VisionTower
 
@@ -83,13 +85,15 @@ class VLM(nnx.Module):
             self.projector = Projector(config.tower.projector, dtype=dtype, rngs=rngs)
         self.decoder = Decoder(config.decoder, dtype=dtype, rngs=rngs)
 
-    def image_tokens(self, image: jax.Array, *, mode: str = "unroll", remat: bool = False) -> jax.Array:
+    def image_tokens(self, image: jax.Array, *, mode: str = "unroll", remat: str | bool = "none") -> jax.Array:
         """uint8[B,N,H,W,3] -> [B,N*I,D]"""
         batch, slots = image.shape[:2]
         features = self.vision(image.reshape(batch * slots, *image.shape[2:]), mode=mode, remat=remat)
         return self.projector(features).reshape(batch, -1, self.config.decoder.width)
 
-    def sequence(self, batch: Batch, *, mode: str = "unroll", remat: bool = False) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def sequence(
+        self, batch: Batch, *, mode: str = "unroll", remat: str | bool = "none"
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """(embeddings [B,S,D], positions int32[B,S], mask bool[B,S,S]) of a batch (see `data/batches/pipeline.py`)."""
         c = self.config
         text = self.decoder.embed(batch["tokens"])
@@ -103,11 +107,37 @@ class VLM(nnx.Module):
         mask = masks.attention_mask(batch["segment"], example, has_image, i, c.mask, *slots)
         return embeddings, masks.positions(example, has_image & (i > 0), i, *slots), mask
 
-    def __call__(self, batch: Batch, *, mode: str = "unroll", remat: bool = False) -> jax.Array:
+    def __call__(self, batch: Batch, *, mode: str = "unroll", remat: str | bool = "none") -> jax.Array:
         """Next-token logits at the text positions: f32[B,T,V]."""
+        return self.decoder.logits(self.hidden(batch, mode=mode, remat=remat))
+
+    def hidden(self, batch: Batch, *, mode: str = "unroll", remat: str | bool = "none") -> jax.Array:
+        """Normed hidden states of the text positions: [B,T,D]."""
         embeddings, positions, mask = self.sequence(batch, mode=mode, remat=remat)
-        hidden = self.decoder(embeddings, positions, mask, mode=mode, remat=remat)
-        return self.decoder.logits(hidden[:, -batch["tokens"].shape[1] :])
+        # float32 keeps to the reference, bit for bit; the parts of a mask are worth their while where speed is asked for
+        parts = mask if self.dtype == jnp.float32 else self.parts(batch, mask)
+        return self.decoder(embeddings, positions, parts, last=batch["tokens"].shape[1], mode=mode, remat=remat)
+
+    def parts(self, batch: Batch, mask: jax.Array) -> Mask:
+        """The reference mask in two parts, where the image tokens of a row are alike in what they see: one picture in front of
+        the text. Otherwise (several pictures a row, pictures within the text, a sliding window) the mask as it is."""
+        c, images = self.config, self.config.tokens_per_image
+        usual = batch.keys() <= {"image", "has_image", "tokens", "segment", "example", "row"}
+        if not images or not usual or batch["has_image"].shape[1] != 1 or c.decoder.window is not None:
+            return mask
+        front = {"causal": mask[:, :images, :images], "image_bidirectional": None}.get(c.mask, mask[:, :1])
+        return SplitMask(images, front, mask[:, images:])
+
+    def loss(self, batch: Batch, *, mode: str = "unroll", remat: str | bool = "none") -> tuple[jax.Array, jax.Array, jax.Array]:
+        """(sum of the answer-token losses, such tokens, those predicted right), f32 scalars."""
+        hidden = self.hidden(batch, mode=mode, remat=remat)
+        head, table = self.decoder.head_of()
+        if slice_length(hidden.shape[0] * hidden.shape[1], self.config.decoder.vocab_size) == hidden.shape[0] * hidden.shape[1]:
+            losses, supervised, correct = token_losses(self.decoder.logits(hidden), batch)
+            return losses.sum(), supervised.sum().astype(jnp.float32), correct.sum().astype(jnp.float32)
+        supervised = masks.loss_mask(batch["segment"], batch["example"])
+        total, right = cross_entropy(hidden, table, masks.targets(batch["tokens"]), supervised, head)
+        return total, supervised.sum().astype(jnp.float32), right
 
     def attention_weights(self, batch: Batch) -> list[jax.Array]:
         """The decoder's attention, one f32[B,H,S,S] a layer: the reference path, for pictures and tests."""

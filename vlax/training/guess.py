@@ -27,6 +27,7 @@ from ml_collections import ConfigDict
 
 from vlax.errors import VlaxError
 from vlax.models.build import DTYPES, PARTS, abstract_model
+from vlax.models.remat import named
 from vlax.params import distributed, groups
 from vlax.storage import state
 from vlax.training import estimate, own_data, stages
@@ -142,12 +143,12 @@ def _guesses(config: ConfigDict, data: Data) -> Iterator[Guess]:
     yield Guess("stage.batch_size", batch, "rows an update")
     trained = sizes["projector"] + (sizes["decoder"] if tune == "full" else 0)
     room = estimate.ROOM * there - estimate.state(trained, sum(sizes.values()) - trained, dtype)
-    remat = config.run.remat or room < estimate.row(data.model, text, dtype, remat=False)
+    remat = named(config.run.remat) == "full" or room < estimate.row(data.model, text, dtype, remat=False)
     fits = max(room, 0) / estimate.row(data.model, text, dtype, remat)
     if not stage.batch_size and stage.accumulate == 1 and (parts := estimate.micro_batches(batch, devices, fits)) > 1:
         yield Guess("stage.accumulate", parts, f"{fits:.1f} rows fit into a device's memory")
     if remat:
-        yield Guess("run.remat", True, "a row's activations don't fit beside the state", "--config.run.remat=False")
+        yield Guess("run.remat", "full", "a row's activations don't fit beside the state", "--config.run.remat=none")
     updates = stage.steps or math.ceil(epochs * data.rows / batch)
     yield Guess("stage.eval_every", max(1, math.ceil(updates / 4)), f"of {updates:,} updates")
 
@@ -179,5 +180,7 @@ def _set(config: ConfigDict, field: str, value: Any) -> None:
         config = config[part]
     if isinstance(value, dict):
         config[last] = ConfigDict({key: tuple(v) if isinstance(v, list) else v for key, v in value.items()})
+    elif field == "run.remat":
+        config[last] = named(value)  # it was True or False once
     else:
         config[last] = value

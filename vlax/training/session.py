@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from vlax.data.batches import arrange
 from vlax.data.batches.pipeline import HostBatches
 from vlax.errors import VlaxError
+from vlax.models import remat
 from vlax.models.build import DTYPES, abstract_model
 from vlax.models.vlm import VLM, Batch, VLMConfig
 from vlax.params import groups, sharding
@@ -114,7 +115,7 @@ def build(plan: StagePlan) -> Session:
     batches, validation, updates = inputs.build(plan, config, encoder)
 
     tx = optimizer.make(optimizer_config(stage, updates, plan.extended), assigned, dict(stage.learning_rate))
-    step_config = steps.StepConfig(run.layers, run.remat, stage.accumulate if scan else 1)
+    step_config = steps.StepConfig(run.layers, remat.named(run.remat), stage.accumulate if scan else 1)
     state_shardings = train_state_shardings(abstract, assigned, tx, mesh)
     train = functools.partial(steps.train_step, graphdef=graphdef, tx=tx, assigned=assigned, config=step_config)
     evaluate = functools.partial(steps.eval_step, graphdef=graphdef, config=step_config)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from vlax.models.vlm import VLM, Batch, token_losses
+from vlax.models.vlm import VLM, Batch
 from vlax.params import groups
 from vlax.training import optimizer
 
@@ -21,7 +21,7 @@ class StepConfig:
     """What of a step is static."""
 
     layers: str = "unroll"  # or "scan": see models/layers.py
-    remat: bool = False
+    remat: str = "none"  # see models/remat.py
     micro_batches: int = 1  # > 1: the batch has a leading axis, which one lax.scan accumulates over
 
 
@@ -30,9 +30,8 @@ def loss_sum(
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     """(sum of the answer-token losses, (tokens, correct tokens)) of one micro-batch, all f32 scalars."""
     model = groups.rebuild(graphdef, groups.join(trainable, frozen))
-    logits = model(batch, mode=config.layers, remat=config.remat)
-    losses, supervised, correct = token_losses(logits, batch)
-    return losses.sum(), (supervised.sum().astype(jnp.float32), correct.sum().astype(jnp.float32))
+    loss, tokens, correct = model.loss(batch, mode=config.layers, remat=config.remat)
+    return loss, (tokens, correct)
 
 
 def _gradients(
@@ -83,6 +82,6 @@ def eval_step(
     trainable: groups.Params, frozen: groups.Params, batch: Batch, *, graphdef: nnx.GraphDef[VLM], config: StepConfig
 ) -> dict[str, jax.Array]:
     """Held-out sums of one batch: f32 scalars loss_sum, tokens, correct."""
-    config = dataclasses.replace(config, micro_batches=1, remat=False)
+    config = dataclasses.replace(config, micro_batches=1)
     loss, (tokens, correct) = loss_sum(trainable, frozen, batch, graphdef, config)
     return {"loss_sum": loss, "tokens": tokens, "correct": correct}

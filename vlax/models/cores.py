@@ -1,0 +1,122 @@
+"""The core of attention, softmax(q k^T) v, and its masks: plain, and with a backward pass that keeps little.
+
+Shapes: B batch, H query heads, G key/value heads (H a multiple of G), K head width, Q queries, S keys.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from vlax.models.layers import f32_matmul
+from vlax.models.remat import keep
+
+Saved = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
+
+
+class SplitMask(NamedTuple):
+    """A mask in two parts: the first `prefix` queries, image tokens, have one for all of them, the text has one a query.
+
+    front: None, the image tokens see each other; or bool[B|1,prefix|1,keys] over the first `keys` keys. rows: bool[B,T,S].
+    Where an image is hidden its rows may see what they like: nobody sees them, and no loss falls on them.
+    """
+
+    prefix: int
+    front: jax.Array | None
+    rows: jax.Array
+
+
+Mask = jax.Array | SplitMask | None  # bool[B,Q,S], in two parts, or everybody sees everybody
+
+
+def whole(mask: Mask) -> jax.Array:
+    """The mask, where it is an array."""
+    assert mask is not None and not isinstance(mask, SplitMask), "masks in two parts are neither windowed nor decoded with"
+    return mask
+
+
+def keys_of(mask: Mask) -> int:
+    """S: how many keys a mask is about."""
+    return int((mask.rows if isinstance(mask, SplitMask) else whole(mask)).shape[-1])
+
+
+def one_of(kind: jax.Array, masks: tuple[Mask, Mask]) -> Mask:
+    """masks[kind], chosen on the device where they differ."""
+    return masks[0] if masks[0] is masks[1] else jnp.where(kind == 1, whole(masks[1]), whole(masks[0]))
+
+
+def attend(
+    q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None = None, *, scale: float, softcap: float | None = None
+) -> tuple[jax.Array, jax.Array]:
+    """softmax(q k^T * scale) v; also returns the weights, which nobody pays for unless they are used.
+
+    q: [B,H,Q,K]; k, v: [B,G,S,K]; mask: bool[B|1,Q|1,S] or None (everybody sees everybody).
+    Returns (out [B,H,Q,K], weights f32[B,H,Q,S]). softcap: tanh-cap of the logits before the mask (Gemma 2).
+    """
+    batch, heads, queries, width = q.shape
+    groups, keys = k.shape[1], k.shape[2]
+    # The heads of one group stack along the query axis: one plain batched matmul instead of repeating k and v.
+    q = q.reshape(batch, groups, heads // groups * queries, width)
+    logits = f32_matmul(q, jnp.swapaxes(k, -1, -2)) * scale
+    if softcap is not None:
+        logits = softcap * jnp.tanh(logits / softcap)
+    logits = logits.reshape(batch, heads, queries, keys)
+    if mask is not None:
+        logits = jnp.where(mask[:, None], logits, -1e30)
+    weights = jax.nn.softmax(logits, axis=-1)
+    flat = weights.astype(v.dtype).reshape(batch, groups, heads // groups * queries, keys)
+    return jnp.einsum("bgqs,bgsk->bgqk", flat, v).reshape(batch, heads, queries, width), weights
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def mix(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, scale: float) -> jax.Array:
+    """`attend` without the weights, whose backward pass keeps them once, in v's dtype, and no mask: a weight of zero has no
+    gradient. Autodiff would keep them twice in float32, once in v's dtype, and the mask by head."""
+    return attend(q, k, v, mask, scale=scale)[0]
+
+
+def _mix_forward(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, scale: float) -> tuple[jax.Array, Saved]:
+    out, weights = attend(q, k, v, mask, scale=scale)
+    return out, (q, k, v, keep(weights.astype(v.dtype), "weights"))
+
+
+def _mix_backward(scale: float, saved: Saved, cotangent: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, None]:
+    q, k, v, weights = saved
+    batch, heads, queries, width = q.shape
+    stacked = (batch, k.shape[1], heads // k.shape[1] * queries)
+    q, cotangent = q.reshape(*stacked, width), cotangent.reshape(*stacked, width)
+    weights = weights.reshape(*stacked, k.shape[2])
+
+    def product(form: str, a: jax.Array, b: jax.Array) -> jax.Array:
+        return jnp.einsum(form, a, b, preferred_element_type=jnp.float32)
+
+    weighted = weights.astype(jnp.float32) * product("bgqk,bgsk->bgqs", cotangent, v)
+    logits = (weighted - weights.astype(jnp.float32) * weighted.sum(-1, keepdims=True)) * scale
+    logits = logits.astype(q.dtype)
+    dq = product("bgqs,bgsk->bgqk", logits, k).astype(q.dtype).reshape(batch, heads, queries, width)
+    dk = product("bgqs,bgqk->bgsk", logits, q).astype(k.dtype)
+    return dq, dk, product("bgqs,bgqk->bgsk", weights, cotangent).astype(v.dtype), None
+
+
+mix.defvjp(_mix_forward, _mix_backward)
+
+
+def one_core(
+    q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, *, scale: float, softcap: float | None
+) -> jax.Array:
+    """[B,H,Q,K] of one mask. float32 goes through autodiff: bit for bit what `attend` gives."""
+    if softcap is not None or q.dtype == jnp.float32:
+        return attend(q, k, v, mask, scale=scale, softcap=softcap)[0]
+    return mix(q, k, v, mask, scale)
+
+
+def core(q: jax.Array, k: jax.Array, v: jax.Array, mask: Mask, *, scale: float, softcap: float | None = None) -> jax.Array:
+    """[B,H,Q,K]: `attend` by the mask, in two parts where it has two."""
+    run = functools.partial(one_core, scale=scale, softcap=softcap)
+    if not isinstance(mask, SplitMask):
+        return run(q, k, v, mask)
+    at, front = mask.prefix, mask.front
+    keys = at if front is None else front.shape[-1]
+    images = run(q[:, :, :at], k[:, :, :keys], v[:, :, :keys], front)
+    return jnp.concatenate([images, run(q[:, :, at:], k, v, mask.rows)], axis=2)
