@@ -40,6 +40,11 @@ DINO3 = VIT | {"image_size": 30, "layer_norm_eps": 0.03, "num_register_tokens": 
 DINO3_OFF = DINO_OFF | {
     "registers": {"registers": 0}, "theta": {"rope_theta": 1e4}, "activation": {"activation": "relu"},
 }  # fmt: skip
+AIMV2 = VIT | {"image_size": 30, "rms_norm_eps": 0.03}
+AIMV2_OFF = {
+    "activation": ACTIVATION, "eps": EPS, "patch norm": {"patch_norm": False}, "post norm": {"post_norm": False},
+    "gated MLP": {"gated_mlp": False},
+}  # fmt: skip
 NAFLEX = VIT | {"num_patches": 16, "layer_norm_eps": 0.03}
 SIGLIP_OFF = {
     "activation": {"activation": "gelu"}, "eps": EPS, "post norm": {"post_norm": False}, "patch bias": {"patch_bias": False},
@@ -69,6 +74,13 @@ VISION = {
         DINO3 | {"use_gated_mlp": True, "hidden_act": "silu", "key_bias": True, "num_attention_heads": 2, "mlp_bias": False},
         DINO3_OFF | {"gated MLP": {"gated_mlp": False}, "key bias": {"key_bias": False}}, own=("theta", "key bias"),
     ),
+    "AIMv2": Case("Aimv2VisionModel", "Aimv2VisionConfig", AIMV2, AIMV2_OFF, own=("patch norm",)),
+    "InternViT": Case(
+        "InternVLVisionModel", "InternVLVisionConfig",
+        VIT | {"image_size": 28, "layer_norm_eps": 0.03, "attention_bias": True},
+        {"activation": ACTIVATION, "eps": EPS, "layer scale": {"layer_scale": False}, "class token": {"class_token": False}},
+        own=(),
+    ),
     "SigLIP 2 NaFlex": Case("Siglip2VisionModel", "Siglip2VisionConfig", NAFLEX, SIGLIP_OFF, own=()),
     "SigLIP 2 NaFlex in Siglip2Model": Case(
         "Siglip2Model", "Siglip2Config", NAFLEX, {"eps": EPS}, nest="vision_config", own=()
@@ -92,6 +104,21 @@ GEMMA3 = GEMMA | {
 ROPE3 = {
     "rope_type": "llama3", "rope_theta": 500.0, "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
     "original_max_position_embeddings": 8,
+}  # fmt: skip
+YARN = {
+    "rope_type": "yarn", "rope_theta": 500.0, "factor": 4.0, "original_max_position_embeddings": 8, "beta_fast": 1.0,
+    "beta_slow": 0.1,
+}  # fmt: skip
+PHI = {**LLAMA, "pad_token_id": 0, "original_max_position_embeddings": 24, "max_position_embeddings": 96}
+LONG = {
+    "rope_type": "longrope", "rope_theta": 20.0, "short_factor": [1.0, 1.5, 2.0, 4.0], "long_factor": [1.0, 3.0, 9.0, 30.0],
+}  # fmt: skip
+GRANITE = LLAMA | {
+    "embedding_multiplier": 2.0, "attention_multiplier": 0.5, "residual_multiplier": 0.3, "logits_scaling": 8.0,
+}  # fmt: skip
+GRANITE_OFF = {
+    "embedding factor": {"embed_multiplier": 1.0}, "attention factor": {"attention_scale": None},
+    "residual factor": {"residual_multiplier": 1.0}, "logit divisor": {"logit_divisor": 1.0},
 }  # fmt: skip
 LLAMA_OFF = {
     "activation": ACTIVATION, "eps": EPS, "untied head": {"tied": True}, "theta": {"rope_theta": 5e6},
@@ -147,6 +174,30 @@ DECODER = {
     "SmolLM3": Case(
         "SmolLM3ForCausalLM", "SmolLM3Config", LLAMA | {"pad_token_id": None, "no_rope_layers": [1, 0, 1]},
         LLAMA_OFF | {"layers without RoPE": {"nope_layers": ()}}, own=("layers without RoPE",),
+    ),
+    "Qwen2, YaRN": Case(
+        "Qwen2ForCausalLM", "Qwen2Config", LLAMA | {"rope_parameters": YARN},
+        SCALED | {"attention factor": {"rope_scaling": YARN | {"attention_factor": 1.0}}}, own=("attention factor",),
+    ),
+    "Phi-3": Case(
+        "Phi3ForCausalLM", "Phi3Config", PHI | {"rope_parameters": LONG, "sliding_window": 5}, SCALED | WINDOW,
+        own=("RoPE scaling",),
+    ),
+    "Phi-4-mini": Case(
+        "Phi3ForCausalLM", "Phi3Config",
+        PHI | {"hidden_size": 64, "rope_parameters": LONG | {"partial_rotary_factor": 0.5}, "tie_word_embeddings": True},
+        {"partial RoPE": {"rotary_dim": None, "rope_scaling": None}}, own=("partial RoPE",),
+    ),
+    "OLMo 2": Case(
+        "Olmo2ForCausalLM", "Olmo2Config", LLAMA | {"pad_token_id": None},
+        LLAMA_OFF | {"q, k norm": {"qk_norm_joint": False}, "post norms": {"post_norms": False}},
+        own=("q, k norm", "post norms"),
+    ),
+    "Granite": Case("GraniteForCausalLM", "GraniteConfig", GRANITE, LLAMA_OFF | GRANITE_OFF, own=tuple(GRANITE_OFF)),
+    "StableLM 2": Case(
+        "StableLmForCausalLM", "StableLmConfig",
+        LLAMA | {"layer_norm_eps": 0.03, "use_qkv_bias": True, "partial_rotary_factor": 0.5},
+        LLAMA_OFF | {"qkv bias": {"qkv_bias": False}, "partial RoPE": {"rotary_dim": None}}, own=("partial RoPE",),
     ),
 }  # fmt: skip
 

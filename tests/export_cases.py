@@ -12,6 +12,8 @@ LLAMA3 = {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_fr
 GEMMA = {"norm_offset": 1.0, "embed_scale": True, "activation": "gelu_tanh"}
 GEMMA2 = GEMMA | {"post_norms": True, "attention_scale": 20**-0.5, "attention_softcap": 2.0, "logit_softcap": 3.0,
                   "window": 5, "window_layers": (0,)}  # fmt: skip
+LONG = {"rope_type": "longrope", "factor": 32.0, "original_max_position_embeddings": 4096, "short_factor": (1.0, 2.0),
+        "long_factor": (1.0, 40.0)}  # fmt: skip
 LEARNED = {"norm": "layer", "gated_mlp": False, "mlp_bias": True, "qkv_bias": True, "out_bias": True, "rope_theta": None,
            "max_positions": 64, "kv_heads": 4}  # fmt: skip
 DECODERS = {
@@ -36,6 +38,19 @@ DECODERS = {
         "window_layers": (0, 2),
     },
     "smollm3": {"nope_layers": (1,), "layers": 3},
+    "phi3": {"rotary_dim": 4, "rope_scaling": LONG},
+    "phi3, window": {
+        "window": 5,
+        "window_layers": (0, 1),
+        "tied": False,
+        "rope_scaling": LONG
+        | {"short_factor": (1.0, 2.0, 3.0, 4.0), "long_factor": (1.0, 4.0, 5.0, 6.0), "attention_factor": 1.25},
+        "kv_heads": 4,
+    },
+    "olmo2": {"qk_norm_joint": True, "pre_norms": False, "post_norms": True},
+    "granite": {"embed_multiplier": 12.0, "attention_scale": 0.015625, "residual_multiplier": 0.22, "logit_divisor": 8.0},
+    "stablelm": {"norm": "layer", "qkv_bias": True, "rotary_dim": 4, "tied": False},
+    "llama, yarn": {"rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8}},
 }
 SIZES = {"image_size": 30, "patch_size": 7, "width": 32, "layers": 2, "heads": 4, "mlp_dim": 64}
 CLIP = {"class_token": True, "pre_norm": True, "post_norm": False, "patch_bias": False, "activation": "quick_gelu"}
@@ -47,6 +62,8 @@ TOWERS = {
     "dinov2": DINO | {"gated_mlp": True, "activation": "silu", "mlp_dim": 48},
     "dinov2_with_registers": DINO | {"registers": 3, "post_norm": False},
     "dinov3_vit": DINO | {"registers": 3, "rope_theta": 20.0, "key_bias": False, "mlp_dim": 48},
+    "aimv2_vision_model": {"norm": "rms", "gated_mlp": True, "patch_norm": True, "attention_bias": False, "mlp_bias": False},
+    "internvl_vision": DINO | {"post_norm": False, "mlp_dim": 44},  # at a whole ratio it is a DINOv2
     "dinov3_vit, gated": DINO | {"gated_mlp": True, "activation": "silu", "rope_theta": 100.0, "post_norm": False},
 }
 

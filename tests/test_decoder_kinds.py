@@ -1,5 +1,7 @@
 """Decoders whose layers differ: scanned as unrolled, and the same from a cache."""
 
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 from export_cases import DECODERS, TEXT_SIZES, drawn
 from flax import nnx
 
+from vlax.errors import VlaxError
 from vlax.models.decoder import Decoder, DecoderConfig
 from vlax.params import groups
 
@@ -18,7 +21,10 @@ ALL = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["all", *(pytest.param(x, marks=pytest.mark.slow) for x in ("gemma3_text", "smollm3"))])
+SLOW = ("gemma3_text", "smollm3", "phi3", "olmo2", "granite", "stablelm", "llama, yarn")
+
+
+@pytest.mark.parametrize("name", ["all", *(pytest.param(x, marks=pytest.mark.slow) for x in SLOW)])
 def test_scanned_and_cached_decoders_say_what_unrolled_ones_say(name):
     config = DecoderConfig(**TEXT_SIZES | (ALL if name == "all" else DECODERS[name]))
     params = {path.removeprefix("decoder/"): value for path, value in drawn(Decoder, config, "decoder/").items()}
@@ -43,3 +49,16 @@ def test_scanned_and_cached_decoders_say_what_unrolled_ones_say(name):
     assert np.ptp(unrolled) > 1 and np.isfinite(unrolled).all()
     np.testing.assert_allclose(scanned, unrolled, atol=1e-5 * np.ptp(unrolled))
     np.testing.assert_allclose(cached, unrolled, atol=1e-5 * np.ptp(unrolled))
+
+
+def test_longrope_beyond_its_short_context_is_refused_and_not_computed_otherwise():
+    """The reference takes other factors for the whole of a longer sequence, those that lie in a cache too."""
+    long = DECODERS["phi3"]["rope_scaling"] | {"original_max_position_embeddings": 8}
+    config = DecoderConfig(**TEXT_SIZES | {"rope_scaling": long, "rotary_dim": 4})
+    for length in (8, 9):
+        sizes = [jax.ShapeDtypeStruct(shape, kind) for shape, kind in (
+            ((1, length, 32), jnp.float32), ((1, length), jnp.int32), ((1, length, length), bool)
+        )]  # fmt: skip
+        check = contextlib.nullcontext() if length == 8 else pytest.raises(VlaxError, match=r"9 positions.*implemented up to 8")
+        with check:
+            jax.eval_shape(lambda *inputs: Decoder(config, rngs=nnx.Rngs(0))(*inputs), *sizes)

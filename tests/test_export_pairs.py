@@ -20,7 +20,7 @@ from vlax.pretrained.writing import logit_check, whole
 from vlax.text.prompts import Encoder
 from vlax.text.tokenizer import load_tokenizer
 
-SIGLIP, CLIP = "siglip_vision_model", "clip_vision_model"
+SIGLIP, CLIP, AIM = "siglip_vision_model", "clip_vision_model", "aimv2_vision_model"
 OWN = """
 system = "Be brief."
 [prompts]
@@ -56,6 +56,11 @@ SLOW = {
     "gemma 3": ("llava", "causal", "gemma3_text", SIGLIP, MLP, "gemma", "gemma", "bfloat16"),
     "gemma 3, masked otherwise": ("apart", "image_bidirectional", "gemma3_text", SIGLIP, MLP, "gemma", "gemma", "float32"),
     "smollm 3": ("llava", "image_bidirectional", "smollm3", SIGLIP, MLP, "byte level", "smollm3", "float32"),
+    "phi 4 and aimv2": ("llava", "causal", "phi3", AIM, MLP, "byte level", "phi", "bfloat16"),
+    "phi 3's window": ("apart", "image_bidirectional", "phi3, window", SIGLIP, MLP, "llama", "phi", "float32"),
+    "olmo 2 and internvit": ("llava", "image_bidirectional", "olmo2", "internvl_vision", MLP, "byte level", "plain", "float32"),
+    "stablelm and internvit": ("llava", "causal", "stablelm", "internvl_vision", MLP, "byte level", "plain", "float32"),
+    "granite and aimv2": ("apart", "image_bidirectional", "granite", AIM, MLP, "byte level", "plain", "float32"),
     "qwen 2's window": (
         "apart", "image_bidirectional", "qwen2, window", SIGLIP, MLP, "byte level", "qwen base", "float32",
     ),

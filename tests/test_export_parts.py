@@ -28,7 +28,10 @@ def tokenizer():
     return train_bpe(TEXT * 4, 300)
 
 
-@pytest.mark.parametrize("name", DECODERS)
+RARE = ("phi3, window", "llama, yarn")
+
+
+@pytest.mark.parametrize("name", [pytest.param(x, marks=pytest.mark.slow) if x in RARE else x for x in DECODERS])
 def test_decoders_come_back_bit_equal(name, tokenizer, tmp_path):
     config = DecoderConfig(**TEXT_SIZES | DECODERS[name])
     params = drawn(Decoder, config, "decoder/", "bfloat16" if name == "qwen2" else "float32")
@@ -61,7 +64,7 @@ def test_towers_come_back_bit_equal(name, tmp_path):
     ("fields", "words"),
     [
         ({"embed_scale": True}, ("gemma, the nearest", "norm_offset=0.0 (there 1.0)")),
-        ({"norm": "layer"}, ("llama, the nearest", "norm='layer'")),
+        ({"norm": "layer", "qk_norm": True}, ("qwen3, the nearest", "norm='layer' (there 'rms')")),
         (LEARNED | {"kv_heads": 2}, ("kv_heads=2 (there 4)",)),
     ],
 )
@@ -92,8 +95,17 @@ def test_decoders_compute_the_same_in_transformers(name, tokenizer, tmp_path):
     assert logit_check.check(tmp_path, "decoder", alone(VLMConfig(config), params, tokenizer)) <= logit_check.TOLERANCE
 
 
+def test_no_adapter_is_written_for_a_class_that_fuses_its_matrices(tmp_path):
+    for name in ("phi3", "gpt2"):
+        config = DecoderConfig(**TEXT_SIZES | DECODERS[name], lora=LoRAConfig(rank=3, alpha=6.0, targets=("q", "down")))
+        assert not adapter.write(tmp_path / "adapter", config, {"decoder/layers/0/attention/q/lora_a": np.zeros((32, 3))})
+    assert not (tmp_path / "adapter").exists()
+
+
 @pytest.mark.slow  # test_lora.py has the layout
-@pytest.mark.parametrize("name", ("llama, untied", "qwen2", "qwen3", "mistral", "gemma", "gemma2"))
+@pytest.mark.parametrize(
+    "name", ("llama, untied", "qwen2", "qwen3", "mistral", "gemma", "gemma2", "olmo2", "granite", "stablelm")
+)
 def test_the_adapter_is_loaded_by_peft(name, tokenizer, tmp_path):
     """Decoder and adapter, each as written, put together by PEFT: the logits of the decoder with its adapters."""
     torch = pytest.importorskip("torch", reason="parity needs torch: pip install -r requirements-parity.txt")

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks.backbone_cases import DECODER, VOCAB
+from benchmarks.backbone_cases import DECODER, VOCAB, YARN
 from benchmarks.backbones import TOLERANCE, decoder_case, measure, write
 from vlax.models.decoder import Decoder
 from vlax.params import groups
@@ -42,6 +42,18 @@ OTHERWISE = {  # other shapes
         {"num_hidden_layers": 5, "no_rope_layers": None, "no_rope_layer_interval": 2, "tie_word_embeddings": True},
         {"num_key_value_heads": 4, "attention_bias": True, "use_sliding_window": True, "sliding_window": 5},
     ],
+    "Qwen2, YaRN": [
+        {"rope_parameters": YARN | {"mscale": 2.0, "mscale_all_dim": 0.5}, "num_key_value_heads": 1},
+        {"rope_parameters": YARN | {"attention_factor": 0.7, "truncate": False}, "hidden_size": 64},
+    ],
+    "Phi-3": [{"rope_parameters": None, "sliding_window": None}, {"num_key_value_heads": 4, "tie_word_embeddings": True}],
+    "Phi-4-mini": [{"num_key_value_heads": 1, "rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.75}}],
+    "OLMo 2": [{"num_key_value_heads": 4, "attention_bias": True, "tie_word_embeddings": True}, {"num_key_value_heads": 1}],
+    "Granite": [{"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True, "num_key_value_heads": 1}],
+    "StableLM 2": [
+        {"use_qkv_bias": False, "partial_rotary_factor": 0.25, "hidden_size": 64, "num_key_value_heads": 4},
+        {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 100.0}, "partial_rotary_factor": 1.0},
+    ],
 }  # fmt: skip
 
 
@@ -53,7 +65,10 @@ def test_logits_equal_at_other_shapes_and_seeds(name, tmp_path):
         missed(dataclasses.replace(case, values=case.values | values, off={}), tmp_path / str(seed), seed)
 
 
-@pytest.mark.parametrize("name", DECODER)
+SEEN_ELSEWHERE = ("Phi-3",)  # Phi-4-mini is of the same family
+
+
+@pytest.mark.parametrize("name", [pytest.param(x, marks=pytest.mark.slow) if x in SEEN_ELSEWHERE else x for x in DECODER])
 def test_logits_equal_and_every_option_matters(name, tmp_path):
     case = DECODER[name].quick()
     exact, off = measure(case, *decoder_case(case, tmp_path)[:3])
@@ -141,6 +156,42 @@ REAL = {  # as in the hub's config.json, older key names included
         "hidden_size": 640, "intermediate_size": 2048, "num_hidden_layers": 18, "_sliding_window_pattern": 6}, 268),
     "gemma-3-1b": ("Gemma3ForCausalLM", GEMMA3 | {
         "hidden_size": 1152, "intermediate_size": 6912, "num_hidden_layers": 26, "sliding_window_pattern": 6}, 999),
+    "Phi-3-mini-128k": (
+        "Phi3ForCausalLM",
+        {"model_type": "phi3", "hidden_size": 3072, "intermediate_size": 8192, "num_hidden_layers": 32,
+         "num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": 32064, "rope_theta": 10000.0,
+         "rope_scaling": {"type": "longrope", "short_factor": [1.0] * 48, "long_factor": [2.0] * 48}, "rms_norm_eps": 1e-05,
+         "max_position_embeddings": 131072, "original_max_position_embeddings": 4096, "tie_word_embeddings": False,
+         "attention_bias": False, "sliding_window": 262144}, 3821,
+    ),
+    "Phi-4-mini": (
+        "Phi3ForCausalLM",
+        {"model_type": "phi3", "hidden_size": 3072, "intermediate_size": 8192, "num_hidden_layers": 32,
+         "num_attention_heads": 24, "num_key_value_heads": 8, "vocab_size": 200064, "rope_theta": 10000.0,
+         "rope_scaling": {"type": "longrope", "short_factor": [1.0] * 48, "long_factor": [2.0] * 48}, "rms_norm_eps": 1e-05,
+         "max_position_embeddings": 131072, "original_max_position_embeddings": 4096, "tie_word_embeddings": True,
+         "partial_rotary_factor": 0.75, "attention_bias": False, "sliding_window": 262144}, 3836,
+    ),
+    "OLMo-2-0425-1B": (
+        "Olmo2ForCausalLM",
+        {"model_type": "olmo2", "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16,
+         "num_attention_heads": 16, "num_key_value_heads": 16, "vocab_size": 100352, "rope_theta": 500000.0,
+         "rope_scaling": None, "max_position_embeddings": 4096, "rms_norm_eps": 1e-06, "tie_word_embeddings": False}, 1484,
+    ),
+    "granite-3.1-2b": (
+        "GraniteForCausalLM",
+        {"model_type": "granite", "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 40,
+         "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 49155, "rope_theta": 5000000.0,
+         "embedding_multiplier": 12.0, "attention_multiplier": 0.015625, "residual_multiplier": 0.22, "logits_scaling": 8.0,
+         "rope_scaling": None, "max_position_embeddings": 131072, "rms_norm_eps": 1e-05, "tie_word_embeddings": True}, 2533,
+    ),
+    "stablelm-2-1_6b": (
+        "StableLmForCausalLM",
+        {"model_type": "stablelm", "hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 24,
+         "num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": 100352, "rope_theta": 10000,
+         "partial_rotary_factor": 0.25, "use_qkv_bias": True, "layer_norm_eps": 1e-05, "max_position_embeddings": 4096,
+         "tie_word_embeddings": False}, 1644,
+    ),
 }  # fmt: skip
 QUICK = ("Qwen2.5-0.5B", "SmolLM2-360M", "Llama-3.2-1B", "gpt2", "gemma-2b")
 
@@ -158,11 +209,16 @@ def test_parameter_counts_of_real_configs(name, tmp_path):
     count = groups.count(abstract(lambda rngs: Decoder(config, rngs=rngs)))
     assert count == sum(value.numel() for value in reference.parameters())
     assert count // 10**6 == millions
-    assert config.rope_theta == values.get("rope_theta") and config.rope_scaling == values.get("rope_scaling")
+    assert config.rope_theta == values.get("rope_theta")
+    if name.startswith("Phi"):  # 96 dimensions turn in both: all of them, or three quarters of 128
+        assert (config.rotary_dim or config.head_dim) == 96
+        assert (config.rope_scaling["factor"], config.rope_scaling["original_max_position_embeddings"]) == (32.0, 4096)
+    else:
+        assert config.rope_scaling == values.get("rope_scaling")
     assert (config.activation == "gelu_tanh") == (name == "gpt2" or name.startswith("gemma"))
     if name.startswith("gemma-3"):
         assert (config.window, config.window_rope_theta) == (512, 10000.0)
         assert [i for i in range(config.layers) if i not in config.window_layers] == list(range(5, config.layers, 6))
     else:
-        assert config.window is None
+        assert config.window == (262144 if name.startswith("Phi") else None)
     assert config.nope_layers == (tuple(range(3, 36, 4)) if name == "SmolLM3-3B" else ())

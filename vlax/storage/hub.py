@@ -13,8 +13,16 @@ from vlax.storage import paths, seal, state
 
 SMALL = ("*.json", "*.txt", "*.model", "*.jinja")
 LAYERS, MOST = 1_000, 1 << 24  # of any config: layers, and other sizes
-_SIZE = re.compile(r"(?:^|_)(layers|n_layer|n_head|n_embd|n_inner|size|dim|heads|channels|width)$")
+_SIZE = re.compile(r"(?!mscale_)(?:.*_)?(layers|n_layer|n_head|n_embd|n_inner|size|dim|heads|channels|width)")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+INSTEAD = {  # model types of checkpoints with code of their own, or of a later kind: what to take in their place
+    "intern_vit_6b": "OpenGVLab/InternVL3-1B-hf has the tower InternViT-300M in transformers' layout",
+    "internvl_chat": "a repository of the same name with -hf at its end is in transformers' layout",
+    "stablelm_epoch": "stabilityai/stablelm-2-1_6b is of model_type stablelm",
+    "olmo3": "allenai/OLMo-2-0425-1B is an olmo2",
+    "granitemoe": "ibm-granite/granite-3.3-2b-base is a granite",
+    "granitemoehybrid": "ibm-granite/granite-3.3-2b-base is a granite",
+}
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "decoder_start_token_id")
 
 
@@ -60,7 +68,8 @@ def read_config(directory: Path, supported: Iterable[str]) -> dict[str, Any]:
     raw = read_json(file)
     kind = raw.pop("model_type", None)
     if kind not in supported:
-        raise VlaxError(f"{file}: model_type {kind!r} is not supported here; supported are {', '.join(supported)}")
+        hint = f" ({INSTEAD[kind]})" if kind in INSTEAD else ""
+        raise VlaxError(f"{file}: model_type {kind!r} is not supported here{hint}; supported are {', '.join(supported)}")
     check_sizes(file, raw)
     from transformers import AutoConfig
 
@@ -77,7 +86,7 @@ def check_sizes(file: Path | epath.Path, values: Mapping[str, Any]) -> None:
     for name, value in values.items():
         if isinstance(value, Mapping):
             check_sizes(file, value)
-        elif value is not None and (found := _SIZE.search(name)):
+        elif value is not None and (found := _SIZE.fullmatch(name)):
             most = LAYERS if found[1] in ("layers", "n_layer") else MOST
             for number in value if isinstance(value, list) else [value]:
                 if type(number) is not int or not 0 <= number <= most:

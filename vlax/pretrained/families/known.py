@@ -3,12 +3,34 @@
 from vlax.errors import VlaxError
 from vlax.models.decoder import DecoderConfig
 from vlax.models.vision import VisionConfig
-from vlax.pretrained.families import clip, dinov2, dinov3, gemma, gpt2, llama, llava, opt, paligemma, qwen, siglip, smollm3
+from vlax.pretrained.families import (
+    aimv2,
+    clip,
+    dinov2,
+    dinov3,
+    gemma,
+    gpt2,
+    granite,
+    internvit,
+    llama,
+    llava,
+    olmo2,
+    opt,
+    paligemma,
+    phi,
+    qwen,
+    siglip,
+    smollm3,
+    stablelm,
+)  # fmt: skip
 from vlax.pretrained.families.rules import C, Family
 
-TOWERS = (siglip.FAMILY, clip.FAMILY, dinov2.FAMILY, dinov2.REGISTERS, dinov3.FAMILY, siglip.NAFLEX)
+TOWERS = (
+    siglip.FAMILY, clip.FAMILY, dinov2.FAMILY, dinov2.REGISTERS, dinov3.FAMILY, siglip.NAFLEX, aimv2.FAMILY, internvit.FAMILY,
+)  # fmt: skip
 DECODERS = (
     llama.FAMILY, qwen.QWEN2, qwen.QWEN3, gpt2.FAMILY, opt.FAMILY, gemma.GEMMA, gemma.GEMMA2, gemma.GEMMA3, smollm3.FAMILY,
+    phi.FAMILY, olmo2.FAMILY, granite.FAMILY, stablelm.FAMILY,
 )  # fmt: skip
 VISION = {kind: family for family in TOWERS for kind in family.model_types}
 DECODER = {kind: family for family in DECODERS for kind in family.model_types}
@@ -16,7 +38,8 @@ WHOLE = {kind: model for model in (paligemma.MODEL, llava.MODEL) for kind in mod
 # Models that contain a tower, and the type of a nested config that does not name its own.
 NESTED_VISION = {
     "siglip": "siglip_vision_model", "siglip2": "siglip2_vision_model", "clip": "clip_vision_model",
-    "paligemma": "siglip_vision_model", "llava": "clip_vision_model",
+    "paligemma": "siglip_vision_model", "llava": "clip_vision_model", "aimv2": "aimv2_vision_model",
+    "internvl": "internvl_vision",
 }  # fmt: skip
 NESTED_DECODER = {"paligemma": "gemma", "llava": "llama"}
 

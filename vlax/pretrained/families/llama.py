@@ -1,30 +1,50 @@
 """Llama 2 and 3 (arXiv 2407.21783), and what shares their layout: SmolLM2, TinyLlama, Mistral; Qwen and Gemma build on it."""
 
+from collections.abc import Callable
+
 from vlax.errors import VlaxError
 from vlax.models.decoder import DecoderConfig
 from vlax.pretrained.families import fields
 from vlax.pretrained.families.rules import Family, Rule, linear, norm, same, transposed
 
+SCALINGS = {  # rope_type: the fields of `rope_scaling` that go with it
+    "default": (),
+    "linear": ("factor",),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
+    "yarn": ("factor", "original_max_position_embeddings", "attention_factor", "beta_fast", "beta_slow", "mscale",
+             "mscale_all_dim", "truncate"),
+    "longrope": ("factor", "original_max_position_embeddings", "attention_factor", "short_factor", "long_factor"),
+}  # fmt: skip
 
-def rope(hf: dict) -> dict:
-    """The fields rope_theta and rope_scaling of a DecoderConfig; VlaxError for a kind that is not implemented."""
+
+def rope(hf: dict, kinds: tuple[str, ...] = ("default", "linear", "llama3", "yarn"), partial: bool = False) -> dict:
+    """The fields rope_theta, rope_scaling and rotary_dim of a DecoderConfig; VlaxError for a kind that is not implemented.
+
+    kinds, partial: the types that the family's reference knows, and whether it turns a part of a head.
+    """
     values = hf["rope_parameters"]
-    kind = values.get("rope_type", "default")
-    if kind not in ("default", "linear", "llama3") or values.get("partial_rotary_factor", 1.0) != 1.0:
+    kind, share = values.get("rope_type", "default"), values.get("partial_rotary_factor", 1.0)
+    if kind not in kinds or (share != 1.0 and not partial):
         raise VlaxError(
-            f"{hf['model_type']} config: rope_parameters {values} are not implemented; default, linear and llama3 over the "
-            f"whole head are. Choose another checkpoint"
+            f"{hf['model_type']} config: rope_parameters {values} are not implemented; {', '.join(kinds)} "
+            f"{'are' if partial else 'over the whole head are'}. Choose another checkpoint"
         )
     if not isinstance(values.get("rope_theta"), int | float):
         raise VlaxError(
             f"{hf['model_type']} config: rope_theta is {values.get('rope_theta')!r}, not a number: write the one that the "
             "checkpoint was trained with (10000.0 in Llama 2)"
         )
-    names = ("rope_type", "factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
-    scaling = {name: values[name] for name in names if name in values}
-    if kind == "llama3":
-        scaling.setdefault("original_max_position_embeddings", hf["max_position_embeddings"])
-    return {"rope_theta": float(values["rope_theta"]), "rope_scaling": None if kind == "default" else scaling}
+    scaling = {"rope_type": kind} | {name: values[name] for name in SCALINGS[kind] if values.get(name) is not None}
+    if "original_max_position_embeddings" in SCALINGS[kind]:
+        original = scaling.setdefault("original_max_position_embeddings", hf["max_position_embeddings"])
+        scaling.setdefault("factor", hf["max_position_embeddings"] / original)
+    turning = None if share == 1.0 else int(head_dim(hf) * share)
+    theta = float(values["rope_theta"])
+    return {"rope_theta": theta, "rope_scaling": None if kind == "default" else scaling, "rotary_dim": turning}
+
+
+def head_dim(hf: dict) -> int:
+    return hf.get("head_dim") or hf["hidden_size"] // hf["num_attention_heads"]
 
 
 def window(hf: dict) -> dict:
@@ -49,11 +69,12 @@ def config(hf: dict, **options) -> DecoderConfig:
     """`options` are the fields by which a family differs from Llama."""
     bias = hf.get("attention_bias", False)
     values = {
-        "head_dim": hf.get("head_dim") or hf["hidden_size"] // hf["num_attention_heads"],
+        "head_dim": head_dim(hf),
         "activation": fields.activation(hf.get("hidden_act", "silu")),
         "mlp_bias": hf.get("mlp_bias", False), "qkv_bias": bias, "out_bias": bias,
     }  # fmt: skip
-    return DecoderConfig(**(fields.read(FIELDS, hf) | values | rope(hf) | window(hf) | options))
+    turns = {} if "rope_theta" in options else rope(hf)
+    return DecoderConfig(**(fields.read(FIELDS, hf) | values | turns | window(hf) | options))
 
 
 # Rotary positions have no end: nothing here depends on this number, but other engines size their caches by it.
@@ -66,10 +87,13 @@ def to_hf(c: DecoderConfig, **own) -> dict:
     kind = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "attention_bias": c.qkv_bias, "mlp_bias": c.mlp_bias}
     if mistral:
         kind = {"model_type": "mistral", "architectures": ["MistralForCausalLM"], "sliding_window": c.window}
-    scaling = None if c.rope_scaling is None else dict(c.rope_scaling)
+    scaling = None if c.rope_scaling is None else {k: list(v) if isinstance(v, tuple) else v for k, v in c.rope_scaling.items()}
+    most = MAX_POSITIONS
+    if c.rope_scaling is not None and c.rope_scaling["rope_type"] == "yarn":  # what transformers expects beside the factor
+        most = round(c.rope_scaling["factor"] * c.rope_scaling["original_max_position_embeddings"])
     return fields.write(FIELDS, c) | {
         "head_dim": c.head_dim, "hidden_act": fields.activation_name(c.activation), "rope_theta": c.rope_theta,
-        "rope_scaling": scaling, "max_position_embeddings": MAX_POSITIONS,
+        "rope_scaling": scaling, "max_position_embeddings": most,
     } | (own or kind)  # fmt: skip
 
 
@@ -86,7 +110,7 @@ def layer_rules(c: DecoderConfig, path: str, name: str) -> list[Rule]:
         norms |= {"norm2": "pre_feedforward_layernorm"} if c.pre_norms else {}
         norms |= {"post_norm1": "post_attention_layernorm", "post_norm2": "post_feedforward_layernorm"}
     return [
-        *(rule for ours, theirs in norms.items() for rule in norm(f"{path}/{ours}", f"{name}.{theirs}", bias=False)),
+        *(rule for ours, theirs in norms.items() for rule in norm(f"{path}/{ours}", f"{name}.{theirs}", c.norm == "layer")),
         *(rule for x in "qkv" for rule in linear(f"{path}/attention/{x}", f"{attention}.{x}_proj", c.qkv_bias)),
         *linear(f"{path}/attention/o", f"{attention}.o_proj", c.out_bias),
         *(
@@ -98,11 +122,11 @@ def layer_rules(c: DecoderConfig, path: str, name: str) -> list[Rule]:
     ]
 
 
-def rules(c: DecoderConfig) -> list[Rule]:
+def rules(c: DecoderConfig, layer: Callable[[DecoderConfig, str, str], list[Rule]] = layer_rules) -> list[Rule]:
     return [
         same("embedding", "embed_tokens.weight"),
-        *(rule for i in range(c.layers) for rule in layer_rules(c, f"layers/{i}", f"layers.{i}")),
-        *norm("norm", "norm", bias=False),
+        *(rule for i in range(c.layers) for rule in layer(c, f"layers/{i}", f"layers.{i}")),
+        *norm("norm", "norm", c.norm == "layer"),
         *([] if c.tied else [transposed("head", "lm_head.weight")]),
     ]
 

@@ -15,7 +15,9 @@ from vlax.pretrained.families import fields
 from vlax.pretrained.families.rules import Rule, Whole, hidden_state, linear
 
 # Those whose stock class the stock LLaVA class drives rightly (Gemma 2: without the last cap).
-DECODERS = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "smollm3")
+DECODERS = (
+    "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "smollm3", "phi3", "olmo2", "stablelm",
+)  # fmt: skip
 
 
 def config(hf: dict, vision: VisionConfig, decoder: DecoderConfig) -> VLMConfig:

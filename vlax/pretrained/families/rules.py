@@ -9,7 +9,7 @@ A family file lists `Rule`s; `loader.py` reads by them and the export writes by 
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -90,11 +90,15 @@ def patch_conv(path: str, tensor: str, patch: int) -> Rule:
     return Rule((tensor,), (path,), read, write)
 
 
-def fused(paths: Sequence[str], tensor: str, *, transpose: bool = False) -> Rule:
-    """One tensor of several equal parameters, side by side along its output axis: [in,out], or [out,in] if `transpose`."""
+def fused(paths: Sequence[str], tensor: str, *, transpose: bool = False, widths: Sequence[int] = ()) -> Rule:
+    """One tensor of several parameters, side by side along its output axis: [in,out], or [out,in] if `transpose`.
+
+    widths: of each of them; () where they are equal.
+    """
 
     def read(x: Arrays) -> Arrays:
-        return np.split(x[0].T if transpose else x[0], len(paths), axis=-1)
+        parts: Any = np.cumsum(widths)[:-1] if widths else len(paths)
+        return np.split(x[0].T if transpose else x[0], parts, axis=-1)
 
     def write(x: Arrays) -> Arrays:
         whole = np.concatenate(x, axis=-1)

@@ -1,6 +1,7 @@
 """Low-rank adapters in PEFT's layout, for those who run the decoder elsewhere."""
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,11 @@ from safetensors.numpy import save_file
 
 from vlax.errors import VlaxError
 from vlax.models.decoder import DecoderConfig
+from vlax.pretrained.writing import writer
 from vlax.storage import state
 
-# The names of the families with rotary positions (Llama, Mistral, Qwen, Gemma), the only ones in whose stock classes PEFT finds
-# these modules one by one: GPT-2 fuses q, k and v.
+# The names of most families with rotary positions, the only ones in whose stock classes PEFT finds these modules one by one:
+# GPT-2 and Phi-3 fuse q, k and v.
 NAMES = {
     "q": "self_attn.q_proj", "k": "self_attn.k_proj", "v": "self_attn.v_proj", "o": "self_attn.o_proj",
     "gate": "mlp.gate_proj", "up": "mlp.up_proj", "down": "mlp.down_proj",
@@ -25,7 +27,7 @@ def write(directory, config: DecoderConfig, adapters: Mapping[str, np.ndarray]) 
     transposes. VlaxError for a path that is no adapter.
     """
     lora, out = config.lora, Path(str(directory))
-    if config.rope_theta is None or lora is None:
+    if lora is None or not _one_by_one(dataclasses.replace(config, lora=None), lora.targets):
         return False
     tensors = {}
     for path, value in adapters.items():
@@ -44,3 +46,13 @@ def write(directory, config: DecoderConfig, adapters: Mapping[str, np.ndarray]) 
     state.write_json(out / "adapter_config.json", settings, indent=1)
     save_file(tensors, str(out / "adapter_model.safetensors"), metadata={"format": "pt"})
     return True
+
+
+def _one_by_one(config: DecoderConfig, targets: Iterable[str]) -> bool:
+    """Whether the family that the decoder is written as has a matrix of its own for each target."""
+    try:
+        family, _ = writer.decoder_family(config)
+    except VlaxError:  # no stock class to lay it over
+        return False
+    there = {name for rule in family.rules(config) for name in rule.tensors}
+    return all(f"layers.0.{NAMES[x]}.weight" in there for x in targets if x != "gate" or config.gated_mlp)

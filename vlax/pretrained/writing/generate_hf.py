@@ -98,7 +98,9 @@ class Parts(torch.nn.Module):
         x = self.decoder.get_input_embeddings()(input_ids.clamp(min=0))
         if pixel_values is not None:
             x = x.clone()
-            x[input_ids == PLACE] = self.pictures(pixel_values).flatten(0, 1)
+            # Granite's class multiplies all embeddings by a factor; vlax those of text alone.
+            factor = getattr(self.decoder.config, "embedding_multiplier", 1.0)
+            x[input_ids == PLACE] = self.pictures(pixel_values).flatten(0, 1) / factor
         first = 0 if past_key_values is None else past_key_values.get_seq_length()
         positions = torch.arange(first, first + x.shape[1], device=x.device)
         mask = None
