@@ -37,6 +37,8 @@ def run(variant: str = "embedded") -> ConfigDict:
     r.tiles = 0  # parts that a picture larger than the tower's is shown in beside the whole, a slot each; 0: as in run.model
     r.dtype = "float32"  # compute dtype: float32 or bfloat16; what learns is always stored in float32
     r.layers = "unroll"  # unroll, or scan: one compiled layer body, for TPU compile times
+    # auto: xla, or cudnn where the GPU has it (tried at the run's shapes first); xla; cudnn
+    r.attention = "auto"
     # what a layer computes again in the backward pass instead of keeping it: none, dots, attention, mlp, full; "" is none
     r.remat = ""
     r.mesh = ConfigDict({"data": -1, "fsdp": 1, "tp": 1})  # devices by axis; -1: what the others leave

@@ -53,12 +53,12 @@ class Attention(nnx.Module):
             queries, keys = (c.heads, c.kv_heads) if c.qk_norm_joint else (1, 1)
             norm: dict[str, Any] = {"eps": c.norm_eps, "offset": c.norm_offset, "dtype": dtype, "rngs": rngs}
             self.q_norm, self.k_norm = RMSNorm(queries * c.head_dim, **norm), RMSNorm(keys * c.head_dim, **norm)
-        self.config = c
+        self.config, self.kernel = c, "xla"
 
     def __call__(self, x: jax.Array, batch: int, mask: Mask, rope: Rope | None = None) -> jax.Array:
         """x: [B*S,D]; mask: bool[B,S,S], in two parts, or None; rope: (cos, sin) or None. Returns [B*S,D]."""
         q, k, v = (keep(y, name) for y, name in zip(self._heads(x, batch, rope), "qkv", strict=True))
-        return self._out(core(q, k, v, mask, scale=self.scale, softcap=self.config.softcap))
+        return self._out(core(q, k, v, mask, scale=self.scale, softcap=self.config.softcap, kernel=self.kernel))
 
     def trace(
         self, x: jax.Array, batch: int, mask: Mask, rope: Rope | None = None, cache: KV | None = None,

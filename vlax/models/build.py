@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
+from vlax.models.cores import PLAIN, Kernels
 from vlax.models.decoder import Decoder
 from vlax.models.projector import Projector
 from vlax.models.vision import VisionTower
@@ -17,9 +18,9 @@ DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 PARTS: dict[str, Callable[..., nnx.Module]] = {"vision": VisionTower, "projector": Projector, "decoder": Decoder}
 
 
-def abstract_model(config: VLMConfig, dtype: DTypeLike) -> tuple[nnx.GraphDef[VLM], groups.Shapes]:
+def abstract_model(config: VLMConfig, dtype: DTypeLike, kernels: Kernels = PLAIN) -> tuple[nnx.GraphDef[VLM], groups.Shapes]:
     """(structure, {path: shape and dtype}) without allocating anything."""
-    graphdef, params = groups.flatten(nnx.eval_shape(lambda: VLM(config, dtype=dtype, rngs=nnx.Rngs(0))))
+    graphdef, params = groups.flatten(nnx.eval_shape(lambda: VLM(config, dtype=dtype, rngs=nnx.Rngs(0), kernels=kernels)))
     return graphdef, {path: jax.ShapeDtypeStruct(value.shape, value.dtype) for path, value in params.items()}
 
 

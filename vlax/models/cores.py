@@ -1,18 +1,34 @@
-"""The core of attention, softmax(q k^T) v, and its masks: plain, and with a backward pass that keeps little.
+"""The core of attention, softmax(q k^T) v, and its masks: plain, with a backward pass that keeps little, and fused.
+
+`attend` is the reference, to which the others are equal. `core` takes the way that a name of KERNELS asks for.
 
 Shapes: B batch, H query heads, G key/value heads (H a multiple of G), K head width, Q queries, S keys.
 """
 
 import functools
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 
 from vlax.models.layers import f32_matmul
 from vlax.models.remat import keep
 
 Saved = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
+
+KERNELS = ("xla", "cudnn")
+IMPLEMENTATIONS: dict[str, Literal["xla", "cudnn"]] = {"cudnn": "cudnn"}  # of jax.nn.dot_product_attention, by kernel
+
+
+class Kernels(NamedTuple):
+    """How the parts of a model compute attention, of KERNELS each."""
+
+    vision: str = "xla"
+    decoder: str = "xla"
+
+
+PLAIN = Kernels()
 
 
 class SplitMask(NamedTuple):
@@ -102,18 +118,51 @@ def _mix_backward(scale: float, saved: Saved, cotangent: jax.Array) -> tuple[jax
 mix.defvjp(_mix_forward, _mix_backward)
 
 
+def fused(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, scale: float, kernel: str) -> jax.Array:
+    """`attend` without the weights by a library's kernel, which keeps no weights either: [B,H,Q,K], of bfloat16 or float16.
+
+    Each device computes its own rows and heads, since the compiler can't cut a kernel in parts.
+    """
+    rows = sharded(q.shape[0], k.shape[1])
+    if mask is not None:  # a kernel wants a row of it for each query
+        mask = jnp.broadcast_to(mask, (q.shape[0], q.shape[2], k.shape[2]))
+
+    def run(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None) -> jax.Array:
+        q, k, v = (x.transpose(0, 2, 1, 3) for x in (q, k, v))
+        sees = None if mask is None else mask[:, None]
+        out = jax.nn.dot_product_attention(q, k, v, mask=sees, scale=scale, implementation=IMPLEMENTATIONS[kernel])
+        return jnp.transpose(out, (0, 2, 1, 3))
+
+    if rows == P(None, None):
+        return run(q, k, v, mask)
+    of_mask = None if mask is None else P(rows[0])
+    return jax.shard_map(run, in_specs=(rows, rows, rows, of_mask), out_specs=rows, check_vma=False)(q, k, v, mask)
+
+
+def sharded(rows: int, groups: int) -> P:
+    """How rows and heads are cut over the mesh in use; None where they are whole on each device."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return P(None, None)
+    by_row, by_head = mesh.shape["data"] * mesh.shape["fsdp"], mesh.shape["tp"]
+    cut = ("data", "fsdp") if by_row > 1 and rows % by_row == 0 else None
+    return P(cut, "tp" if by_head > 1 and groups % by_head == 0 else None)
+
+
 def one_core(
-    q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, *, scale: float, softcap: float | None
+    q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, *, scale: float, softcap: float | None, kernel: str
 ) -> jax.Array:
     """[B,H,Q,K] of one mask. float32 goes through autodiff: bit for bit what `attend` gives."""
     if softcap is not None or q.dtype == jnp.float32:
         return attend(q, k, v, mask, scale=scale, softcap=softcap)[0]
-    return mix(q, k, v, mask, scale)
+    return mix(q, k, v, mask, scale) if kernel == "xla" else fused(q, k, v, mask, scale, kernel)
 
 
-def core(q: jax.Array, k: jax.Array, v: jax.Array, mask: Mask, *, scale: float, softcap: float | None = None) -> jax.Array:
-    """[B,H,Q,K]: `attend` by the mask, in two parts where it has two."""
-    run = functools.partial(one_core, scale=scale, softcap=softcap)
+def core(
+    q: jax.Array, k: jax.Array, v: jax.Array, mask: Mask, *, scale: float, softcap: float | None = None, kernel: str = "xla"
+) -> jax.Array:
+    """[B,H,Q,K]: `attend` by the mask, in two parts where it has two. kernel: one of KERNELS."""
+    run = functools.partial(one_core, scale=scale, softcap=softcap, kernel=kernel)
     if not isinstance(mask, SplitMask):
         return run(q, k, v, mask)
     at, front = mask.prefix, mask.front

@@ -12,7 +12,7 @@ from jax.typing import DTypeLike
 from vlax import masks
 from vlax.errors import VlaxError
 from vlax.images import Preprocess
-from vlax.models.cores import Mask, SplitMask
+from vlax.models.cores import PLAIN, Kernels, Mask, SplitMask
 from vlax.models.decoder import Decoder, DecoderConfig
 from vlax.models.loss import cross_entropy, slice_length
 from vlax.models.projector import Projector, ProjectorConfig
@@ -78,12 +78,18 @@ class VLMConfig:
 
 
 class VLM(nnx.Module):
-    def __init__(self, config: VLMConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
+    """kernels: how each part computes attention where nobody asks for the weights; of no effect on parameters."""
+
+    def __init__(self, config: VLMConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs, kernels: Kernels = PLAIN):
         self.config, self.dtype = config, dtype
         if config.vision is not None:
             self.vision = VisionTower(config.vision, dtype=dtype, rngs=rngs)
             self.projector = Projector(config.tower.projector, dtype=dtype, rngs=rngs)
         self.decoder = Decoder(config.decoder, dtype=dtype, rngs=rngs)
+        for block in self.decoder.layers:
+            block.attention.kernel = kernels.decoder
+        for seen in self.vision.layers if config.vision is not None else ():
+            seen.attention.kernel = kernels.vision
 
     def image_tokens(self, image: jax.Array, *, mode: str = "unroll", remat: str | bool = "none") -> jax.Array:
         """uint8[B,N,H,W,3] -> [B,N*I,D]"""

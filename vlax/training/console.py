@@ -32,6 +32,7 @@ def print_header(session: Session, begin: int) -> None:
         f"model     {groups.count(session.abstract):,} parameters, {config.tokens_per_image} tokens an image, "
         f"mask {config.mask}"
     )
+    print(f"attention {session.attention}")
     for part, origin in stage.init.items():
         source = {"pretrained": plan.run.get(part), "model": plan.run.model}.get(origin, origin)
         print(f"  from    {part}: {source}")

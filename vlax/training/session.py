@@ -20,7 +20,7 @@ from vlax.models.vlm import VLM, Batch, VLMConfig
 from vlax.params import groups, sharding
 from vlax.text.prompts import Encoder
 from vlax.text.tokenizer import size as tokenizer_size
-from vlax.training import inputs, optimizer, origins, ranges, steps, wording
+from vlax.training import inputs, kernels, optimizer, origins, ranges, steps, wording
 from vlax.training.origins import Origins
 from vlax.training.stages import StagePlan, closest
 from vlax.training.steps import State
@@ -44,6 +44,7 @@ class Session:
     tx: optax.GradientTransformation
     train_step: Callable[[State, groups.Params, Batch], tuple[State, dict[str, jax.Array]]]
     eval_step: Callable[[groups.Params, groups.Params, Batch], dict[str, jax.Array]]
+    attention: str  # how it is computed, and why so
 
     @property
     def micro_steps(self) -> int:
@@ -107,7 +108,8 @@ def build(plan: StagePlan) -> Session:
     )
     config = origins.model_config(plan, found, tokenizer_size(encoder.tokenizer))
     try:
-        graphdef, abstract = abstract_model(config, DTYPES[run.dtype])
+        chosen, why = kernels.choose(run.attention, config, load(run, stage, config, mesh))
+        graphdef, abstract = abstract_model(config, DTYPES[run.dtype], chosen)
     except (ValueError, KeyError) as error:
         raise VlaxError(f"run.shapes: {error}") from None
     assigned = groups.assign(abstract, stage.trainable)
@@ -121,8 +123,17 @@ def build(plan: StagePlan) -> Session:
     evaluate = functools.partial(steps.eval_step, graphdef=graphdef, config=step_config)
     # Pinned output shardings: without them the second call meets other shardings than the first and compiles again.
     compiled = jax.jit(train, donate_argnums=0, out_shardings=(state_shardings, sharding.replicated(mesh)))
+    attention = f"{' and '.join(dict.fromkeys(chosen))} ({why})"
     return Session(plan, found, config, mesh, encoder, batches, validation, updates, graphdef, abstract, assigned, tx, compiled,
-                   jax.jit(evaluate))  # fmt: skip
+                   jax.jit(evaluate), attention)  # fmt: skip
+
+
+def load(run: ConfigDict, stage: ConfigDict, config: VLMConfig, mesh: jax.sharding.Mesh) -> kernels.Load:
+    """What a stage asks of attention."""
+    rows = stage.batch_size // stage.accumulate // (mesh.shape["data"] * mesh.shape["fsdp"])
+    slots = stage.packing if stage.packing > 1 else stage.images * config.views
+    texts = tuple(stage.buckets) or (stage.text_length,)
+    return kernels.Load(mesh.devices.flat[0].platform, run.dtype, rows, mesh.shape["tp"], texts, slots)
 
 
 def train_state_shardings(
