@@ -1,12 +1,13 @@
-"""Serves models on this machine: a page to try them, and an endpoint for OpenAI's clients. Nothing leaves the machine.
+"""Serves models on this machine, to OpenAI's clients. Nothing leaves the machine.
 
 python -m vlax serve runs/embedded                                   # the newest stage of a workdir
-python -m vlax serve runs/embedded/stage3 runs/embedded/stage4       # two models, side by side on one picture
+python -m vlax serve runs/embedded/stage3 runs/embedded/stage4       # two models
 """
 
 import argparse
 import importlib.util
 
+from vlax.commands import setup
 from vlax.commands.flags import Parser, at_least
 from vlax.errors import VlaxError
 
@@ -26,6 +27,7 @@ def add_arguments(parser: Parser) -> None:
     add("--queue", type=at_least(1), default=256, help="requests at once, those that wait included; more are refused (429)")
     add("--max_body_mb", type=at_least(1), default=32, help="of one request")
     add("--max_megapixels", type=at_least(1), default=50, help="of one picture")
+    add("--compilation_cache", default="~/.cache/vlax/xla", help="where compiled programs are kept; empty: nowhere")
     add("--dtype", choices=("float32", "bfloat16"), default="float32", help="compute and storage: float32 or bfloat16")
 
 
@@ -40,5 +42,6 @@ def main(args: argparse.Namespace) -> None:
     limits = Limits(body=args.max_body_mb << 20, pixels=args.max_megapixels * 10**6, requests=args.queue)
     if args.max_new_tokens > limits.answer:
         raise VlaxError(f"--max_new_tokens={args.max_new_tokens}: an answer has at most {limits.answer} tokens here")
+    setup.keep_compiled(args.compilation_cache)
     made = server.house(args.models, limits, args.batch_size, args.max_new_tokens, args.dtype)
     server.run(made, listening, args.host)

@@ -33,22 +33,21 @@ class Answer:
         self.over = news.done or self.words.stopped
         if self.ask.top is None:
             return text, []
-        shown = pieces(self.encoder.tokenizer, self.ids)
         new = [
-            self._token(shown[begin + n], begin + n, float(news.logp[n]), news.top[n], news.top_logp[n])
+            self._token(token, begin + n, float(news.logp[n]), news.top[n], news.top_logp[n])
             for n, token in enumerate(news.ids)
             if token not in self.encoder.stops
         ]
         self.logprobs += new
         return text, new
 
-    def _token(self, text: str, at: int, logp: float, top: np.ndarray, top_logp: np.ndarray) -> dict[str, Any]:
+    def _token(self, token: int, at: int, logp: float, top: np.ndarray, top_logp: np.ndarray) -> dict[str, Any]:
         count = self.ask.top or 0
         others = [
-            _entry(alternative(self.encoder, self.ids[:at], int(token)), float(value))
-            for token, value in zip(top[:count], top_logp[:count], strict=True)
+            _entry(alternative(self.encoder, self.ids[:at], int(other)), float(value))
+            for other, value in zip(top[:count], top_logp[:count], strict=True)
         ]
-        return {**_entry(text, logp), "top_logprobs": others}
+        return {**_entry(alternative(self.encoder, self.ids[:at], token), logp), "top_logprobs": others}
 
     @property
     def ended(self) -> str:
@@ -96,7 +95,8 @@ def alternative(encoder: Encoder, before: Sequence[int], token: int) -> str:
 
 
 def _entry(text: str, logp: float) -> dict[str, Any]:
-    return {"token": text, "logprob": max(logp, -9999.0), "bytes": list(text.encode("utf-8", "replace"))}
+    whole = "\ufffd" not in text  # a part of a character has no text
+    return {"token": text, "logprob": max(logp, -9999.0), "bytes": list(text.encode()) if whole else None}
 
 
 def event(data: Mapping[str, Any]) -> bytes:

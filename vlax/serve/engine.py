@@ -85,7 +85,7 @@ class Engine:
     """The thread, and what waits for it. most: requests at once; each takes a ticket before its body is read."""
 
     def __init__(self, most: int):
-        self._most, self._tickets = most, 0
+        self._most, self.tickets = most, 0
         self._queue: collections.deque[Job] = collections.deque()
         self._calls: collections.deque[tuple[Callable[[], Any], concurrent.futures.Future[Any]]] = collections.deque()
         self._wake, self._closed = threading.Condition(), False
@@ -98,14 +98,14 @@ class Engine:
         with self._wake:
             if self._closed:
                 raise Refusal(503, "the server is ending")
-            if self._tickets >= self._most:
-                raise Refusal(429, f"{self._tickets} requests are waiting already; try again in a moment")
-            self._tickets += 1
+            if self.tickets >= self._most:
+                raise Refusal(429, f"{self.tickets} requests are waiting already; try again in a moment")
+            self.tickets += 1
         try:
             yield
         finally:
             with self._wake:
-                self._tickets -= 1
+                self.tickets -= 1
 
     def submit(self, job: Job) -> None:
         with self._wake:

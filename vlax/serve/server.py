@@ -68,20 +68,24 @@ def house(wheres: Sequence[str], limits: Limits, batch_size: int, length: int, d
     return House(served, Engine(limits.requests), limits, length, int(time.time()), shown)
 
 
-def run(made: House, listening: socket.socket, host: str) -> None:
-    """Serves until the process is asked to end."""
-    for served in made.models.values():
-        served.warm(made.engine, made.length)
+def serving(made: House, host: str) -> Server:
+    """The server of a house; its `run` takes sockets."""
     config = uvicorn.Config(
         app.make(made, host), log_level="warning", access_log=False, lifespan="off", server_header=False,
         timeout_graceful_shutdown=GRACE, timeout_keep_alive=30,
     )  # fmt: skip
+    return Server(config)
+
+
+def run(made: House, listening: socket.socket, host: str) -> None:
+    """Serves until the process is asked to end."""
+    for served in made.models.values():
+        served.warm(made.engine, made.length)
     name, port = listening.getsockname()[:2]
     shown = f"[{name}]" if ":" in name else name
     print(f"serving   {', '.join(made.models)}")
-    print(f"page      http://{shown}:{port}/")
     print(f"endpoint  http://{shown}:{port}/v1    (OpenAI's; Ctrl-C ends it)", flush=True)
     try:
-        Server(config).run([listening])
+        serving(made, host).run([listening])
     finally:
         made.engine.close()
