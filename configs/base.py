@@ -107,6 +107,7 @@ def stage(name: str) -> ConfigDict:
     s.learning_rate = ConfigDict({"projector": 1e-3})  # group: peak learning rate
     # low-rank adapters on the decoder, as one more trainable group (trainable.lora = "/lora_[ab]$"); rank 0: none.
     s.lora = ConfigDict({"rank": 0, "alpha": 16.0, "targets": ("q", "v")})
+    s.quantise = ""  # hold what is frozen of both transformers' matrices in few bits: int8, nf4 (models/quantised.py)
     s.mask = ""  # mask kind of this stage; "": run.mask
     s.mixture = (
         ConfigDict()

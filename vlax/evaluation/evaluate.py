@@ -63,6 +63,7 @@ def _evaluate(
     if "checksums" not in model.manifest:  # of an export they are known; predictions are kept by them
         gathered = {path: distributed.gather(value) for path, value in model.params.items()}
         model.manifest |= {"stage": str(export), "checksums": exports.module_checksums(gathered)}
+    model = model.quantised(options.quantise)
     title = f"{plan.name} ({options.checkpoint})" if options.checkpoint else plan.name
     twin = None
     if options.twin or options.blind:

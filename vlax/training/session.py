@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from vlax.data.batches import arrange
 from vlax.data.batches.pipeline import HostBatches
 from vlax.errors import VlaxError
-from vlax.models import remat
+from vlax.models import quantised, remat
 from vlax.models.build import DTYPES, abstract_model
 from vlax.models.vlm import VLM, Batch, VLMConfig
 from vlax.params import groups, sharding
@@ -79,6 +79,7 @@ def check_stage(stage: ConfigDict) -> None:
             )
     if stage.batch_size % stage.accumulate:
         raise VlaxError(f"stage.batch_size={stage.batch_size} is not a multiple of stage.accumulate={stage.accumulate}")
+    quantised.check(stage.quantise, "stage.quantise")
     arrange.check(stage)
 
 
@@ -113,6 +114,10 @@ def build(plan: StagePlan) -> Session:
     except (ValueError, KeyError) as error:
         raise VlaxError(f"run.shapes: {error}") from None
     assigned = groups.assign(abstract, stage.trainable)
+    if stage.quantise and not quantised.chosen(abstract, assigned):
+        raise VlaxError(
+            f"stage.quantise={stage.quantise}: stage {stage.name} has no frozen matrix; train adapters (stage.lora)"
+        )
     arrange.check_positions(stage, config)
     batches, validation, updates = inputs.build(plan, config, encoder)
 
