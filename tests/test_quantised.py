@@ -61,7 +61,7 @@ def test_product_and_gradient(kernel, kind):
 
 @KINDS
 def test_model(kind):
-    """Unrolled and scanned alike, the same model as the dequantised matrices make; what learns, and what is no matrix, stays."""
+    """Unrolled and scanned alike, the model that the dequantised matrices make; what learns, and what is no matrix, stays."""
     graphdef, abstract = abstract_model(CONFIG, jnp.float32)
     params = fresh_part("decoder", CONFIG, 0)
     few = quantised.quantise(dict(params), kind, jnp.float32)

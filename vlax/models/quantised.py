@@ -60,7 +60,7 @@ def chosen(paths: Collection[str], kept: Collection[str] = ()) -> list[str]:
 
 
 def quantise(params: Params, kind: str, dtype: DTypeLike) -> Params:
-    """`params` with the matrices of `chosen` as qwix.QArray of kernel [inputs, outputs], scales in `dtype`. The same dict, each
+    """`params` with the matrices of `chosen` as qwix.QArray: kernel [inputs, outputs], scales in `dtype`. The same dict, each
     matrix replaced as soon as it is quantised, so that both forms never lie in memory as a whole.
 
     A sharded matrix stays sharded as it is; its scales are cut along the outputs alone. kind: of FORMATS, or "": nothing
@@ -98,15 +98,18 @@ def abstract(shapes: Shapes, kind: str, dtype: DTypeLike, kept: Collection[str] 
 
 
 def _times(x: jax.Array, w: Any) -> jax.Array:
-    if w.qtype != "nf4":  # int8 is exact in bf16
-        return (x @ w.qvalue.astype(x.dtype)) * w.scale[0].astype(x.dtype)
-    return x @ _dense(w, x.dtype)
+    if w.qtype == "nf4":
+        return x @ _dense(w, x.dtype)
+    codes, scale = w.qvalue.astype(x.dtype), w.scale[0].astype(x.dtype)  # int8 is exact in bf16
+    out: jax.Array = (x @ codes) * scale
+    return out
 
 
 def _dense(w: Any, dtype: DTypeLike) -> jax.Array:
     import qwix
 
-    return qwix.dequantize(w).astype(dtype)
+    dense: jax.Array = qwix.dequantize(w)
+    return dense.astype(dtype)
 
 
 @jax.custom_vjp

@@ -92,8 +92,11 @@ def count(params: Mapping[str, Shaped]) -> int:
 def size_bytes(params: Mapping[str, Shaped]) -> int:
     """Bytes in memory; four bits are half a byte but on XLA:CPU, which packs none."""
     packed = jax.default_backend() != "cpu"
-    bits = (4 if packed and "int4" in leaf.dtype.name else 8 * leaf.dtype.itemsize for leaf in jax.tree.leaves(dict(params)))
-    return sum(math.prod(leaf.shape) * each for leaf, each in zip(jax.tree.leaves(dict(params)), bits, strict=True)) // 8
+
+    def bits(dtype: np.dtype) -> int:
+        return 4 if packed and "int4" in dtype.name else 8 * dtype.itemsize
+
+    return sum(math.prod(leaf.shape) * bits(np.dtype(leaf.dtype)) // 8 for leaf in jax.tree.leaves(dict(params)))
 
 
 def check_same_structure(have: Mapping[str, Shaped], want: Mapping[str, Shaped], origin: str) -> None:
