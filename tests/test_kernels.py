@@ -151,4 +151,4 @@ def test_each_device_of_a_mesh_computes_its_own_rows_and_heads():
     env = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run([sys.executable, "-c", MESHES], env=env, cwd=REPO, capture_output=True, text=True, check=True)
     made = json.loads(done.stdout.splitlines()[-1])
-    assert made == dict.fromkeys(["(2, 2, 2)", "(8, 1, 1)", "(1, 1, 8)"], [True, 0, 0])
+    assert made == dict.fromkeys(["(2, 2, 2)", "(8, 1, 1)", "(1, 1, 8)"], [True, 0, 0])  # noqa: RUF024

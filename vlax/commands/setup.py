@@ -18,10 +18,14 @@ def prepare(config: ConfigDict | None) -> ConfigDict:
     """Starts logging, distributed processes and the persistent compilation cache; returns the config. VlaxError without one."""
     if config is None:
         raise VlaxError("--config is missing, e.g. --config=configs/stage3.py")
-
     handler = logging.StreamHandler()
     handler.addFilter(_worth_reading)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler], force=True)
+    return settings(config)
+
+
+def settings(config: ConfigDict) -> ConfigDict:
+    """What of a config holds for the whole process: verification, roots of pictures, other processes, the compilation cache."""
     seal.verify(config.run.verify)
     pictures.allow_outside(config.run.allow_outside)
     if initialise.wanted(config.run):

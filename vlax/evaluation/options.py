@@ -87,9 +87,9 @@ def export_directory(plan: stages.StagePlan, checkpoint: str) -> epath.Path:
     return other if checkpoint not in ("", plan.stage.select) and (other / "manifest.json").exists() else plan.export
 
 
-def chosen(config: ConfigDict, options: Options) -> list[Suite]:
-    """The suites that the flags and the config ask for."""
-    own = {name: content.to_dict() for name, content in config.stage.suites.items()}
+def chosen(config: ConfigDict | None, options: Options) -> list[Suite]:
+    """The suites that the flags and, where there is one, the config ask for."""
+    own = {name: content.to_dict() for name, content in config.stage.suites.items()} if config else {}
     extra = {}
     if "custom" in options.suites:
         like = own.get(options.like) or files.read(options.like) if options.like else None

@@ -1,5 +1,6 @@
 """Opens a whole model, wherever it comes from: a vlax export, a directory in LLaVA or PaliGemma layout, or a hub id."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +52,13 @@ def load(
     """
     quantised.check(quantise, "quantise")
     if is_export(where):
-        return api.load(where, dtype=dtype, mesh=mesh).quantised(quantise)
+        return dataclasses.replace(api.load(where, dtype=dtype, mesh=mesh), where=str(where)).quantised(quantise)
     model = from_pretrained(str(where), dtype=dtype, mesh=mesh, templates=templates or "plain")
     if not templates:
         own, tokenizer = templates_of(where, model.encoder.tokenizer), model.encoder.tokenizer
         model.encoder = Encoder(tokenizer, own, text_of(where) or Settings())
         model.manifest |= {"template_name": own, "text": model.encoder.settings.to_dict()}
-    return model.quantised(quantise)
+    return dataclasses.replace(model, where=str(where)).quantised(quantise)
 
 
 def templates_of(where: str | epath.PathLike, tokenizer: Tokenizer) -> str:
