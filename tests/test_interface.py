@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import shrink, tiny
+from conftest import tiny
 from format_cases import pixels
 from PIL import Image
 
@@ -69,12 +69,12 @@ def test_scores(trained, tmp_path, monkeypatch):
     """Those of eval.py, kept where a directory is named and nowhere else."""
     monkeypatch.chdir(tmp_path)
     model = vlax.load(str(trained[1] / "stage4" / "export"))
-    scores = vlax.evaluate(model, "embedded_questions", directory="kept", limit=4, report_samples=0)
+    scores = vlax.evaluate(model, "embedded_questions", directory="kept", limit=16, report_samples=0)
     assert scores["accuracy"] == scores["embedded_questions", "accuracy"] == scores.raw["accuracy"]
     assert "embedded_questions accuracy" in repr(scores) and "blind twin" in repr(scores)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["kept"] and scores.directory.name == "eval"
     assert (scores.directory / "scores.json").exists() and (tmp_path / "kept" / "eval-blind" / "scores.json").exists()
-    again = vlax.evaluate(model, "embedded_questions", limit=4, twin=False)
+    again = vlax.evaluate(model, "embedded_questions", limit=16, twin=False)
     assert again["accuracy"] == scores["accuracy"] and again.directory is None and len(list(tmp_path.iterdir())) == 1
     with pytest.raises(KeyError, match="there is no 'Accuracy'; there are"):
         scores["Accuracy"]
@@ -118,7 +118,7 @@ def test_wrong_types_are_a_line(tmp_path):
     with pytest.raises(VlaxError, match=r"config is a ConfigDict .* or a config's name, not dict"):
         vlax.train({}, tmp_path)
     with pytest.raises(VlaxError, match=r"callbacks are functions of a vlax\.Progress; 3 can't be called"):
-        vlax.train(shrink(vlax.config("stage3")), tmp_path, callbacks=[3])
+        vlax.train(tiny("stage3"), tmp_path, callbacks=[3])
 
 
 def test_public_names():
