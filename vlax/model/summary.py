@@ -1,15 +1,12 @@
 """A Model on one screen."""
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from vlax.params import groups
 
-if TYPE_CHECKING:
-    from vlax.model.api import Model
 
-
-def text(model: "Model") -> str:
-    """`print(model)`: parts with their shapes and parameters, mask, templates, precision, devices, and the ways to ask."""
+def text(model: Any) -> str:
+    """`print(model)` of a vlax.Model: parts with their shapes and parameters, mask, templates, precision, devices, and the ways to ask."""
     c, d, total = model.config, model.config.decoder, groups.count(model.params)
     rows = [("decoder", f"{d.layers} layers of width {d.width}; {d.vocab_size:,} tokens")]
     if c.vision is not None:
