@@ -13,14 +13,14 @@ $(BIN)/pip install -q --no-compile --disable-pip-version-check $(^:%=-r %)
 touch $@
 endef
 
-.venv/run: requirements.txt
+.venv/run: requirements.txt requirements-serve.txt
 	$(install)
 
-.venv/dev: requirements.txt requirements-dev.txt
+.venv/dev: requirements.txt requirements-serve.txt requirements-dev.txt
 	$(install)
 
 # torch, the reference of the parity tests: where CI=true, or by `make .venv/parity`
-.venv/parity: requirements.txt requirements-dev.txt requirements-parity.txt
+.venv/parity: requirements.txt requirements-serve.txt requirements-dev.txt requirements-parity.txt
 	$(install)
 
 train: .venv/run

@@ -18,6 +18,7 @@ setup(
         "gpu": ["jax[cuda13]"],
         "tpu": ["jax[tpu]"],
         "ray": ["ray>=2.50,<3"],  # vlax data prepare --runner=ray
+        "serve": listed("requirements-serve.txt"),  # vlax serve
         "parity": listed("requirements-parity.txt"),
         "dev": listed("requirements-dev.txt"),
     },

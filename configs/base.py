@@ -68,7 +68,6 @@ def run(variant: str = "embedded") -> ConfigDict:
         r.dtype, r.templates = "bfloat16", "instruct"
         r.vision, r.decoder = "google/siglip-so400m-patch14-224", "Qwen/Qwen2.5-0.5B"
         r.threads, r.prefetch = 16, 16
-        r.mesh = ConfigDict({"data": 1, "fsdp": -1, "tp": 1})  # parameters and state cut over all devices: fits a v5e-8
         r.exclude = ("coco_karpathy_test", "flickr30k_karpathy_test", "vqav2_val")
     return r
 
@@ -108,6 +107,7 @@ def stage(name: str) -> ConfigDict:
     s.learning_rate = ConfigDict({"projector": 1e-3})  # group: peak learning rate
     # low-rank adapters on the decoder, as one more trainable group (trainable.lora = "/lora_[ab]$"); rank 0: none.
     s.lora = ConfigDict({"rank": 0, "alpha": 16.0, "targets": ("q", "v")})
+    s.quantise = ""  # hold what is frozen of both transformers' matrices in few bits: int8, nf4 (models/quantised.py)
     s.mask = ""  # mask kind of this stage; "": run.mask
     s.mixture = (
         ConfigDict()

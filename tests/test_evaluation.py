@@ -133,6 +133,8 @@ def test_the_protocol_covers_what_a_score_depends_on(model, tests_of_stage4):
     assert settings(name="other", decoding=chunked)["hash"] == settings()["hash"]
     retrained = dataclasses.replace(model, manifest={**model.manifest, "checksums": {"decoder": "other"}})
     assert runner.run_key(retrained, settings()) != runner.run_key(model, settings())
+    few = dataclasses.replace(model, held="int8")
+    assert runner.dtype(few) == "float32, int8" and runner.run_key(few, settings()) != runner.run_key(model, settings())
 
 
 def test_any_text_can_be_kept_and_read_back(tmp_path):
@@ -180,7 +182,7 @@ def test_a_flag_without_effect_is_refused(flags, text):
 def test_every_choice_that_changes_results_has_its_own_folder():
     some = [Options(), Options(limit=3), Options(checkpoint="best"), Options(answers=("yes",)), Options(answers=("no",)),
             Options(suites=("gqa_testdev",)), Options(suites=("custom",), data="a.json"), Options(checkpoint="runs/a/export"),
-            Options(suites=("custom",), data="b/a.json")]  # fmt: skip
+            Options(suites=("custom",), data="b/a.json"), Options(quantise="int8"), Options(quantise="nf4")]  # fmt: skip
     assert len({options.folder() for options in some}) == len(some) and Options().folder() == ""
 
 

@@ -71,8 +71,10 @@ def readme() -> list[list[str]]:
 
 
 COMMANDS = readme()
-# Minutes of compilation for what tests/test_finetune.py trains, too, and for another mask: walked with the slow tests.
-LONG = [number for number, args in enumerate(COMMANDS) if "--config=finetune" in args or "runs/causal" in " ".join(args)]
+# Minutes of compilation for what tests/test_finetune.py trains, too, for another mask, for a stage 1 of other parents and for
+# closed answers, which other files of tests train and ask: walked with the slow tests.
+DEAR = re.compile("--config=finetune|runs/causal|runs/short|--answers=")
+LONG = [number for number, args in enumerate(COMMANDS) if DEAR.search(" ".join(args))]
 NUMBERS = [pytest.param(number, marks=pytest.mark.slow) if number in LONG else number for number in range(len(COMMANDS))]
 
 

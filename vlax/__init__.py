@@ -4,6 +4,14 @@ import vlax
 model = vlax.load("runs/embedded/stage3/export")        # or a directory in LLaVA or PaliGemma layout, or a hub id
 model.caption(["photo.jpg"])
 model.answer(["photo.jpg"], ["what colour is the circle?"])
+print(model)                                            # what it is
+
+config = vlax.config("stage3", steps=200)               # as --config=configs/stage3.py --config.stage.steps=200
+model = vlax.train(config, "runs/mine")                 # what `vlax train` does
+model = vlax.finetune(model, "captions.json")           # on one's own data
+vlax.evaluate(model, "coco_karpathy_test", data_root="data")
+
+help(vlax.train), help(vlax.Model) and so on say more.
 """
 
 import importlib
@@ -12,13 +20,23 @@ from typing import Any
 from vlax.errors import VlaxError
 
 __version__ = "0.1.0"
-__all__ = ["Model", "VlaxError", "__version__", "evaluation", "from_pretrained", "load"]
+__all__ = [
+    "Model", "Progress", "Scores", "VlaxError", "__version__", "config", "evaluate", "evaluation", "finetune",
+    "from_pretrained", "load", "train",
+]  # fmt: skip
 
+# name: (module, what it is called there)
 _HOMES = {
-    "Model": "vlax.model.api",
-    "load": "vlax.model.opening",
-    "from_pretrained": "vlax.model.from_pretrained",
-    "evaluation": "vlax.evaluation",
+    "Model": ("vlax.model.api", "Model"),
+    "load": ("vlax.model.opening", "load"),
+    "from_pretrained": ("vlax.model.from_pretrained", "from_pretrained"),
+    "evaluation": ("vlax.evaluation", ""),
+    "config": ("vlax.interface", "config_of"),
+    "train": ("vlax.interface", "train"),
+    "finetune": ("vlax.interface", "finetune"),
+    "evaluate": ("vlax.interface", "evaluate"),
+    "Scores": ("vlax.interface", "Scores"),
+    "Progress": ("vlax.training.listeners", "Progress"),
 }
 
 
@@ -26,8 +44,9 @@ def __getattr__(name: str) -> Any:
     """The public names, imported when they are first used: a typo on the command line should not wait for jax."""
     if name not in _HOMES:
         raise AttributeError(f"module 'vlax' has no attribute {name!r}; it has {', '.join(__all__)}")
-    module = importlib.import_module(_HOMES[name])
-    return module if name == "evaluation" else getattr(module, name)
+    home, attribute = _HOMES[name]
+    module = importlib.import_module(home)
+    return getattr(module, attribute) if attribute else module
 
 
 def __dir__() -> list[str]:

@@ -16,6 +16,7 @@ COMMANDS = {
     "train": "trains a stage, and the stages that it needs",
     "eval": "scores a trained stage; compares two of them",
     "ask": "captions a picture, or answers a question about it",
+    "serve": "serves models on this machine, to OpenAI's clients",
     "export": "writes a trained model in Hugging Face layout",
     "launch": "trains or evaluates in several processes on this machine",
     "completion": "prints the completion of bash, zsh or fish",
@@ -27,6 +28,7 @@ COMMANDS = {
 KEPT = {
     "eval": "the predictions so far are kept; the same command goes on",
     "data prepare": "the shards that are whole are kept; the same command goes on",
+    "serve": "what was asked last is not answered; the same command serves again",
     "train": "nothing is lost; the same command goes on",
 }
 

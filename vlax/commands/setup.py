@@ -18,19 +18,29 @@ def prepare(config: ConfigDict | None) -> ConfigDict:
     """Starts logging, distributed processes and the persistent compilation cache; returns the config. VlaxError without one."""
     if config is None:
         raise VlaxError("--config is missing, e.g. --config=configs/stage3.py")
-    import jax  # not before the flags are right
-
     handler = logging.StreamHandler()
     handler.addFilter(_worth_reading)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler], force=True)
+    return settings(config)
+
+
+def settings(config: ConfigDict) -> ConfigDict:
+    """What of a config holds for the whole process: verification, roots of pictures, other processes, the compilation cache."""
     seal.verify(config.run.verify)
     pictures.allow_outside(config.run.allow_outside)
     if initialise.wanted(config.run):
         initialise.join(config.run.hosts)
-    if config.run.compilation_cache:
-        jax.config.update("jax_compilation_cache_dir", os.path.expanduser(config.run.compilation_cache))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    keep_compiled(config.run.compilation_cache)
     return config
+
+
+def keep_compiled(directory: str) -> None:
+    """Compiled programs are kept there between runs; "" keeps none."""
+    import jax
+
+    if directory:
+        jax.config.update("jax_compilation_cache_dir", os.path.expanduser(directory))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
 def _worth_reading(record: logging.LogRecord) -> bool:

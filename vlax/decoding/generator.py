@@ -41,14 +41,19 @@ def sample(logits: jax.Array, row: jax.Array, t: jax.Array, config: DecodeConfig
     """
     logits = logits / config.temperature
     if config.top_p < 1:
-        ordered = jnp.flip(jnp.sort(logits, axis=-1), axis=-1)
-        share = jax.nn.softmax(ordered, axis=-1)
-        inside = jnp.cumsum(share, axis=-1) - share < config.top_p
-        least = jnp.where(inside, ordered, jnp.inf).min(-1, keepdims=True)
-        logits = jnp.where(logits < least, -jnp.inf, logits)
+        logits = nucleus(logits, config.top_p)
     key = jax.random.key(config.seed)
     keys = jax.vmap(lambda r: jax.random.fold_in(jax.random.fold_in(key, r), t))(row)
     return jax.vmap(jax.random.categorical)(keys, logits).astype(jnp.int32)
+
+
+def nucleus(logits: jax.Array, top_p: float | jax.Array) -> jax.Array:
+    """logits f32[B,V] with -inf outside the fewest tokens that hold this much probability (f32[B,1], or one number)."""
+    ordered = jnp.flip(jnp.sort(logits, axis=-1), axis=-1)
+    share = jax.nn.softmax(ordered, axis=-1)
+    inside = jnp.cumsum(share, axis=-1) - share < top_p
+    least = jnp.where(inside, ordered, jnp.inf).min(-1, keepdims=True)
+    return jnp.where(logits < least, -jnp.inf, logits)
 
 
 class Generator:
@@ -159,14 +164,20 @@ class Generator:
         hidden, _, cache = model.decoder.trace(x, now, visible[:, None], cache, size + index, positions)
         return model.decoder.logits(hidden[:, 0]), cache
 
-    def _choose(self, state: State, logits: jax.Array, row: jax.Array, trie: constrain.Trie | None) -> State:
+    def _pick(self, logits: jax.Array, view: View, t: jax.Array) -> jax.Array:
+        """int32[R]: token number t of every row."""
+        if self.decode.temperature > 0:
+            return sample(logits, view["row"], t, self.decode)
+        return jnp.argmax(logits, axis=-1).astype(jnp.int32)
+
+    def _choose(self, state: State, logits: jax.Array, view: View, trie: constrain.Trie | None) -> State:
         """State after token t is chosen from f32[R,V]; rows that are done write pads and add nothing to their score."""
         t, finished, c = state["t"], state["finished"], self.decode
         node = state["node"]
         if trie is not None:
             token, node = constrain.choose(trie, node, logits)
         else:
-            token = sample(logits, row, t, c) if c.temperature > 0 else jnp.argmax(logits, axis=-1).astype(jnp.int32)
+            token = self._pick(logits, view, t)
         logp = jnp.take_along_axis(logits, token[:, None], axis=-1)[:, 0] - jax.nn.logsumexp(logits, axis=-1)
         return {
             "node": node,
@@ -182,8 +193,16 @@ class Generator:
             new, parent = beam.choose(state, logits, self.stops, c.max_new_tokens, c.length_penalty)
             cache = beam.reorder(cache, parent, view["visible"].shape[1])
         else:
-            new = self._choose(state, logits, view["row"], trie)
+            new = self._choose(state, logits, view, trie)
         return {**new, "cache": cache, "t": state["t"] + 1, "done": new["finished"].all()}
+
+    def _records(self, rows: int) -> State:
+        """What else a state holds of every row."""
+        return {}
+
+    def _settings(self, batch: Batch) -> View:
+        """What the steps must know of every row beside its prefix."""
+        return {"row": batch["row"][:, 0]}
 
     def _start_impl(self, params: groups.Params, batch: Batch, trie: constrain.Trie | None) -> tuple[View, State]:
         logits, cache, view = self._prefill(groups.rebuild(self.graphdef, params), batch)
@@ -197,7 +216,8 @@ class Generator:
             logits, cache, view = jax.tree.map(repeat, (logits, cache, view))
         else:
             state |= {"tokens": pads, "scores": jnp.zeros(rows, jnp.float32), "node": jnp.zeros(rows, jnp.int32)}
-        view = {**view, "row": batch["row"][:, 0]}
+            state |= self._records(rows)
+        view = {**view, **self._settings(batch)}
         return view, self._next(state, logits, cache, view, trie)
 
     def _advance_impl(self, params: groups.Params, view: View, state: State, trie: constrain.Trie | None) -> State:

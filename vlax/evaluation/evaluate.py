@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from etils import epath
@@ -56,25 +57,36 @@ def _evaluate(
     known: dict[str, list[dict[str, Any]]],
 ) -> dict:
     """The stage itself and its blind twin. known: of `trained_on.find`."""
-    root, below = config.run.data_root, options.folder()
-    priors = _priors(sets, root)
+    below = options.folder()
     mesh = sharding.make_mesh((config.run.mesh.data, config.run.mesh.fsdp, config.run.mesh.tp))
     model = opening.load(export, dtype=config.run.dtype, mesh=mesh, templates=config.run.templates)
+    title = f"{plan.name} ({options.checkpoint})" if options.checkpoint else plan.name
+    folders = plan.directory / "eval" / below, plan.directory / "eval-blind" / below
+    return scored(model, title, sets, *folders, options, config.run.data_root, config.run.seed, other, known)
+
+
+def scored(
+    model: api.Model, title: str, sets: list[TestSet], directory: epath.Path, blind: epath.Path, options: Options, root: str,
+    seed: int, other: compare.Kept | None = None, known: Mapping[str, list[dict[str, Any]]] = MappingProxyType({}),
+) -> dict[str, Any]:  # fmt: skip
+    """A model and its blind twin on some sets, kept in two directories; what scores.json holds.
+
+    known: of `trained_on.find`. seed: of the twin's exchange of pictures.
+    """
+    priors = _priors(sets, root)
     if "checksums" not in model.manifest:  # of an export they are known; predictions are kept by them
         gathered = {path: distributed.gather(value) for path, value in model.params.items()}
-        model.manifest |= {"stage": str(export), "checksums": exports.module_checksums(gathered)}
-    title = f"{plan.name} ({options.checkpoint})" if options.checkpoint else plan.name
+        model.manifest |= {"stage": model.where, "checksums": exports.module_checksums(gathered)}
+    model = model.quantised(options.quantise)
     twin = None
     if options.twin or options.blind:
-        seed = config.run.seed
         deranged = [dataclasses.replace(test, rows=runner.derange(test.rows, seed)) for test in sets]
-        directory = plan.directory / "eval-blind" / below
-        twin = _predicted(f"{title} blind twin", model, deranged, directory, options, root, seed)
+        twin = _predicted(f"{title} blind twin", model, deranged, blind, options, root, seed)
         _write(twin, None, priors, options if options.blind else dataclasses.replace(options, report_samples=0))
         if options.blind:
             return twin.scores
-    mine = _predicted(title, model, sets, plan.directory / "eval" / below, options, root, None)
-    mine.about |= {"trained_on": known} if known else {}
+    mine = _predicted(title, model, sets, directory, options, root, None)
+    mine.about |= {"trained_on": dict(known)} if known else {}
     return _write(mine, twin, priors, options, other)
 
 

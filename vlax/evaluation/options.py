@@ -35,6 +35,7 @@ class Options:
     predictions: str = _flag("", "score this file (JSON lines or list) instead of running a model")
     against: str = _flag("", "compare with another stage of the workdir, e.g. stage2, or an eval directory")
     different_protocols: bool = _flag(False, "compare although the protocols differ")
+    quantise: str = _flag("", "decode with the matrices held in few bits: int8 or nf4")
     limit: int = _flag(0, "score only the first rows of each set; 0: all")
     batch_size: int = _flag(0, "rows asked for at once, at most a physical batch; answers stay the same")
     twin: bool = _flag(True, "decode the blind twin too, if it was not yet: the same model, pictures exchanged")
@@ -48,6 +49,7 @@ class Options:
             (self.answers_by != "trie" and not self.answers, "--answers_by says how --answers binds; there are none"),
             (self.predictions and self.answers, "--predictions is scored as it is; --answers has no effect on it"),
             (self.predictions and self.checkpoint, "--predictions needs no model; leave --checkpoint out"),
+            (self.predictions and self.quantise, "--predictions needs no model; leave --quantise out"),
             (self.predictions and self.blind, "--predictions has no blind twin; leave --blind out"),
             (self.blind and not self.twin, "--blind scores the twin that --notwin leaves out"),
             (self.blind and self.against, "--against compares the model, not its blind twin; leave --blind out"),
@@ -65,6 +67,8 @@ class Options:
             parts.append(f"checkpoint={self.checkpoint}" if len(at.parts) == 1 else f"checkpoint={at.parent.name}-{at.name}")
         if self.answers:
             parts.append(f"answers={self.answers_by}-{protocol.digest(self.answers)[:6]}")
+        if self.quantise:
+            parts.append(f"quantise={self.quantise}")
         if self.limit:
             parts.append(f"limit={self.limit}")
         return ",".join(part for part in parts if part)
@@ -83,9 +87,9 @@ def export_directory(plan: stages.StagePlan, checkpoint: str) -> epath.Path:
     return other if checkpoint not in ("", plan.stage.select) and (other / "manifest.json").exists() else plan.export
 
 
-def chosen(config: ConfigDict, options: Options) -> list[Suite]:
-    """The suites that the flags and the config ask for."""
-    own = {name: content.to_dict() for name, content in config.stage.suites.items()}
+def chosen(config: ConfigDict | None, options: Options) -> list[Suite]:
+    """The suites that the flags and, where there is one, the config ask for."""
+    own = {name: content.to_dict() for name, content in config.stage.suites.items()} if config else {}
     extra = {}
     if "custom" in options.suites:
         like = own.get(options.like) or files.read(options.like) if options.like else None

@@ -136,8 +136,8 @@ def run_key(model: Model, proto: Mapping) -> str:
 
 
 def dtype(model: Model) -> str:
-    """What the model computes in."""
-    return str(next(iter(model.params.values())).dtype)
+    """What the model computes in, and what its matrices are held in where that is another: "bfloat16", "bfloat16, int8"."""
+    return ", ".join([str(next(iter(model.params.values())).dtype), *filter(None, [model.held])])
 
 
 def predictor(model: Model, suite: Suite) -> Predictor:

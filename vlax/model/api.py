@@ -14,8 +14,9 @@ from vlax.decoding.options import DecodeConfig
 from vlax.decoding.predict import Predictor, Request
 from vlax.errors import VlaxError
 from vlax.masks import ANSWER
-from vlax.model import conversation, exports
+from vlax.model import conversation, exports, summary
 from vlax.model.pictures import is_one, opened
+from vlax.models import quantised
 from vlax.models.build import DTYPES, abstract_model
 from vlax.models.vlm import VLMConfig
 from vlax.params import distributed, groups, sharding
@@ -24,7 +25,7 @@ from vlax.text.places import Encoded
 from vlax.text.prompts import Encoder
 
 
-@dataclasses.dataclass(eq=False)
+@dataclasses.dataclass(eq=False, repr=False)
 class Model:
     """A vision-language model ready to use. Made by `vlax.load`."""
 
@@ -34,6 +35,18 @@ class Model:
     graphdef: nnx.GraphDef
     mesh: jax.sharding.Mesh
     manifest: dict
+    where: str = ""  # the directory or hub id that it was loaded from
+    held: str = ""  # what the matrices are held in, where it is not the dtype: int8, nf4
+
+    def __repr__(self) -> str:
+        return summary.text(self)
+
+    def quantised(self, kind: str) -> "Model":
+        """This model with its matrices held in few bits ("int8" or "nf4"; "": as it is), for decoding in a quarter or an eighth
+        of float32's memory. This Model itself is of no more use: it gave its matrices away."""
+        quantised.check(kind, "quantise")
+        params = quantised.quantise(self.params, kind, next(iter(self.params.values())).dtype)
+        return dataclasses.replace(self, params=params, held=kind)
 
     def generate(
         self,

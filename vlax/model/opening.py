@@ -1,5 +1,6 @@
 """Opens a whole model, wherever it comes from: a vlax export, a directory in LLaVA or PaliGemma layout, or a hub id."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from etils import epath
 from vlax.errors import VlaxError
 from vlax.model import api, exports
 from vlax.model.from_pretrained import from_pretrained
+from vlax.models import quantised
 from vlax.rows import Row, Turn
 from vlax.storage import hub, state
 from vlax.text import settings
@@ -38,21 +40,25 @@ def _may_be_hub_id(where: str | epath.PathLike) -> bool:
     return isinstance(where, str) and bool(hub.HUB_ID.fullmatch(where)) and not Path(where).expanduser().exists()
 
 
-def load(where: str, *, dtype: str = "float32", mesh: jax.sharding.Mesh | None = None, templates: str = "") -> api.Model:
+def load(
+    where: str, *, dtype: str = "float32", mesh: jax.sharding.Mesh | None = None, templates: str = "", quantise: str = ""
+) -> api.Model:
     """The Model of a vlax export, of a directory in LLaVA or PaliGemma layout, or of a hub id.
 
     dtype: compute and storage dtype, "float32" or "bfloat16". mesh: default, all devices along the data axis. templates: prompt
-    templates of a model that brings none; "" is what `templates_of` finds. An export keeps its own.
+    templates of a model that brings none; "" is what `templates_of` finds. An export keeps its own. quantise: "int8" or "nf4"
+    holds the matrices in few bits while decoding (`Model.quantised`).
     VlaxError when there is no such model.
     """
+    quantised.check(quantise, "quantise")
     if is_export(where):
-        return api.load(where, dtype=dtype, mesh=mesh)
+        return dataclasses.replace(api.load(where, dtype=dtype, mesh=mesh), where=str(where)).quantised(quantise)
     model = from_pretrained(str(where), dtype=dtype, mesh=mesh, templates=templates or "plain")
     if not templates:
         own, tokenizer = templates_of(where, model.encoder.tokenizer), model.encoder.tokenizer
         model.encoder = Encoder(tokenizer, own, text_of(where) or Settings())
         model.manifest |= {"template_name": own, "text": model.encoder.settings.to_dict()}
-    return model
+    return dataclasses.replace(model, where=str(where)).quantised(quantise)
 
 
 def templates_of(where: str | epath.PathLike, tokenizer: Tokenizer) -> str:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from vlax.errors import VlaxError
+from vlax.models.quantised import Linear
 from vlax.params.groups import Params
 
 TARGETS = ("q", "k", "v", "o", "up", "gate", "down")
@@ -33,7 +34,7 @@ class LoRAConfig:
         return self.alpha / self.rank
 
 
-class LoRALinear(nnx.Linear):
+class LoRALinear(Linear):
     """A Linear with an adapter: lora_a [inputs, rank], lora_b [rank, outputs]."""
 
     def __init__(self, inputs: int, outputs: int, *, lora: LoRAConfig, rngs: nnx.Rngs, **options: Any):
@@ -49,11 +50,11 @@ class LoRALinear(nnx.Linear):
         return base + (inputs.astype(base.dtype) @ a) @ b * self.lora_scale
 
 
-def dense(name: str, inputs: int, outputs: int, *, lora: LoRAConfig | None, rngs: nnx.Rngs, **options: Any) -> nnx.Linear:
+def dense(name: str, inputs: int, outputs: int, *, lora: LoRAConfig | None, rngs: nnx.Rngs, **options: Any) -> Linear:
     """The matrix `name` of a block: a Linear, with an adapter where LoRA targets it."""
     if lora is not None and name in lora.targets:
         return LoRALinear(inputs, outputs, lora=lora, rngs=rngs, **options)
-    return nnx.Linear(inputs, outputs, rngs=rngs, **options)
+    return Linear(inputs, outputs, rngs=rngs, **options)
 
 
 def merge(params: Params, lora: LoRAConfig) -> Params:

@@ -90,7 +90,13 @@ def count(params: Mapping[str, Shaped]) -> int:
 
 
 def size_bytes(params: Mapping[str, Shaped]) -> int:
-    return sum(math.prod(value.shape) * np.dtype(value.dtype).itemsize for value in params.values())
+    """Bytes in memory; four bits are half a byte but on XLA:CPU, which packs none."""
+    packed = jax.default_backend() != "cpu"
+
+    def bits(dtype: np.dtype) -> int:
+        return 4 if packed and "int4" in dtype.name else 8 * dtype.itemsize
+
+    return sum(math.prod(leaf.shape) * bits(np.dtype(leaf.dtype)) // 8 for leaf in jax.tree.leaves(dict(params)))
 
 
 def check_same_structure(have: Mapping[str, Shaped], want: Mapping[str, Shaped], origin: str) -> None:

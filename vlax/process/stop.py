@@ -122,7 +122,18 @@ def listening() -> Iterator[None]:
         yield
     finally:
         _listener.close()
-        _listener, NOW.requested, NOW.code, NOW.told = None, "", 0, False
+        _listener = None
+        forget()
+
+
+def forget() -> None:
+    """What was asked for was done, and the process goes on: a run in a notebook that a callback has ended."""
+    NOW.requested, NOW.code, NOW.told = "", 0, False
+
+
+def code(name: str) -> int:
+    """The exit code of a stop: 128 + the signal's number; 0 where it is no signal that asked."""
+    return 128 + signal.Signals[name] if name in signal.Signals.__members__ else 0
 
 
 def relay(name: str, code: int) -> None:

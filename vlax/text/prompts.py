@@ -100,14 +100,21 @@ class Encoder:
         """The prompt of a task under this template set."""
         return Rendered(self._pieces("prompt", [(prompt_text(task, question, self.prompts, self.literal), "answer")])[0][0])
 
-    def dialogue(self, turns: Sequence[tuple[str, str]], question: str, pictures: Sequence[tuple[int, int]] = ()) -> Encoded:
+    def dialogue(
+        self,
+        turns: Sequence[tuple[str, str]],
+        question: str,
+        pictures: Sequence[tuple[int, int]] = (),
+        tasks: Sequence[str] = (),
+    ) -> Encoded:
         """A conversation up to where the next answer begins. turns: what was asked and answered before; pictures: where they
-        stand, as `Row.places`."""
+        stand, as `Row.places`; tasks: of each question the task by whose prompt it is asked; () is "chat" for all."""
         literal, asked = self.codec.literal, []
-        for number, (text, answer) in enumerate([*turns, (question, "answer")]):
+        tasks = tasks or ["chat"] * (len(turns) + 1)
+        for number, ((text, answer), task) in enumerate(zip([*turns, (question, "answer")], tasks, strict=True)):
             stand = [at for turn, at in pictures if turn == number] if self.settings.interleaved else []
-            shape, put = places.within(stand, self.prompts["chat"], literal)
-            asked.append((prompt_text("chat", text, {"chat": shape}, put), literal(answer.strip())))
+            shape, put = places.within(stand, self.prompts[task], literal)
+            asked.append((prompt_text(task, text, {task: shape}, put), literal(answer.strip())))
         return self._encoded(self._pieces("conversation", asked)[:-1], len(pictures))
 
     def prompt(self, task: str, question: str) -> list[int]:

@@ -5,7 +5,6 @@ others in a collective that nobody joins. So all say what they know before they 
 """
 
 import json
-import signal
 
 from vlax.data.batches.budget import DropBudget
 from vlax.errors import VlaxError
@@ -45,7 +44,7 @@ def meet(left_out: DropBudget, trouble: Exception | None = None, limit: float | 
         return error
     names = [word["stop"] for word in words if word["stop"]]
     if names:
-        NOW.request(names[0], 128 + signal.Signals[names[0]])
+        NOW.request(names[0], stop.code(names[0]))
         return Interrupted(NOW.code)
     return None
 
@@ -60,7 +59,7 @@ def peers() -> str:
         distributed.tell("stop", NOW.requested)
     for host, name in distributed.told("stop").items():
         if host != me:
-            stop.relay(name, 128 + signal.Signals[name])
+            stop.relay(name, stop.code(name))
     failed = {host: text for host, text in distributed.told("failed").items() if host != me}
     if failed and NOW.idle > (JOINED if NOW.saving else MORE):
         host, text = min(failed.items())

@@ -1,7 +1,7 @@
 """Runs a chain of stages: what is missing, in order."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from etils import epath
@@ -13,6 +13,7 @@ from vlax.process import activity, lease, stop, watchdog
 from vlax.process.activity import NOW
 from vlax.storage import disk, paths
 from vlax.training import agreement, exclusion, guess, lineage, loop, plots, session, stages
+from vlax.training.listeners import Listener
 from vlax.training.replay import replay_stage
 
 
@@ -23,10 +24,12 @@ def run(
     *,
     extend: int = 0,
     fork: str = "",
+    listeners: Sequence[Listener] = (),
 ) -> None:
     """Trains every unfinished stage that the config needs, the asked-for one last.
 
     extend: updates to add to it, where it is finished. fork: another workdir, in which it begins from its state here.
+    listeners: hear what is recorded.
     sampler: makes of a Session its small generative evaluation (`evaluation/sampling.py`), which lies above this room.
     """
     origin, workdir = workdir, fork or workdir
@@ -34,7 +37,7 @@ def run(
         NOW.grace = config.run.grace_seconds
         try:
             with disk.explained(), lease.hold(workdir, on=distributed.is_main()):
-                _run(lineage.fork(config, origin, fork) if fork else config, epath.Path(workdir), sampler, extend)
+                _run(lineage.fork(config, origin, fork) if fork else config, epath.Path(workdir), sampler, extend, listeners)
         except BaseException as error:
             agreement.tell_end(error)
             raise
@@ -47,7 +50,11 @@ def stacks(workdir: epath.PathLike) -> Path:
 
 
 def _run(
-    config: ConfigDict, workdir: epath.Path, sampler: Callable[[session.Session], loop.Sample | None], extend: int
+    config: ConfigDict,
+    workdir: epath.Path,
+    sampler: Callable[[session.Session], loop.Sample | None],
+    extend: int,
+    listeners: Sequence[Listener],
 ) -> None:
     config = guess.settled(config, workdir, keep=True)
     plans = stages.chain(config, workdir)
@@ -62,7 +69,7 @@ def _run(
             stages.record_identity(plan)
             exclusion.record(plan, built.batches.collate.mixture.sources)
             sample = sampler(built)
-        loop.train(built, sample=sample)
+        loop.train(built, sample=sample, listeners=listeners)
         with activity.phase("train: between stages", f"nothing is lost; {loop.AGAIN}"):
             if distributed.is_main():
                 with spared("curves.png"):

@@ -11,6 +11,8 @@ from vlax.data.batches import lengths
 from vlax.data.readers.files import FileSource
 from vlax.data.readers.prepared import PreparedSource
 from vlax.model import exports
+from vlax.models import quantised
+from vlax.models.build import DTYPES
 from vlax.params import distributed, groups
 from vlax.training import exclusion
 from vlax.training.session import Session
@@ -26,7 +28,7 @@ def print_header(session: Session, begin: int) -> None:
     print(f"\n=== {plan.name} " + "=" * (100 - len(plan.name)))
     print(
         f"devices   {len(devices)} {devices[0].device_kind}, {distributed.hosts()} process(es); "
-        f"mesh {mesh}; compute {plan.run.dtype}"
+        f"mesh {mesh}; compute {plan.run.dtype}{f', frozen matrices {stage.quantise}' if stage.quantise else ''}"
     )
     print(
         f"model     {groups.count(session.abstract):,} parameters, {config.tokens_per_image} tokens an image, "
@@ -36,7 +38,8 @@ def print_header(session: Session, begin: int) -> None:
     for part, origin in stage.init.items():
         source = {"pretrained": plan.run.get(part), "model": plan.run.model}.get(origin, origin)
         print(f"  from    {part}: {source}")
-    print(groups.table(session.abstract, session.assigned, dict(stage.learning_rate)))
+    print(groups.table(quantised.abstract(session.abstract, stage.quantise, DTYPES[plan.run.dtype], session.assigned),
+                       session.assigned, dict(stage.learning_rate)))  # fmt: skip
     mixture = session.batches.collate.mixture
     for source, count in zip(mixture.sources, mixture.counts, strict=True):
         note = ""

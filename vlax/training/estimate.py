@@ -1,11 +1,14 @@
 """Rough figures of what training takes of a device's memory, for guesses alone: what really happens is up to the compiler."""
 
 import os
+from collections.abc import Collection
 
 import jax
-import numpy as np
 
+from vlax.models import quantised
+from vlax.models.build import DTYPES
 from vlax.models.vlm import VLMConfig
+from vlax.params import groups
 
 ROOM = 0.9  # of the memory; the rest is what no estimate knows of
 
@@ -17,9 +20,13 @@ def memory() -> int:
     return int(limit or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // jax.local_device_count())
 
 
-def state(trained: int, frozen: int, dtype: str) -> int:
-    """Bytes of parameters: float32 weights, gradients and AdamW's two moments of what learns, the rest in the compute dtype."""
-    return 16 * trained + np.dtype(dtype if dtype == "float32" else "float16").itemsize * frozen
+def state(shapes: groups.Shapes, assigned: Collection[str], dtype: str, kind: str = "") -> int:
+    """Bytes of parameters: float32 weights, gradients and AdamW's two moments of the paths of `assigned`, the rest in the
+    compute dtype or, where `kind` says so, quantised."""
+    trained = groups.count({path: value for path, value in shapes.items() if path in assigned})
+    low = DTYPES.get(dtype, DTYPES["float32"])
+    rest = {path: jax.ShapeDtypeStruct(value.shape, low) for path, value in shapes.items() if path not in assigned}
+    return 16 * trained + groups.size_bytes(quantised.abstract(rest, kind, low))
 
 
 def row(model: VLMConfig, text: int, dtype: str, remat: bool) -> int:

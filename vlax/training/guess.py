@@ -9,6 +9,7 @@ another config.
     accumulate, run.remat
                       so that a micro-batch fits into memory (`estimate.py`)
     epochs            3, from 20,000 rows on 1
+    quantise          with lora: int8 where the frozen part takes half of the memory else, nf4 where int8 does so, too
     tune              full where what learns takes half of the memory or less, else lora
     learning_rate     2e-5 from 1 B decoder parameters on, else larger by the root of how many fewer there are, at most 1e-3:
                       LLaVA-1.5's rate (arXiv 2310.03744), carried to small models; LoRA takes ten times that, as there
@@ -121,7 +122,8 @@ def _guesses(config: ConfigDict, data: Data) -> Iterator[Guess]:
     sizes = {part: groups.count({p: v for p, v in shapes.items() if p.split("/")[0] == part}) for part in PARTS}
     spread = max(1, config.run.mesh.fsdp) * max(1, config.run.mesh.tp)
     there = estimate.memory() * spread
-    everything = estimate.state(sizes["decoder"] + sizes["projector"], sizes["vision"], dtype)
+    learns = [path for path in shapes if not path.startswith("vision/")]
+    everything = estimate.state(shapes, learns, dtype)
     tune = stage.tune or ("lora" if stage.lora.rank or everything > there / 2 else "full")
     if tune not in PATTERN:
         raise VlaxError(f"stage.tune={tune!r} is not one of {', '.join(PATTERN)}")
@@ -141,8 +143,14 @@ def _guesses(config: ConfigDict, data: Data) -> Iterator[Guess]:
     yield Guess("stage.epochs", epochs, f"{data.rows:,} rows to train on")
     batch = stage.batch_size or max(devices, min(ROWS, 2 ** round(math.log2(max(4, data.rows / UPDATES)))))
     yield Guess("stage.batch_size", batch, "rows an update")
-    trained = sizes["projector"] + (sizes["decoder"] if tune == "full" else 0)
-    room = estimate.ROOM * there - estimate.state(trained, sum(sizes.values()) - trained, dtype)
+    if tune == "lora":
+        learns = [path for path in learns if path.startswith("projector/")]
+    kind = stage.quantise
+    plain = estimate.state(shapes, learns, dtype)
+    if tune == "lora" and not kind and plain > there / 2:
+        kind = "int8" if estimate.state(shapes, learns, dtype, "int8") <= there / 2 else "nf4"
+        yield Guess("stage.quantise", kind, f"frozen in {dtype} it takes {plain / 2**30:.1f} GiB of {there / 2**30:.1f}")
+    room = estimate.ROOM * there - estimate.state(shapes, learns, dtype, kind)
     remat = named(config.run.remat) == "full" or room < estimate.row(data.model, text, dtype, remat=False)
     fits = max(room, 0) / estimate.row(data.model, text, dtype, remat)
     if not stage.batch_size and stage.accumulate == 1 and (parts := estimate.micro_batches(batch, devices, fits)) > 1:

@@ -1,9 +1,11 @@
 """Stage hand-over: what a stage exports, and the proof that frozen parts are unchanged."""
 
+import contextlib
 import dataclasses
 import datetime
 import importlib.metadata
 import logging
+from collections.abc import Sequence
 
 import numpy as np
 from etils import epath
@@ -15,10 +17,13 @@ from vlax.models import lora
 from vlax.models.build import fresh_part
 from vlax.params import distributed, groups, sharding
 from vlax.pretrained.writing import adapter, writer
+from vlax.rows import RowFault, Source
 from vlax.storage.paths import remote
 from vlax.training import origins, parts
 from vlax.training.session import Session
 from vlax.training.start import tokenizer_hash
+
+LOOKS = 16  # rows of a source
 
 
 def export(session: Session, trainable: groups.Params, directory: epath.Path, best: tuple[int, float] | None) -> None:
@@ -52,6 +57,7 @@ def export(session: Session, trainable: groups.Params, directory: epath.Path, be
         "templates": session.encoder.digest,
         "template_name": session.encoder.templates,
         "text": session.encoder.settings.to_dict(),
+        "tasks": tasks(mixture.sources),
         "data": {
             "plan": session.batches.plan.hash,
             "order": mixture.version,
@@ -70,6 +76,17 @@ def export(session: Session, trainable: groups.Params, directory: epath.Path, be
     _write_backbone(session, stored)
     exports.export(directory, {path: stored[path] for path in sorted(stored)}, config, session.encoder.tokenizer, manifest)
     prove_frozen(session, found, directory, frozen)
+
+
+def tasks(sources: Sequence[Source]) -> list[str]:
+    """The tasks of rows spread over every source: those whose prompts the model knows."""
+    found = set[str]()
+    for source in sources:
+        for index in range(0, len(source), max(1, len(source) // LOOKS)):
+            with contextlib.suppress(RowFault):  # training has counted it
+                row = source[index]
+                found.update(turn.task or row.task for turn in row.turns)
+    return sorted(found)
 
 
 def _write_backbone(session: Session, stored: groups.Params) -> None:

@@ -5,7 +5,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -20,6 +20,7 @@ from vlax.training import agreement, console, handover, metrics, start, unsound
 from vlax.training.checkpoints import Checkpoints
 from vlax.training.feed import Feed
 from vlax.training.held_out import held_out
+from vlax.training.listeners import Listener, Progress, tell
 from vlax.training.session import Session
 from vlax.training.steps import State
 from vlax.training.unsound import Unsound
@@ -39,14 +40,14 @@ class Loop:
     writer: metrics.Writer
     bar: tqdm  # drawn from when the header is printed
 
-    def __init__(self, session: Session, sample: Sample | None = None):
+    def __init__(self, session: Session, sample: Sample | None = None, listeners: Sequence[Listener] = ()):
         self.session, self.plan, self.stage, self.run = session, session.plan, session.plan.stage, session.plan.run
         self.checkpoints = Checkpoints(self.plan.directory / "checkpoints", **self.run.keep)
         self.window = metrics.Window()
         self.pending: collections.deque[tuple[int, dict[str, jax.Array], np.ndarray, int]] = collections.deque()
         self.first_losses: list[float] = []
         self.mixture, self.left_out = session.batches.collate.mixture, session.batches.collate.left_out
-        self.sample, self.begin, self.done, self.left = sample, 0, 0, False
+        self.sample, self.begin, self.done, self.left, self.listeners = sample, 0, 0, False, listeners
 
     def restore(self) -> None:
         """The state of the newest whole checkpoint, or the one that the stage begins with."""
@@ -125,9 +126,13 @@ class Loop:
     def log(self, update: int) -> None:
         self.settle(0)
         summary = {**self.window.summary(), **self.left_out.summary()}
-        self.writer.write(update, "train", summary)
+        self.record(update, "train", summary)
         console.show_progress(self.bar, update, self.session.updates, summary)
         self.window.reset()
+
+    def record(self, update: int, kind: str, values: dict[str, float]) -> None:
+        self.writer.write(update, kind, values)
+        tell(self.listeners, Progress(self.plan.name, kind, update, self.session.updates, values))
 
     def validate(self) -> None:
         """Held-out losses and the small generative evaluation of the state that was just saved."""
@@ -141,7 +146,7 @@ class Loop:
                 )
             with NOW.anew():
                 scores = self.sample(self.state, self.frozen) if self.sample else {}
-            self.writer.write(update, "validation", {**values, **scores})
+            self.record(update, "validation", {**values, **scores})
             self.checkpoints.record(self.done, values["loss"] if values else None)
         if values:
             console.say(console.validation_line(self.plan.name, update, values, scores))
@@ -195,13 +200,14 @@ class Loop:
             console.print_footer(session)
 
 
-def train(session: Session, *, sample: Sample | None = None) -> None:
-    """Runs a stage from where it stands to its export. `sample(state, frozen) -> dict` is the small generative evaluation.
+def train(session: Session, *, sample: Sample | None = None, listeners: Sequence[Listener] = ()) -> None:
+    """Runs a stage from where it stands to its export. `sample(state, frozen) -> dict` is the small generative evaluation;
+    listeners hear what is recorded.
 
     Raises Interrupted after SIGTERM, SIGINT or SIGHUP, VlaxError when the loss is not finite. Whatever ends it, what was
     learned is saved where it is worth that.
     """
-    loop, plan, main = Loop(session, sample), session.plan, distributed.is_main()
+    loop, plan, main = Loop(session, sample, listeners), session.plan, distributed.is_main()
     with jax.set_mesh(session.mesh), stop.listening(), contextlib.ExitStack() as stack:
         with loop.phase("restore", f"nothing is lost; {AGAIN}"):
             loop.restore()

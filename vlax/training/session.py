@@ -4,7 +4,6 @@ tokenizer -> shapes -> data -> mesh -> parameters (parent stage > pretrained > f
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import jax
 import numpy as np
@@ -15,7 +14,7 @@ from ml_collections import ConfigDict
 from vlax.data.batches import arrange
 from vlax.data.batches.pipeline import HostBatches
 from vlax.errors import VlaxError
-from vlax.models import remat
+from vlax.models import quantised, remat
 from vlax.models.build import DTYPES, abstract_model
 from vlax.models.vlm import VLM, Batch, VLMConfig
 from vlax.params import groups, sharding
@@ -58,20 +57,10 @@ class Session:
         return 1 if self.plan.stage.accumulation == "scan" else self.plan.stage.accumulate
 
     def place(self, batch: dict[str, np.ndarray], validation: bool = False) -> dict[str, jax.Array]:
-        """A batch on the mesh, without its row ids; with accumulation="scan" a training batch has micro-batches in front.
-
-        Where each row has one slot, before its text, the batch doesn't say so row by row: then attention knows when it compiles
-        that image tokens see each other and nothing else.
-        """
+        """A batch on the mesh, without its row ids; with accumulation="scan" a training batch has micro-batches in front."""
         scan = self.plan.stage.accumulation == "scan" and self.plan.stage.accumulate > 1 and not validation
-        left = ("row", "owner", "before") if in_front(self.plan.stage, self.config, self.encoder) else ("row",)
-        on_device = {key: value for key, value in batch.items() if key not in left}  # row: 64 bits, and no step reads them
+        on_device = {key: value for key, value in batch.items() if key != "row"}  # 64 bits, and no step reads them
         return sharding.put_batch(on_device, self.mesh, leading=int(scan))
-
-
-def in_front(stage: ConfigDict, config: VLMConfig, encoder: Encoder) -> bool:
-    """Whether each row of a batch has one slot, whose picture comes before the text."""
-    return stage.images == config.views == 1 and stage.packing <= 1 and not encoder.settings.interleaved
 
 
 def check_stage(stage: ConfigDict) -> None:
@@ -90,6 +79,7 @@ def check_stage(stage: ConfigDict) -> None:
             )
     if stage.batch_size % stage.accumulate:
         raise VlaxError(f"stage.batch_size={stage.batch_size} is not a multiple of stage.accumulate={stage.accumulate}")
+    quantised.check(stage.quantise, "stage.quantise")
     arrange.check(stage)
 
 
@@ -110,6 +100,7 @@ def build(plan: StagePlan) -> Session:
     ranges.check("stage", stage)
     check_stage(stage)
     mesh = sharding.make_mesh((run.mesh.data, run.mesh.fsdp, run.mesh.tp))
+    scan = stage.accumulation == "scan"
     sharding.check_batch(stage.batch_size // stage.accumulate, mesh)
     found = origins.find(plan)
     tokenizer = origins.load_tokenizer(plan, found["decoder"])
@@ -118,45 +109,36 @@ def build(plan: StagePlan) -> Session:
     )
     config = origins.model_config(plan, found, tokenizer_size(encoder.tokenizer))
     try:
-        chosen, why = kernels.choose(run.attention, config, load(run, stage, config, mesh, in_front(stage, config, encoder)))
+        chosen, why = kernels.choose(run.attention, config, load(run, stage, config, mesh))
         graphdef, abstract = abstract_model(config, DTYPES[run.dtype], chosen)
     except (ValueError, KeyError) as error:
         raise VlaxError(f"run.shapes: {error}") from None
     assigned = groups.assign(abstract, stage.trainable)
+    if stage.quantise and not quantised.chosen(abstract, assigned):
+        raise VlaxError(
+            f"stage.quantise={stage.quantise}: stage {stage.name} has no frozen matrix; train adapters (stage.lora)"
+        )
     arrange.check_positions(stage, config)
     batches, validation, updates = inputs.build(plan, config, encoder)
 
     tx = optimizer.make(optimizer_config(stage, updates, plan.extended), assigned, dict(stage.learning_rate))
-    train, evaluate = programs(graphdef, abstract, assigned, tx, run, stage, mesh)
-    attention = f"{' and '.join(dict.fromkeys(chosen))} ({why})"
-    return Session(plan, found, config, mesh, encoder, batches, validation, updates, graphdef, abstract, assigned, tx, train,
-                   evaluate, attention)  # fmt: skip
-
-
-def programs(
-    graphdef: nnx.GraphDef[VLM], abstract: groups.Shapes, assigned: Mapping[str, str], tx: optax.GradientTransformation,
-    run: ConfigDict, stage: ConfigDict, mesh: jax.sharding.Mesh,
-) -> tuple[Any, Any]:  # fmt: skip
-    """(train step, evaluation step), jitted."""
-    scan = stage.accumulation == "scan"
-    config = steps.StepConfig(run.layers, remat.named(run.remat), stage.accumulate if scan else 1)
-    train = functools.partial(steps.train_step, graphdef=graphdef, tx=tx, assigned=dict(assigned), config=config)
+    step_config = steps.StepConfig(run.layers, remat.named(run.remat), stage.accumulate if scan else 1)
+    state_shardings = train_state_shardings(abstract, assigned, tx, mesh)
+    train = functools.partial(steps.train_step, graphdef=graphdef, tx=tx, assigned=assigned, config=step_config)
+    evaluate = functools.partial(steps.eval_step, graphdef=graphdef, config=step_config)
     # Pinned output shardings: without them the second call meets other shardings than the first and compiles again.
-    out = train_state_shardings(abstract, assigned, tx, mesh), sharding.replicated(mesh)
-    evaluate = functools.partial(steps.eval_step, graphdef=graphdef, config=config)
-    return jax.jit(train, donate_argnums=0, out_shardings=out), jax.jit(evaluate)
+    compiled = jax.jit(train, donate_argnums=0, out_shardings=(state_shardings, sharding.replicated(mesh)))
+    attention = f"{' and '.join(dict.fromkeys(chosen))} ({why})"
+    return Session(plan, found, config, mesh, encoder, batches, validation, updates, graphdef, abstract, assigned, tx, compiled,
+                   jax.jit(evaluate), attention)  # fmt: skip
 
 
-def slots(stage: ConfigDict, config: VLMConfig) -> int:
-    """N: pictures for which a row of a batch has room."""
-    return int(stage.packing if stage.packing > 1 else stage.images * config.views)
-
-
-def load(run: ConfigDict, stage: ConfigDict, config: VLMConfig, mesh: jax.sharding.Mesh, first: bool) -> kernels.Load:
-    """What a stage asks of attention. first: as `in_front` says."""
+def load(run: ConfigDict, stage: ConfigDict, config: VLMConfig, mesh: jax.sharding.Mesh) -> kernels.Load:
+    """What a stage asks of attention."""
     rows = stage.batch_size // stage.accumulate // (mesh.shape["data"] * mesh.shape["fsdp"])
+    slots = stage.packing if stage.packing > 1 else stage.images * config.views
     texts = tuple(stage.buckets) or (stage.text_length,)
-    return kernels.Load(mesh.devices.flat[0].platform, run.dtype, rows, mesh.shape["tp"], texts, slots(stage, config), first)
+    return kernels.Load(mesh.devices.flat[0].platform, run.dtype, rows, mesh.shape["tp"], texts, slots)
 
 
 def train_state_shardings(

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from vlax.errors import VlaxError
 from vlax.model import exports
+from vlax.models import quantised
 from vlax.models.build import DTYPES, fresh_part
 from vlax.params import groups, sharding
 from vlax.text.tokenizer import Tokenizer
@@ -30,6 +31,7 @@ def initial_state(session: Session) -> tuple[State, groups.Params]:
     trainable, frozen = groups.split(initial_params(session), session.assigned)
     dtype = DTYPES[session.plan.run.dtype]
     trainable = {path: value.astype(jnp.float32) for path, value in trainable.items()}
+    frozen = quantised.quantise(frozen, session.plan.stage.quantise, dtype)
     frozen = {path: value.astype(dtype) for path, value in frozen.items()}
     out = train_state_shardings(session.abstract, session.assigned, session.tx, session.mesh)
     opt_state = jax.jit(functools.partial(optimizer.init, session.tx), out_shardings=out["opt_state"])(trainable)

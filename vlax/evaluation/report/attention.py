@@ -94,15 +94,19 @@ def _program(graphdef):
 
     def program(params, batch):
         model = groups.rebuild(graphdef, params)
-        images, query = batch["owner"].shape[1] * model.config.tokens_per_image, batch["query"][:, None, :, None]
-        weights = model.decoder.trace(*model.sequence(batch))[1]
-        mean = sum((jnp.take_along_axis(w[..., :images], query, axis=2).mean(1) for w in weights), jnp.float32(0)) / len(
-            weights
-        )
-        total = mean.sum(-1, keepdims=True)
-        return jnp.where(total > 0, mean / jnp.where(total > 0, total, 1.0), 0.0)
+        images = batch["owner"].shape[1] * model.config.tokens_per_image
+        return image_maps(model.decoder.trace(*model.sequence(batch))[1], images, batch["query"])
 
     return jax.jit(program)
+
+
+def image_maps(weights: Sequence[jax.Array], images: int, query: jax.Array) -> jax.Array:
+    """f32[B,A,images] of sum 1, zeros where nothing is seen: what positions int32[B,A] give of their attention to the first
+    `images` ones, mean over heads and layers. weights: f32[B,H,S,S] a layer."""
+    at = query[:, None, :, None]
+    mean = sum((jnp.take_along_axis(w[..., :images], at, axis=2).mean(1) for w in weights), jnp.float32(0)) / len(weights)
+    total = mean.sum(-1, keepdims=True)
+    return jnp.where(total > 0, mean / jnp.where(total > 0, total, 1.0), 0.0)
 
 
 def _ids(model: Model, answer: str | Sequence[int]) -> list[int]:

@@ -1,0 +1,36 @@
+"""What others hear of a run while it goes on: callbacks of one's own, trackers."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+from vlax.process import stop
+from vlax.process.activity import NOW
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """What was just recorded in metrics.jsonl.
+
+    stage, kind   "stage3"; "train" (every run.log_every updates) or "validation"
+    step, of      updates done, and all of the stage
+    metrics       loss, token_accuracy, images_per_s, ...; of a validation also `SUITE METRIC`, of the small generative one
+    """
+
+    stage: str
+    kind: str
+    step: int
+    of: int
+    metrics: Mapping[str, float]
+
+    def stop(self) -> None:
+        """Saves after the step that is under way and ends the run, on all hosts; the same call goes on from there."""
+        NOW.request(STOPPED, stop.code(STOPPED))
+
+
+STOPPED = "a callback"  # who asked for it
+Listener = Callable[[Progress], object]
+
+
+def tell(listeners: Sequence[Listener], progress: Progress) -> None:
+    for listener in listeners:
+        listener(progress)
