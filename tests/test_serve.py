@@ -333,10 +333,14 @@ def test_a_directory_stands_for_its_newest_model(tmp_path):
     for stage, created in (("stage0_vision", "2026-03"), ("stage3", "2026-02"), ("stage4", "2026-01")):
         folder = tmp_path / stage / "export"
         folder.mkdir(parents=True)
-        content = {"manifest.json": json.dumps({"format": 1, "created": created})}
-        for name, text in content.items():
-            (folder / name).write_text(text)
+        (folder / "manifest.json").write_text(json.dumps({"format": 1, "created": created}))
+        (folder.parent / "config.json").write_text("{}")  # a stage's own
     assert server.found(tmp_path) == str(tmp_path / "stage3" / "export") == server.found(tmp_path / "stage3")
+    (tmp_path / "config.json").write_text("{}")
+    assert server.found(tmp_path / "stage3" / "export") == str(tmp_path / "stage3" / "export")
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "whole" / "config.json").write_text("{}")
+    assert server.found(tmp_path / "whole") == str(tmp_path / "whole")
 
 
 def test_names_are_the_last_folders():

@@ -16,7 +16,7 @@ COMMANDS = {
     "train": "trains a stage, and the stages that it needs",
     "eval": "scores a trained stage; compares two of them",
     "ask": "captions a picture, or answers a question about it",
-    "serve": "serves models on this machine, to OpenAI's clients",
+    "serve": "a page to try models, and an endpoint for OpenAI's clients, on this machine",
     "export": "writes a trained model in Hugging Face layout",
     "launch": "trains or evaluates in several processes on this machine",
     "completion": "prints the completion of bash, zsh or fish",

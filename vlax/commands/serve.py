@@ -1,7 +1,7 @@
-"""Serves models on this machine, to OpenAI's clients. Nothing leaves the machine.
+"""Serves models on this machine: a page to try them, and an endpoint for OpenAI's clients. Nothing leaves the machine.
 
 python -m vlax serve runs/embedded                                   # the newest stage of a workdir
-python -m vlax serve runs/embedded/stage3 runs/embedded/stage4       # two models
+python -m vlax serve runs/embedded/stage3 runs/embedded/stage4       # two models, side by side on one picture
 """
 
 import argparse

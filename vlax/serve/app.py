@@ -1,5 +1,7 @@
-"""What may be asked over HTTP: the interface of OpenAI's clients.
+"""The two doors: a page for people, and an endpoint for OpenAI's clients.
 
+GET  /                       the page; /page/NAME and /report/NAME what it is made of
+GET  /api/models             what the page says of the models; /api/samples/MODEL pictures of its evaluation
 GET  /v1/models              as OpenAI's clients list them
 POST /v1/chat/completions    as OpenAI's clients ask; also num_beams, task, mask, templates, explain (`asking.py`)
 GET  /health                 {"status": "ok"}
@@ -23,7 +25,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from vlax.errors import VlaxError
-from vlax.serve import asking, explain
+from vlax.serve import asking, explain, page
 from vlax.serve.answers import DONE, Answer, event
 from vlax.serve.engine import Engine, News
 from vlax.serve.gate import Gate, allowed
@@ -206,6 +208,7 @@ async def _wrong(request: Request, error: Exception) -> Response:
 def make(house: House, host: str) -> Starlette:
     """The application of a server that listens at `host`."""
     routes = [
+        *page.routes(),
         Route("/health", _health),
         Route("/api/models", house.about),
         Route("/api/samples/{name:path}", house.sampled),

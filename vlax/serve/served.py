@@ -17,7 +17,7 @@ from vlax.model.api import Model
 from vlax.models.build import abstract_model
 from vlax.models.decoder import check_length
 from vlax.serve.asking import RAW, Ask
-from vlax.serve.engine import Engine, Job, Lane, News, Program
+from vlax.serve.engine import Job, Lane, News, Program
 from vlax.serve.limits import Limits, Refusal, refused
 from vlax.text.places import Encoded
 from vlax.text.prompts import Encoder
@@ -163,14 +163,6 @@ class Served:
         if wanted in ("question", "chat"):
             return wanted
         return "question" if "question" in self.tasks and "chat" not in self.tasks else "chat"
-
-    def warm(self, engine: Engine, limit: int) -> None:
-        """Compiles what the first request is likely to need, while nobody waits."""
-        from vlax.model.conversation import Conversation
-
-        ask = Ask(self.name, Conversation(None, (), "", (), ()), limit=limit)
-        job, _ = self.job(ask, lambda news: None)
-        engine.submit(dataclasses.replace(job, limit=2))
 
     def about(self) -> Mapping[str, Any]:
         """What the page says of it."""

@@ -1,20 +1,24 @@
 """A process that serves: a socket, models, the engine, uvicorn."""
 
 import contextlib
+import dataclasses
 import socket
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import uvicorn
+from PIL import Image
 
 from vlax.errors import VlaxError
 from vlax.model import exports, opening
-from vlax.serve import app, samples
+from vlax.model.conversation import Conversation
+from vlax.serve import app, explain, samples
 from vlax.serve.app import House
+from vlax.serve.asking import Ask
 from vlax.serve.engine import Engine
 from vlax.serve.limits import Limits
-from vlax.serve.served import named
+from vlax.serve.served import Served, named
 
 GRACE = 1  # seconds in which answers that are under way may end
 
@@ -51,9 +55,11 @@ def found(where: str) -> str:
             "vlax serve fetches nothing: download a model of a hub first (hf download ORG/NAME --local-dir DIR)"
         )
     for one in (path, path / "export"):
-        if (one / "manifest.json").exists() or (one / "config.json").exists():
+        if (one / "manifest.json").exists():
             return str(one)
     all_of = [one.parent for one in path.glob("*/export/manifest.json") if not one.parent.parent.name.startswith("stage0")]
+    if not all_of and (path / "config.json").exists():
+        return str(path)
     if not all_of:
         raise VlaxError(f"{where} has no model: no manifest.json, no config.json, no STAGE/export; train one first")
     return str(max(all_of, key=lambda one: (str(exports.read_manifest(one).get("created", "")), str(one))))
@@ -77,13 +83,25 @@ def serving(made: House, host: str) -> Server:
     return Server(config)
 
 
+def warm(engine: Engine, served: Served, length: int) -> None:
+    """Compiles what the first request is likely to need, while nobody waits: a caption, and what explains it."""
+    picture = Image.new("RGB", (8, 8)) if served.model.config.vision else None
+    ask = Ask(
+        served.name, Conversation(None, (), "", (picture,) if picture else (), ((0, 0),) if picture else ()), limit=length
+    )
+    job, encoder = served.job(ask, lambda news: None)
+    engine.submit(dataclasses.replace(job, limit=2))
+    engine.call(lambda: explain.explained(job, encoder, encoder.stops[:1]))
+
+
 def run(made: House, listening: socket.socket, host: str) -> None:
     """Serves until the process is asked to end."""
     for served in made.models.values():
-        served.warm(made.engine, made.length)
+        warm(made.engine, served, made.length)
     name, port = listening.getsockname()[:2]
     shown = f"[{name}]" if ":" in name else name
     print(f"serving   {', '.join(made.models)}")
+    print(f"page      http://{shown}:{port}/")
     print(f"endpoint  http://{shown}:{port}/v1    (OpenAI's; Ctrl-C ends it)", flush=True)
     try:
         serving(made, host).run([listening])
