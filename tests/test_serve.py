@@ -4,6 +4,7 @@ import concurrent.futures
 import dataclasses
 import http.client
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -13,13 +14,15 @@ import numpy as np
 import openai
 import pytest
 from conftest import REPO
+from report_cases import small_report
 from serve_cases import BATCH, model, picture, serving, tokenizer, uri
 
 from vlax.commands import front
 from vlax.decoding.predict import Predictor
+from vlax.evaluation.report.report import write_report
 from vlax.model import exports
 from vlax.models.build import abstract_model
-from vlax.serve import server
+from vlax.serve import samples, server
 from vlax.serve.engine import Engine
 from vlax.serve.limits import Limits, Refusal
 from vlax.serve.served import named
@@ -130,7 +133,8 @@ def test_log_probabilities_are_the_models(client):
             assert token.top_logprobs[0].logprob == max(each.logprob for each in token.top_logprobs)
             assert len(token.top_logprobs) == 4 and token.logprob <= token.top_logprobs[0].logprob + 1e-6
             assert token.logprob == pytest.approx(other["logprob"], abs=1e-4)
-            assert [each.token for each in token.top_logprobs] == [text for text, _ in other["top"][:4]]
+            others = [each.token for each in token.top_logprobs if each.token != token.token]
+            assert others == [text for text, _ in other["top"] if text != token.token][: len(others)] and others
         first = logits[0, 0] - np.log(np.exp(logits[0, 0]).sum())
         assert tokens[0].top_logprobs[0].logprob == pytest.approx(first.max(), abs=1e-4)
 
@@ -311,6 +315,38 @@ def test_words_show_nothing_that_they_would_take_back():
     assert "\ufffd" not in "".join(parts) and not any(part and "END".startswith(part) for part in parts)
     begun = Words(encoder, ["fox!"])
     assert begun.add(encoder.ids(" a fox")) == "a " and begun.add([encoder.stops[0]], last=True) == "fox"
+
+
+# --- what the page is made of
+
+
+def test_the_page_is_of_this_server_alone(served):
+    code, page, headers = raw(served[0], "GET", "/")
+    assert code == 200 and headers["content-type"] == "text/html; charset=utf-8"
+    parts = re.findall(r'(?:src|href)="([^"]*)"', page)
+    assert set(parts) == {"data:,", "/page/page.css", "/page/page.js", "/report/base.js", "/report/attention.js"}
+    held = [raw(served[0], "GET", part)[:2] for part in parts[1:]]
+    assert all(code == 200 for code, _ in held) and not re.search(r"https?://", page + "".join(text for _, text in held))
+    assert raw(served[0], "GET", "/page/..%2Fserver.py")[0] == raw(served[0], "GET", "/report/report.html")[0] == 404
+
+
+def test_what_the_page_says_of_a_model(served):
+    first, _ = json.loads(raw(served[0], "GET", "/api/models")[1])["models"]
+    assert (first["name"], first["stage"], first["mask"], first["tasks"]) == (
+        "a/stage4", "stage4", "image_bidirectional", ["caption", "question"],
+    )  # fmt: skip
+    assert first["frame"] == {"mode": "squash", "size": 8, "margin": 1.0} and first["templates"] == ["plain", "instruct"]
+    assert (first["talks"], first["samples"], first["parameters"]) == (False, 0, sum(x.size for x in model().params.values()))
+
+
+def test_samples_are_those_of_the_report(tmp_path):
+    write_report(tmp_path / "eval" / "report.html", **small_report())
+    found = samples.of(str(tmp_path / "export"), {})
+    assert len(found) > 20 and {one["set"] for one in found} == {"captions", "questions"}
+    assert all(one["picture"].startswith("data:image/") for one in found)
+    assert samples.of(str(tmp_path / "export"), {"config": {"stage": {"images": 2}}}) == []
+    (tmp_path / "eval" / "report.html").write_text("an older one")
+    assert samples.of(str(tmp_path / "export"), {}) == samples.of(str(tmp_path / "none" / "export"), {}) == []
 
 
 # --- the command

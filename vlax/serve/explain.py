@@ -10,6 +10,7 @@ import numpy as np
 from flax import nnx
 
 from vlax.decoding.predict import Request
+from vlax.errors import VlaxError
 from vlax.evaluation.report.attention import END, grid, image_maps
 from vlax.evaluation.report.pack import pack_attention
 from vlax.masks import ANSWER
@@ -28,7 +29,8 @@ ROOM = 32  # answer tokens, rounded up to a multiple
 def explained(job: Job, encoder: Encoder, ids: Sequence[int]) -> dict[str, Any]:
     """{"tokens": [{"text", "logprob", "top": [[text, logprob], ...]}, ...], "attention": [one a picture]} of an answer's ids.
 
-    attention: as `pack_attention` gives it, where the model sees; the shares of all pictures of a token sum to 1.
+    top: the best others. attention: as `pack_attention` gives it, where the model sees; the shares of all pictures of a token
+    sum to 1.
     To be called in the engine's thread.
     """
     program, request = job.lane.program, job.request
@@ -41,6 +43,7 @@ def explained(job: Job, encoder: Encoder, ids: Sequence[int]) -> dict[str, Any]:
         return [
             [END if one in encoder.stops else alternative(encoder, ids[:at], one), round(value, 5)]
             for one, value in zip(top[at].tolist(), top_logp[at].tolist(), strict=True)
+            if one != ids[at]
         ]
 
     tokens = [{"text": text, "logprob": round(float(logp[at]), 5), "top": alternatives(at)} for at, text in enumerate(shown)]
@@ -51,7 +54,10 @@ def _drawn(model: Model, request: Request, shown: Sequence[str], maps: np.ndarra
     count = len(request.images)
     if not count or model.config.vision is None:
         return []
-    height, width = grid(model.config)
+    try:
+        height, width = grid(model.config)
+    except VlaxError:  # image tokens that are no square have no map
+        return []
     each = maps[: len(shown)].reshape(len(shown), -1, height, width)[:, :count]
     packed = [pack_attention(list(zip(shown, each[:, n], strict=True)), "the answer") for n in range(count)]
     return [{**one, "share": each[:, n].sum((1, 2)).round(4).tolist()} for n, one in enumerate(packed) if one]

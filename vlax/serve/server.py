@@ -85,11 +85,9 @@ def serving(made: House, host: str) -> Server:
 
 def warm(engine: Engine, served: Served, length: int) -> None:
     """Compiles what the first request is likely to need, while nobody waits: a caption, and what explains it."""
-    picture = Image.new("RGB", (8, 8)) if served.model.config.vision else None
-    ask = Ask(
-        served.name, Conversation(None, (), "", (picture,) if picture else (), ((0, 0),) if picture else ()), limit=length
-    )
-    job, encoder = served.job(ask, lambda news: None)
+    pictures = (Image.new("RGB", (8, 8)),) if served.model.config.vision else ()
+    said = Conversation(None, (), "", pictures, ((0, 0),) * len(pictures))
+    job, encoder = served.job(Ask(served.name, said, limit=length), lambda news: None)
     engine.submit(dataclasses.replace(job, limit=2))
     engine.call(lambda: explain.explained(job, encoder, encoder.stops[:1]))
 

@@ -226,7 +226,7 @@ function ask(text) {
     el("div", { class: "answers" }, ...turn.answers.map((one) => one.node)));
   state.turns.push(turn);
   drawTurns();
-  turn.node.scrollIntoView({ block: "end" });
+  turn.node.scrollIntoView({ block: "nearest" });
   turn.answers.forEach((one, at) => stream(turn, one, at));
 }
 
@@ -277,6 +277,7 @@ async function stream(turn, one, at) {
   if (one.tokens?.tokens.length) explainable(one);
   one.node.append(meta(one, (performance.now() - began) / 1000));
   busy();
+  turn.node.scrollIntoView({ block: "nearest" });
 }
 
 // The JSON of each server-sent event.
@@ -411,9 +412,9 @@ function detail(one, n) {
     one.detail.replaceChildren(...[whole, el("span", { class: "hint" }, hint)].filter(Boolean));
     return;
   }
-  const others = token.top.filter(([text]) => text !== token.text).slice(0, 5);
+  const others = token.top.filter(([, logprob]) => logprob > Math.log(5e-4)).slice(0, state.chosen.length > 1 ? 4 : 5);
   const option = ([text, logprob], taken) => el("span", { class: `option${taken ? " taken" : ""}`, vars: { "--share": percent(Math.exp(logprob)).replace(" ", "") } },
-    el("span", { class: "word" }, text.replace(/^ (?=\S)/, "").replace(/ /g, "␣").replace(/\n/g, "↵") || "…"), el("span", {}, percent(Math.exp(logprob))));
+    el("span", { class: "word" }, text.replace(/^ (?=\S)/, "").replace(/ /g, "␣").replace(/\n/g, "↵").replace(/\ufffd+/g, "…") || "…"), el("span", {}, percent(Math.exp(logprob))));
   one.detail.replaceChildren(...[whole, option([token.text, token.logprob], true), ...others.map((other) => option(other, false))].filter(Boolean));
 }
 
