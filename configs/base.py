@@ -68,6 +68,7 @@ def run(variant: str = "embedded") -> ConfigDict:
         r.dtype, r.templates = "bfloat16", "instruct"
         r.vision, r.decoder = "google/siglip-so400m-patch14-224", "Qwen/Qwen2.5-0.5B"
         r.threads, r.prefetch = 16, 16
+        r.mesh = ConfigDict({"data": 1, "fsdp": -1, "tp": 1})  # parameters and state cut over all devices: fits a v5e-8
         r.exclude = ("coco_karpathy_test", "flickr30k_karpathy_test", "vqav2_val")
     return r
 

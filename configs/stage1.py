@@ -11,7 +11,7 @@ def stage(variant: str):
         s.init = {"vision": "pretrained", "projector": "fresh", "decoder": "pretrained"}
         s.mixture = {"llava_pretrain": datasets.weighted(datasets.LLAVA_PRETRAIN, 1.0)}
         s.batch_size, s.accumulate, s.text_length = 256, 4, 64
-        s.eval_every = 500
+        s.buckets, s.eval_every = (32, 64), 500
     else:
         s.init = {"vision": "stage0_vision", "projector": "fresh", "decoder": "stage0_decoder"}
         s.learning_rate = {"projector": 3e-3}

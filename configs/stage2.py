@@ -18,7 +18,7 @@ def stage(variant: str):
             "human": datasets.weighted(datasets.COCO_TRAIN, 0.2),
         }
         s.batch_size, s.accumulate, s.text_length = 256, 4, 256
-        s.overlong, s.eval_every = "cut", 500
+        s.buckets, s.overlong, s.eval_every = (64, 128, 256), "cut", 500
     else:
         s.learning_rate = {"projector": 2e-3}
         s.mixture = {

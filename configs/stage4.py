@@ -16,7 +16,7 @@ def stage(variant: str):
             "human": datasets.weighted(datasets.COCO_TRAIN, 0.5),
         }
         s.batch_size, s.accumulate, s.text_length = 128, 2, 256
-        s.overlong, s.eval_every = "cut", 1000
+        s.buckets, s.overlong, s.eval_every = (64, 128, 256), "cut", 1000
     else:
         s.learning_rate = {"projector": 2e-3, "decoder": 2e-3}
         s.mixture = {

@@ -83,7 +83,7 @@ def test_calls_of_a_run():
     assert made["vision"] == [Shapes(2, 2, 2, 4, 4, 4, False)]
     assert made["decoder"] == [Shapes(2, 4, 2, 4, 4, 4, False), Shapes(2, 4, 2, 8, 12, 4, True)]
     assert calls(config(mask="prefix_lm"), GPU)["decoder"][0] == Shapes(2, 4, 2, 4, 12, 4, True)
-    packed = Load("gpu", "bfloat16", 2, 2, (8,), slots=3)
+    packed = Load("gpu", "bfloat16", 2, 2, (8,), slots=3, first=False)
     assert calls(config(), packed)["decoder"] == [Shapes(2, 2, 1, 20, 20, 4, True)]
     assert calls(config(text_only=True), GPU) == {"decoder": [Shapes(2, 4, 2, 8, 8, 4, True)]}
 
@@ -151,4 +151,4 @@ def test_each_device_of_a_mesh_computes_its_own_rows_and_heads():
     env = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run([sys.executable, "-c", MESHES], env=env, cwd=REPO, capture_output=True, text=True, check=True)
     made = json.loads(done.stdout.splitlines()[-1])
-    assert made == dict.fromkeys(["(2, 2, 2)", "(8, 1, 1)", "(1, 1, 8)"], [True, 0, 0])  # noqa: RUF024
+    assert made == {shape: [True, 0, 0] for shape in ("(2, 2, 2)", "(8, 1, 1)", "(1, 1, 8)")}

@@ -74,7 +74,7 @@ def test_rows_of_a_mesh_are_sliced_by_device(slices_of_four, monkeypatch):
     graded = lambda *args: jax.jit(jax.value_and_grad(lambda *x: cross_entropy(*x, HEADS[0])[0], (0, 1)))(*args)  # noqa: E731
     args = case(True, 0.5)
     want, gradients = graded(*args)
-    monkeypatch.setattr(loss, "shards", lambda: 2)
+    monkeypatch.setattr(loss, "shards", lambda rows: 2)
     got, found = graded(*args)
     np.testing.assert_allclose(got, want, rtol=1e-5)
     for value, expected in zip(found, gradients, strict=True):

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from vlax.models.layers import f32_matmul
+from vlax.models.layers import f32_matmul, row_axes
 from vlax.models.remat import keep
 
 Saved = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
@@ -142,11 +142,8 @@ def fused(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, scal
 def sharded(rows: int, groups: int) -> P:
     """How rows and heads are cut over the mesh in use; None where they are whole on each device."""
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty:
-        return P(None, None)
-    by_row, by_head = mesh.shape["data"] * mesh.shape["fsdp"], mesh.shape["tp"]
-    cut = ("data", "fsdp") if by_row > 1 and rows % by_row == 0 else None
-    return P(cut, "tp" if by_head > 1 and groups % by_head == 0 else None)
+    by_head = 1 if mesh.empty else mesh.shape["tp"]
+    return P(row_axes(rows), "tp" if by_head > 1 and groups % by_head == 0 else None)
 
 
 def one_core(

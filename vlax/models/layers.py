@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.custom_derivatives import CustomVJPPrimal
+from jax.sharding import PartitionSpec as P
 from jax.typing import DTypeLike
 
 from vlax.models.lora import LoRAConfig, dense
@@ -22,6 +23,20 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "silu": jax.nn.silu,
     "relu": jax.nn.relu,
 }
+
+
+def row_axes(rows: int) -> tuple[str, str] | None:
+    """The axes of the mesh in use over which so many rows are cut; None where each device has all."""
+    mesh = jax.sharding.get_abstract_mesh()
+    devices = 1 if mesh.empty else mesh.shape["data"] * mesh.shape["fsdp"]
+    return ("data", "fsdp") if devices > 1 and rows % devices == 0 else None
+
+
+def by_row(x: jax.Array, rows: int) -> jax.Array:
+    """x [rows*...,...], said to lie by row on the mesh. Left to itself, the compiler would rather copy all activations to all
+    devices than gather the parameters that are cut over `fsdp`."""
+    axes = row_axes(rows)
+    return x if axes is None else jax.lax.with_sharding_constraint(x, P(axes))
 
 
 class RMSNorm(nnx.Module):
@@ -102,10 +117,10 @@ class MLP(nnx.Module):
 
 
 def apply_layers(
-    layers: Sequence[Callable[..., jax.Array]], x: jax.Array, *args: Any, mode: str, remat: str | bool,
+    layers: Sequence[Callable[..., jax.Array]], x: jax.Array, batch: int, *args: Any, mode: str, remat: str | bool,
     per_layer: jax.Array | None = None,
 ) -> jax.Array:  # fmt: skip
-    """Runs `layer(x, *args[, per_layer[i]])` for every layer in turn; the layers must be alike.
+    """Runs `layer(x, batch, *args[, per_layer[i]])` for every layer in turn, on x [batch*S,D]; the layers must be alike.
 
     mode    "unroll": fastest on GPU and in decoding. "scan": the parameters are stacked inside the step and the body is
             compiled once, which is what TPU compile times ask for.
@@ -114,8 +129,8 @@ def apply_layers(
     graphdef, _ = nnx.split(layers[0])
 
     def body(params: nnx.State[Any, Any], x: jax.Array, extra: jax.Array | None) -> jax.Array:
-        layer = nnx.merge(graphdef, params)
-        return layer(x, *args) if extra is None else layer(x, *args, extra)
+        layer, x = nnx.merge(graphdef, params), by_row(x, batch)
+        return by_row(layer(x, batch, *args) if extra is None else layer(x, batch, *args, extra), batch)
 
     body = remat_layer(body, remat, x.dtype)
     params = [nnx.state(layer) for layer in layers]

@@ -7,11 +7,14 @@ vocabulary.
 
 import dataclasses
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import CustomVJPPrimal
 from jax.typing import DTypeLike
+
+from vlax.models.layers import by_row, row_axes
 
 LOGIT_BYTES = 2**30  # of the float32 logits of one slice, at most
 
@@ -44,10 +47,10 @@ def slice_length(positions: int, vocabulary: int) -> int:
     return positions if positions <= fits else 1 << (fits.bit_length() - 1)
 
 
-def shards() -> int:
+def shards(rows: int) -> int:
     """Devices among which the rows of a batch lie, by the mesh in use."""
-    mesh = jax.sharding.get_abstract_mesh()
-    return 1 if mesh.empty else mesh.shape.get("data", 1) * mesh.shape.get("fsdp", 1)
+    axes = row_axes(rows)
+    return 1 if axes is None else math.prod(jax.sharding.get_abstract_mesh().shape[axis] for axis in axes)
 
 
 def cross_entropy(
@@ -57,9 +60,8 @@ def cross_entropy(
 
     hidden [B,T,D]; table [V,D] or [D,V], in any dtype; target int32[B,T]; supervised bool[B,T].
     """
-    cut = shards()
-    cut = cut if hidden.shape[0] % cut == 0 else 1
-    flat = [x.reshape(cut, -1, *x.shape[2:]) for x in (hidden, target, supervised)]
+    cut = shards(hidden.shape[0])
+    flat = [by_row(x.reshape(cut, -1, *x.shape[2:]), cut) for x in (hidden, target, supervised)]
     # The supervised positions of each shard come first, and slices behind the last of them are left out.
     order = jnp.argsort(~flat[2], axis=1, stable=True)
     taken = [jnp.take_along_axis(x, order.reshape(*order.shape, *[1] * (x.ndim - 2)), axis=1) for x in flat]
@@ -118,7 +120,7 @@ def _run(
 
     carry: tuple[jax.Array, ...] = (jnp.zeros((), jnp.float32),) * 2
     if wanted[1]:
-        carry += (jnp.zeros((groups, *table.shape), jnp.float32),)
+        carry += (by_row(jnp.zeros((groups, *table.shape), jnp.float32), groups),)
     sums, dhidden = jax.lax.scan(body, carry, size * jnp.arange(slices))
     if dhidden is not None:
         dhidden = dhidden.transpose(1, 0, 2, 3).reshape(groups, -1, width)[:, :positions]

@@ -34,22 +34,26 @@ RULES: tuple[tuple[str, P], ...] = (
 )
 
 
+def sizes(shape: tuple[int, int, int], devices: int) -> tuple[int, int, int]:
+    """The sizes of the (data, fsdp, tp) axes over so many devices; one of `shape` may be -1: what the other two leave of them.
+    VlaxError where they don't fit."""
+    if list(shape).count(-1) > 1 or any(size == 0 or size < -1 for size in shape):
+        raise VlaxError(f"mesh {tuple(shape)}: sizes are positive, and at most one is -1 (what the others leave)")
+    rest = int(np.prod([size for size in shape if size != -1]))
+    data, fsdp, tp = (max(1, devices // rest) if size == -1 else size for size in shape)
+    if data * fsdp * tp != devices:
+        raise VlaxError(
+            f"mesh (data, fsdp, tp) = {(data, fsdp, tp)} needs {data * fsdp * tp} devices; there are {devices}. "
+            "Set --config.run.mesh.data=-1 or --config.run.mesh.fsdp=-1, and the others to 1, to use them all"
+        )
+    return data, fsdp, tp
+
+
 def make_mesh(shape: tuple[int, int, int], devices: Sequence[jax.Device] | None = None) -> Mesh:
     """A (data, fsdp, tp) mesh. One size may be -1: what the other two leave of the devices."""
     devices = jax.devices() if devices is None else devices
-    sizes = list(shape)
-    if sizes.count(-1) > 1 or any(size == 0 or size < -1 for size in sizes):
-        raise VlaxError(f"mesh {tuple(shape)}: sizes are positive, and at most one is -1 (what the others leave)")
-    if -1 in sizes:
-        rest = int(np.prod([size for size in sizes if size != -1]))
-        sizes[sizes.index(-1)] = max(1, len(devices) // rest)
-    if int(np.prod(sizes)) != len(devices):
-        raise VlaxError(
-            f"mesh (data, fsdp, tp) = {tuple(sizes)} needs {int(np.prod(sizes))} devices; there are {len(devices)}. "
-            "Set --config.run.mesh.data=-1 to use them all"
-        )
     # Auto axes: with Explicit ones, jax's new default, stock layers fail.
-    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+    return jax.make_mesh(sizes(shape, len(devices)), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
 
 
 def spec(path: str) -> P:

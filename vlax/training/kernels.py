@@ -39,7 +39,8 @@ class Shapes:
 
 @dataclasses.dataclass(frozen=True)
 class Load:
-    """What a run asks of attention: rows a device, devices among which heads are cut, text lengths, slots for pictures."""
+    """What a run asks of attention: rows a device, devices among which heads are cut, text lengths, slots for pictures; first:
+    each row's one picture comes before its text."""
 
     platform: str
     dtype: str
@@ -47,6 +48,7 @@ class Load:
     tp: int
     texts: tuple[int, ...]
     slots: int = 1
+    first: bool = True
 
 
 def calls(config: VLMConfig, load: Load) -> dict[str, list[Shapes]]:
@@ -59,7 +61,7 @@ def calls(config: VLMConfig, load: Load) -> dict[str, list[Shapes]]:
     d, images = config.decoder, config.tokens_per_image * load.slots
     cut = load.tp if d.kv_heads % load.tp == 0 else 1
     one = functools.partial(Shapes, load.rows, d.heads // cut, d.kv_heads // cut, width=d.head_dim)
-    split = images > 0 and load.slots == 1 and d.window is None
+    split = images > 0 and load.first and d.window is None
     found["decoder"] = [one(images, images, masked=False)] if split and config.mask == "image_bidirectional" else []
     if split and config.mask != "image_bidirectional":
         found["decoder"] += [one(images, images + (text if config.mask != "causal" else 0), masked=True) for text in load.texts]

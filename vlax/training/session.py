@@ -4,6 +4,7 @@ tokenizer -> shapes -> data -> mesh -> parameters (parent stage > pretrained > f
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -57,10 +58,20 @@ class Session:
         return 1 if self.plan.stage.accumulation == "scan" else self.plan.stage.accumulate
 
     def place(self, batch: dict[str, np.ndarray], validation: bool = False) -> dict[str, jax.Array]:
-        """A batch on the mesh, without its row ids; with accumulation="scan" a training batch has micro-batches in front."""
+        """A batch on the mesh, without its row ids; with accumulation="scan" a training batch has micro-batches in front.
+
+        Where each row has one slot, before its text, the batch doesn't say so row by row: then attention knows when it compiles
+        that image tokens see each other and nothing else.
+        """
         scan = self.plan.stage.accumulation == "scan" and self.plan.stage.accumulate > 1 and not validation
-        on_device = {key: value for key, value in batch.items() if key != "row"}  # 64 bits, and no step reads them
+        left = ("row", "owner", "before") if in_front(self.plan.stage, self.config, self.encoder) else ("row",)
+        on_device = {key: value for key, value in batch.items() if key not in left}  # row: 64 bits, and no step reads them
         return sharding.put_batch(on_device, self.mesh, leading=int(scan))
+
+
+def in_front(stage: ConfigDict, config: VLMConfig, encoder: Encoder) -> bool:
+    """Whether each row of a batch has one slot, whose picture comes before the text."""
+    return stage.images == config.views == 1 and stage.packing <= 1 and not encoder.settings.interleaved
 
 
 def check_stage(stage: ConfigDict) -> None:
@@ -100,7 +111,6 @@ def build(plan: StagePlan) -> Session:
     ranges.check("stage", stage)
     check_stage(stage)
     mesh = sharding.make_mesh((run.mesh.data, run.mesh.fsdp, run.mesh.tp))
-    scan = stage.accumulation == "scan"
     sharding.check_batch(stage.batch_size // stage.accumulate, mesh)
     found = origins.find(plan)
     tokenizer = origins.load_tokenizer(plan, found["decoder"])
@@ -109,7 +119,7 @@ def build(plan: StagePlan) -> Session:
     )
     config = origins.model_config(plan, found, tokenizer_size(encoder.tokenizer))
     try:
-        chosen, why = kernels.choose(run.attention, config, load(run, stage, config, mesh))
+        chosen, why = kernels.choose(run.attention, config, load(run, stage, config, mesh, in_front(stage, config, encoder)))
         graphdef, abstract = abstract_model(config, DTYPES[run.dtype], chosen)
     except (ValueError, KeyError) as error:
         raise VlaxError(f"run.shapes: {error}") from None
@@ -122,23 +132,36 @@ def build(plan: StagePlan) -> Session:
     batches, validation, updates = inputs.build(plan, config, encoder)
 
     tx = optimizer.make(optimizer_config(stage, updates, plan.extended), assigned, dict(stage.learning_rate))
-    step_config = steps.StepConfig(run.layers, remat.named(run.remat), stage.accumulate if scan else 1)
-    state_shardings = train_state_shardings(abstract, assigned, tx, mesh)
-    train = functools.partial(steps.train_step, graphdef=graphdef, tx=tx, assigned=assigned, config=step_config)
-    evaluate = functools.partial(steps.eval_step, graphdef=graphdef, config=step_config)
-    # Pinned output shardings: without them the second call meets other shardings than the first and compiles again.
-    compiled = jax.jit(train, donate_argnums=0, out_shardings=(state_shardings, sharding.replicated(mesh)))
+    train, evaluate = programs(graphdef, abstract, assigned, tx, run, stage, mesh)
     attention = f"{' and '.join(dict.fromkeys(chosen))} ({why})"
-    return Session(plan, found, config, mesh, encoder, batches, validation, updates, graphdef, abstract, assigned, tx, compiled,
-                   jax.jit(evaluate), attention)  # fmt: skip
+    return Session(plan, found, config, mesh, encoder, batches, validation, updates, graphdef, abstract, assigned, tx, train,
+                   evaluate, attention)  # fmt: skip
 
 
-def load(run: ConfigDict, stage: ConfigDict, config: VLMConfig, mesh: jax.sharding.Mesh) -> kernels.Load:
-    """What a stage asks of attention."""
+def programs(
+    graphdef: nnx.GraphDef[VLM], abstract: groups.Shapes, assigned: Mapping[str, str], tx: optax.GradientTransformation,
+    run: ConfigDict, stage: ConfigDict, mesh: jax.sharding.Mesh,
+) -> tuple[Any, Any]:  # fmt: skip
+    """(train step, evaluation step), jitted."""
+    scan = stage.accumulation == "scan"
+    config = steps.StepConfig(run.layers, remat.named(run.remat), stage.accumulate if scan else 1)
+    train = functools.partial(steps.train_step, graphdef=graphdef, tx=tx, assigned=dict(assigned), config=config)
+    # Pinned output shardings: without them the second call meets other shardings than the first and compiles again.
+    out = train_state_shardings(abstract, assigned, tx, mesh), sharding.replicated(mesh)
+    evaluate = functools.partial(steps.eval_step, graphdef=graphdef, config=config)
+    return jax.jit(train, donate_argnums=0, out_shardings=out), jax.jit(evaluate)
+
+
+def slots(stage: ConfigDict, config: VLMConfig) -> int:
+    """N: pictures for which a row of a batch has room."""
+    return int(stage.packing if stage.packing > 1 else stage.images * config.views)
+
+
+def load(run: ConfigDict, stage: ConfigDict, config: VLMConfig, mesh: jax.sharding.Mesh, first: bool) -> kernels.Load:
+    """What a stage asks of attention. first: as `in_front` says."""
     rows = stage.batch_size // stage.accumulate // (mesh.shape["data"] * mesh.shape["fsdp"])
-    slots = stage.packing if stage.packing > 1 else stage.images * config.views
     texts = tuple(stage.buckets) or (stage.text_length,)
-    return kernels.Load(mesh.devices.flat[0].platform, run.dtype, rows, mesh.shape["tp"], texts, slots)
+    return kernels.Load(mesh.devices.flat[0].platform, run.dtype, rows, mesh.shape["tp"], texts, slots(stage, config), first)
 
 
 def train_state_shardings(
