@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from benchmarks.backbone_cases import DECODER, LENGTH, VISION, VOCAB, WHOLE, Case
+from benchmarks.backbone_cases import DECODER, LENGTH, VISION, VOCAB, Case
+from benchmarks.backbone_wholes import WHOLE
 from vlax.models.decoder import Decoder
 from vlax.models.vision import VisionTower
 from vlax.models.vlm import VLM, VLMConfig
@@ -157,10 +158,11 @@ def whole_batch(config: VLMConfig) -> dict:
     }  # fmt: skip
 
 
-def whole_inputs(batch: dict, config: VLMConfig, image_token: int) -> dict:
+def whole_inputs(batch: dict, config: VLMConfig, case: Case) -> dict:
     """The same for transformers: image tokens first, then the text; token types 0 (prefix) and 1 (answer) for PaliGemma."""
     import torch
 
+    image_token = case.values.get("image_token_index", case.values.get("image_token_id"))
     images = np.full((len(batch["tokens"]), config.tokens_per_image), image_token)
     inputs = {
         "input_ids": np.concatenate([images, batch["tokens"]], 1),
@@ -168,9 +170,9 @@ def whole_inputs(batch: dict, config: VLMConfig, image_token: int) -> dict:
     }
     if config.mask == "prefix_lm":
         inputs["token_type_ids"] = np.concatenate([images * 0, batch["segment"] != 1], 1).astype(int)
-    return {name: torch.tensor(value) for name, value in inputs.items()} | {
-        "pixel_values": pixels(batch["image"][:, 0], config.vision)
-    }
+    shown = pixels(batch["image"][:, 0], config.vision)
+    shown = shown if "image_token_index" in case.values else shown[:, None]  # Idefics3's take several pictures a row
+    return {name: torch.tensor(value) for name, value in inputs.items()} | {"pixel_values": shown}
 
 
 def whole_case(case: Case, directory: Path):
@@ -181,7 +183,7 @@ def whole_case(case: Case, directory: Path):
     config, params, report = load_vlm(directory)
     batch = whole_batch(config)
     with torch.no_grad():
-        logits = model(**whole_inputs(batch, config, case.values["image_token_index"])).logits
+        logits = model(**whole_inputs(batch, config, case)).logits
     valid = batch["example"] > 0
 
     def run(c):

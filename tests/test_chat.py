@@ -95,6 +95,13 @@ PHI = (  # EOS only after the whole dialogue
     "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}<|end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>\n{% else %}{{ eos_token }}{% endif %}"
 )
+SMOLVLM = (  # contents are lists of parts; no blank after the generation prompt, one before the answer
+    "<|im_start|>{% for m in messages %}{{ m['role'] | capitalize }}"
+    "{% if m['content'][0]['type'] == 'image' %}{{ ':' }}{% else %}{{ ': ' }}{% endif %}"
+    "{% for part in m['content'] %}{% if part['type'] == 'text' %}{{ part['text'] }}"
+    "{% elif part['type'] == 'image' %}{{ '<image>' }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
+)
 LITERAL = (  # what ends a turn is no token of this tokenizer
     "{% for m in messages %}### {{ m.role }}: {{ m.content }}###end\n{% endfor %}"
     "{% if add_generation_prompt %}### assistant: {% endif %}"
@@ -119,6 +126,7 @@ PUBLIC = {
         "<|im_start|>assistant\n<think>\n\n</think>\n", "no<|im_end|>",
     ),
     "phi": (PHI, "<|end|>", "<|user|>\nis it red?<|end|>\n<|assistant|>\n", "no<|end|>"),
+    "smolvlm": (SMOLVLM, "<|im_end|>", "<|im_start|>User: is it red?<|im_end|>\nAssistant:", " no<|im_end|>"),
     "no token": (LITERAL, "</s>", "### user: is it red?###end\n### assistant: ", "no</s>"),
 }  # fmt: skip
 TOKENS = ("<start_of_turn>", "<end_of_turn>", "<|im_start|>", "<|im_end|>", "<|user|>", "<|assistant|>", "<|end|>")
@@ -165,6 +173,8 @@ def test_ids_are_those_of_the_tokenizers_own_template(name):
             for turn in ROW.turns
             for x in ({"role": "user", "content": turn.question}, {"role": "assistant", "content": turn.answer})
         ]
+        if name == "smolvlm":
+            said = [message | {"content": [{"type": "text", "text": message["content"]}]} for message in said]
         text = encoder.tokenizer.apply_chat_template(said, tokenize=False)
         text = re.sub("Today: .*", "Today: 31 January 2026", text)
         assert encoder.tokenizer(text, add_special_tokens=False)["input_ids"][: len(tokens)] == tokens, kind

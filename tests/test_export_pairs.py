@@ -27,6 +27,7 @@ system = "Be brief."
 caption = "What is to be seen?"
 question = "Q: {question} A:"
 """
+SHUFFLED = LINEAR | {"pixel_shuffle": 2, "bias": False}
 # name: (layout, mask, decoder, tower, projector, tokenizer kind, templates, dtype)
 PAIRS = {
     "llama 2 and clip, its chat": ("llava", "causal", "llama", CLIP, MLP, "llama", "llama", "bfloat16"),
@@ -56,6 +57,8 @@ SLOW = {
     "gemma 3": ("llava", "causal", "gemma3_text", SIGLIP, MLP, "gemma", "gemma", "bfloat16"),
     "gemma 3, masked otherwise": ("apart", "image_bidirectional", "gemma3_text", SIGLIP, MLP, "gemma", "gemma", "float32"),
     "smollm 3": ("llava", "image_bidirectional", "smollm3", SIGLIP, MLP, "byte level", "smollm3", "float32"),
+    "llama and siglip, smolvlm's chat": ("llava", "causal", "llama", SIGLIP, MLP, "byte level", "smolvlm", "float32"),
+    "smolvlm": ("apart", "causal", "llama, untied", SIGLIP, SHUFFLED, "byte level", "smolvlm", "bfloat16"),
     "phi 4 and aimv2": ("llava", "causal", "phi3", AIM, MLP, "byte level", "phi", "bfloat16"),
     "phi 3's window": ("apart", "image_bidirectional", "phi3, window", SIGLIP, MLP, "llama", "phi", "float32"),
     "olmo 2 and internvit": ("llava", "image_bidirectional", "olmo2", "internvl_vision", MLP, "byte level", "plain", "float32"),

@@ -192,6 +192,25 @@ def test_preprocessing_equals_the_image_processor(name, composite, tmp_path):
     assert ours.at(60).apply(noise(100, 61)).shape == (60, 60, 3)
 
 
+def test_idefics3s_processor_shows_the_tower_a_square(tmp_path):
+    """It resizes twice, to the longest edge and then to the square, also the whole picture that stands beside the parts."""
+    import transformers
+
+    made = transformers.Idefics3ImageProcessorPil(size={"longest_edge": 120}, max_image_size={"longest_edge": 30})
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "idefics3_vision", "image_size": 30, "patch_size": 5}))
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(made.to_dict()))
+    ours = preprocess(tmp_path)
+    assert ours == Preprocess(30, "squash", resample=1)
+    image = noise(9, 7).resize((100, 61), Image.Resampling.BICUBIC)
+    theirs = made(image, return_tensors="np")["pixel_values"][0]
+    assert len(theirs) == 4 * 3 + 1
+    apart = np.abs((theirs[-1].transpose(1, 2, 0) * 0.5 + 0.5) * 255 - ours.apply(image))
+    assert apart.mean() < 1 and apart.max() < 10
+    written = {name: value for name, value in made.to_dict().items() if name != "max_image_size"}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(written))
+    assert preprocess(tmp_path) == ours
+
+
 def test_naflex_without_a_size_in_its_processor_takes_its_own_grid(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "siglip2", "vision_config": {"patch_size": 14}}))
     written = {"image_processor_type": "Siglip2ImageProcessor", "do_resize": True, "size": None, "max_num_patches": 256,

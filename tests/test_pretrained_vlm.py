@@ -1,22 +1,32 @@
-"""PaliGemma and LLaVA imported whole: same logits on images and text under each one's mask, same greedy tokens."""
+"""PaliGemma, LLaVA, Idefics3 and SmolVLM imported whole: same logits under each one's mask, same greedy tokens."""
+
+import copy
+import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks.backbone_cases import WHOLE
+from benchmarks.backbone_wholes import WHOLE
 from benchmarks.backbones import TOLERANCE, build, difference, measure, whole_batch, whole_case, whole_inputs, write
+from vlax.errors import VlaxError
 from vlax.models.decoder import Decoder
 from vlax.models.vision import VisionTower
 from vlax.models.vlm import VLM
+from vlax.params import groups
+from vlax.pretrained.reading.load_plan import abstract
 from vlax.pretrained.reading.loader import load_decoder, load_vision, load_vlm
 
 torch = pytest.importorskip("torch", reason="parity needs torch: pip install -r requirements-parity.txt")
 PROMPT, NEW = 7, 20
 
 
-@pytest.mark.parametrize("name", WHOLE)
+def slow(names, *found):
+    return [pytest.param(name, marks=pytest.mark.slow) if name in found else name for name in names]
+
+
+@pytest.mark.parametrize("name", slow(WHOLE, "Idefics3"))
 def test_logits_equal_and_the_mask_matters(name, tmp_path):
     exact, off = measure(WHOLE[name], *whole_case(WHOLE[name], tmp_path)[:3])
     assert exact <= TOLERANCE
@@ -38,7 +48,7 @@ def greedy(model: VLM, image, prompt) -> np.ndarray:
 
 
 # Without the cap the random Gemma 2 repeats one token, which shows nothing.
-@pytest.mark.parametrize("name", [name for name in WHOLE if name != "LLaVA, SigLIP + Gemma 2"])
+@pytest.mark.parametrize("name", slow([n for n in WHOLE if n != "LLaVA, SigLIP + Gemma 2"], "Idefics3", "SmolVLM"))
 def test_greedy_generation_gives_the_same_twenty_tokens(name, tmp_path):
     case = WHOLE[name]
     model = write(case, tmp_path, gain=5.0)
@@ -46,7 +56,7 @@ def test_greedy_generation_gives_the_same_twenty_tokens(name, tmp_path):
     batch = whole_batch(config)
     prompt = batch["tokens"][:, :PROMPT]
     short = batch | {"tokens": prompt, "segment": np.ones_like(prompt), "example": np.ones_like(prompt)}
-    inputs = whole_inputs(short, config, case.values["image_token_index"])
+    inputs = whole_inputs(short, config, case)
     model.generation_config.eos_token_id = None
     model.generation_config.suppress_tokens = None
     with torch.no_grad():
@@ -78,3 +88,53 @@ def test_the_towers_of_a_whole_model_can_be_taken_out(tmp_path):
         np.testing.assert_array_equal(value, params[path])
     assert len(params) == len(vision_params) + len(decoder_params) + 2
     build(VisionTower, vision, params, "vision/"), build(Decoder, decoder, params, "decoder/")
+
+
+SMOL = {
+    "model_type": "llama", "architectures": ["VLlama3ForCausalLM"], "vocab_size": 49280, "head_dim": 64, "rms_norm_eps": 1e-5,
+    "rope_theta": 100000, "max_position_embeddings": 8192, "is_llama_config": True, "qk_layer_norms": False,
+}  # fmt: skip
+BASE = {"model_type": "smolvlm_vision", "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12,
+        "num_attention_heads": 12, "image_size": 512, "patch_size": 16, "max_image_size": {"longest_edge": 512}}  # fmt: skip
+LARGE = {"model_type": "idefics3", "hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27,
+         "num_attention_heads": 16, "image_size": 384, "patch_size": 14}  # fmt: skip
+REAL = {  # name: (config, millions of parameters, tokens of a picture)
+    "SmolVLM-256M": ({"model_type": "smolvlm", "scale_factor": 4, "vision_config": BASE, "text_config": SMOL | {
+        "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9,
+        "num_key_value_heads": 3}}, 256, 64),
+    "SmolVLM-500M": ({"model_type": "smolvlm", "scale_factor": 4, "vision_config": BASE, "text_config": SMOL | {
+        "hidden_size": 960, "intermediate_size": 2560, "num_hidden_layers": 32, "num_attention_heads": 15,
+        "num_key_value_heads": 5}}, 507, 64),
+    "SmolVLM": ({"model_type": "idefics3", "scale_factor": 3, "vision_config": LARGE, "text_config": SMOL | {
+        "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 24, "num_attention_heads": 32,
+        "vocab_size": 49155, "rope_theta": 273768.0}}, 2246, 81),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", slow(REAL, "SmolVLM-256M", "SmolVLM-500M", "SmolVLM"))
+def test_parameter_counts_of_real_configs(name, tmp_path):
+    import transformers
+
+    values, millions, tokens = REAL[name]
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    config = vlm_config_without_weights(tmp_path)
+    with torch.device("meta"):
+        kind = {"smolvlm": "SmolVLM", "idefics3": "Idefics3"}[values["model_type"]]
+        hf = transformers.AutoConfig.for_model(**copy.deepcopy(values))
+        reference = getattr(transformers, f"{kind}ForConditionalGeneration")(hf)
+    count = groups.count(abstract(lambda rngs: VLM(config, rngs=rngs)))
+    assert count == sum(value.numel() for value in reference.parameters())
+    assert (count // 10**6, config.tokens_per_image, config.mask) == (millions, tokens, "causal")
+
+
+def vlm_config_without_weights(directory, **sizes):
+    from vlax.pretrained.reading import loader
+
+    return loader.whole_source(directory, **sizes, weights=False).config
+
+
+def test_patches_that_cannot_be_joined_are_refused_with_a_size_that_can(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(REAL["SmolVLM-256M"][0]))
+    assert vlm_config_without_weights(tmp_path, image_size=320).tokens_per_image == 25
+    with pytest.raises(VlaxError, match=r"25 x 25 patches can't be joined 4 x 4: .* multiple of 64 pixels, such as 384"):
+        vlm_config_without_weights(tmp_path, image_size=400)

@@ -1,4 +1,4 @@
-"""Whole models as an origin: a vlax export, LLaVA's layout, PaliGemma's; their sizes may change, their settings come along."""
+"""Whole models as an origin: a vlax export, layouts of others; their sizes may change, their settings come along."""
 
 import json
 import shutil
@@ -12,8 +12,9 @@ from PIL import Image
 
 import vlax
 from vlax.errors import VlaxError
-from vlax.model import exports
+from vlax.model import exports, opening
 from vlax.pretrained.reading import loader
+from vlax.text.tokenizer import load_tokenizer
 from vlax.training import session, stages, start
 
 pytest.importorskip("torch", reason="the checkpoints are written by transformers: pip install -r requirements-parity.txt")
@@ -24,7 +25,7 @@ ALL = {"vision": "model", "projector": "model", "decoder": "model"}
 def whole(tmp_path_factory):
     """{"llava": directory, "paligemma": directory}"""
     base = tmp_path_factory.mktemp("whole")
-    return {name: whole_cases.write(name, base / name) for name in ("llava", "paligemma")}
+    return {name: whole_cases.write(name, base / name) for name in ("llava", "paligemma", "smolvlm")}
 
 
 def built(workdir, where, stage="stage3", **fields):
@@ -38,7 +39,10 @@ def initial(made):
     return trainable["params"] | frozen
 
 
-@pytest.mark.parametrize(("name", "mask"), (("llava", "causal"), ("paligemma", "prefix_lm")))
+KINDS = (("llava", "causal"), ("paligemma", "prefix_lm"), pytest.param("smolvlm", "causal", marks=pytest.mark.slow))
+
+
+@pytest.mark.parametrize(("name", "mask"), KINDS)
 def test_every_part_comes_from_the_checkpoint(whole, tmp_path, name, mask):
     made = built(tmp_path, whole[name])
     config, params, _ = loader.load_vlm(whole[name])
@@ -63,14 +67,17 @@ def test_the_config_may_name_another_mask_and_other_templates(whole, tmp_path):
     assert (made.config.mask, made.encoder.templates) == ("image_bidirectional", "instruct")
 
 
-def test_a_chat_template_holds_where_it_takes_texts(tmp_path):
-    lists = "{% for m in messages %}{% for part in m['content'] %}{{ part['text'] }}{% endfor %}{% endfor %}"
-    for number, (template, name) in enumerate(((whole_cases.CHAT, "chat"), (lists, "plain"))):
-        where = whole_cases.write("llava", tmp_path / str(number), template)
-        assert vlax.load(str(where)).encoder.templates == built(tmp_path, where).encoder.templates == name
+def test_a_chat_template_holds_where_it_takes_texts_or_lists_of_them(tmp_path):
+    where = whole_cases.write("llava", tmp_path / "llava", whole_cases.CHAT)
+    assert vlax.load(str(where)).encoder.templates == built(tmp_path, where).encoder.templates == "chat"
+    tokenizer = load_tokenizer(where, whole_cases.VOCAB)
+    lists = "{% for m in messages %}{% for part in m['content'] %}{{ part['text'] }}{% endfor %}"
+    for end, name in (("<eos>{% endfor %}", "chat"), ("{% endfor %}", "plain")):
+        tokenizer.chat_template = lists + end
+        assert opening.templates_of(where, tokenizer) == name
 
 
-@pytest.mark.parametrize("name", ("llava", "paligemma"))
+@pytest.mark.parametrize("name", ("llava", "paligemma", pytest.param("smolvlm", marks=pytest.mark.slow)))
 def test_load_takes_them_too(whole, name):
     model, same = vlax.load(str(whole[name])), vlax.from_pretrained(str(whole[name]))
     row = [Image.new("RGB", (20, 30), "red")], ["caption:"], ["a brown dog"]

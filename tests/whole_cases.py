@@ -1,4 +1,4 @@
-"""Tiny whole models of random weights, written by transformers as their owners would: LLaVA and PaliGemma, with a tokenizer."""
+"""Tiny whole models of random weights, written by transformers as their owners would, with a tokenizer."""
 
 import pathlib
 
@@ -14,7 +14,8 @@ CHAT += "{% if add_generation_prompt %}<assistant>{% endif %}"
 
 
 def write(name: str, directory: pathlib.Path, chat_template: str = "") -> pathlib.Path:
-    """Writes "llava" (SigLIP, two layers between, Qwen2; causal) or "paligemma" (SigLIP, one layer, Gemma; prefix_lm)."""
+    """Writes "llava" (SigLIP, two layers between, Qwen2; causal), "paligemma" (SigLIP, one layer, Gemma; prefix_lm) or
+    "smolvlm" (SigLIP, 2 x 2 features joined, Llama; causal)."""
     import torch
     import transformers
 
@@ -29,6 +30,12 @@ def write(name: str, directory: pathlib.Path, chat_template: str = "") -> pathli
             vision_feature_layer=-1, vision_feature_select_strategy="full",
         )  # fmt: skip
         model = transformers.LlavaForConditionalGeneration(config)
+    elif name == "smolvlm":
+        config = transformers.SmolVLMConfig(
+            vision_config=transformers.SmolVLMVisionConfig(**VISION), text_config=transformers.LlamaConfig(**TEXT),
+            image_token_id=310, scale_factor=2,
+        )  # fmt: skip
+        model = transformers.SmolVLMForConditionalGeneration(config)
     else:
         config = transformers.PaliGemmaConfig(
             vision_config=vision, text_config=transformers.GemmaConfig(**TEXT), image_token_index=310, projection_dim=16

@@ -11,7 +11,9 @@ from vlax.commands.flags import at_least
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of a question."""
-    parser.add_argument("export", help="WORKDIR/STAGE/export, a directory in LLaVA or PaliGemma layout, or a hub id")
+    parser.add_argument(
+        "export", help="WORKDIR/STAGE/export, a directory in the layout of LLaVA, PaliGemma or SmolVLM, or a hub id"
+    )
     parser.add_argument("image", help="a picture file")
     parser.add_argument("--question", default="", help="without one, a caption is written")
     parser.add_argument("--quantise", default="", choices=("", "int8", "nf4"), help="hold the matrices in few bits")

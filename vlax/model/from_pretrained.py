@@ -21,7 +21,7 @@ def from_pretrained(
     image_size: int | None = None, vocab_size: int | None = None, seed: int = 0, dtype: str = "float32",
     templates: str = "plain", mesh: jax.sharding.Mesh | None = None,
 ) -> Model:  # fmt: skip
-    """The Model of a whole PaliGemma or LLaVA checkpoint, or of two backbones with a fresh projector between them.
+    """The Model of a whole PaliGemma, LLaVA or SmolVLM checkpoint, or of two backbones with a fresh projector between them.
 
     whole              directory or hub id of a whole model; its mask kind comes with it
     vision, decoder    directories or hub ids of a tower and a decoder: any listed pair (docs/backbones.md)

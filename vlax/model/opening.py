@@ -1,4 +1,4 @@
-"""Opens a whole model, wherever it comes from: a vlax export, a directory in LLaVA or PaliGemma layout, or a hub id."""
+"""Opens a whole model, wherever it comes from: a vlax export, a LLaVA, PaliGemma or SmolVLM directory, or a hub id."""
 
 import dataclasses
 from pathlib import Path
@@ -18,7 +18,7 @@ from vlax.text.prompts import Encoder
 from vlax.text.settings import Settings
 from vlax.text.tokenizer import Tokenizer
 
-KINDS = "a vlax export (WORKDIR/STAGE/export), a directory in LLaVA or PaliGemma layout, or a hub id"
+KINDS = "a vlax export (WORKDIR/STAGE/export), a directory in the layout of LLaVA, PaliGemma or SmolVLM, or a hub id"
 _TRIAL = Row("trial", "", "question", (Turn("how many dogs", "a pair of them"),), None)
 
 
@@ -31,7 +31,7 @@ def is_export(where: str | epath.PathLike) -> bool:
     if path.name == "export" or not ((path / "config.json").exists() or _may_be_hub_id(where)):
         raise VlaxError(
             f"{where} is not a finished vlax export: it has no manifest.json. Exports are WORKDIR/STAGE/export; a "
-            "directory in LLaVA or PaliGemma layout has a config.json, and a hub id is org/name"
+            "directory in the layout of LLaVA, PaliGemma or SmolVLM has a config.json, and a hub id is org/name"
         )
     return False
 
@@ -43,7 +43,7 @@ def _may_be_hub_id(where: str | epath.PathLike) -> bool:
 def load(
     where: str, *, dtype: str = "float32", mesh: jax.sharding.Mesh | None = None, templates: str = "", quantise: str = ""
 ) -> api.Model:
-    """The Model of a vlax export, of a directory in LLaVA or PaliGemma layout, or of a hub id.
+    """The Model of a vlax export, of a directory in the layout of LLaVA, PaliGemma or SmolVLM, or of a hub id.
 
     dtype: compute and storage dtype, "float32" or "bfloat16". mesh: default, all devices along the data axis. templates: prompt
     templates of a model that brings none; "" is what `templates_of` finds. An export keeps its own. quantise: "int8" or "nf4"

@@ -15,9 +15,12 @@ template writes of turns that are over. What the traits of public templates beco
     blanks before the answer ("[/INST] A </s>")                     part of the answer: tokenizers make one token of " A"
     blanks after it                                                 supervised: the model has to write them before it may stop
     strftime_now                                                    the encoder's date
+    contents are lists of parts (SmolVLM)                           a list of one text
 """
 
 import dataclasses
+import functools
+import json
 import re
 from collections.abc import Mapping, Sequence
 
@@ -27,6 +30,13 @@ from vlax.text.codec import Codec
 from vlax.text.tokenizer import Tokenizer
 
 WAY_OUT = "use --config.run.templates=instruct"
+# In front of a template that takes lists of parts alone: contents that are texts become such lists.
+AS_PARTS = (
+    "{%- set listed = namespace(messages=[]) -%}{%- for message in messages -%}"
+    "{%- set said = [dict(type='text', text=message['content'])] if message['content'] is string else message['content'] -%}"
+    "{%- set listed.messages = listed.messages + [dict(message, content=said)] -%}"
+    "{%- endfor -%}{%- set messages = listed.messages -%}"
+)
 _HOLE = re.compile("\ufdd4([0-9]+)\ufdd5")
 
 
@@ -102,6 +112,26 @@ def render(tokenizer: Tokenizer, messages: Sequence[Mapping[str, str]], row: str
             f"row {row}: --config.run.templates=chat, but the tokenizer has no chat template; use templates=instruct or plain"
         )
     try:
-        return sandbox.render(tokenizer.chat_template, messages, tokenizer.special_tokens_map, generate=generate, date=date)
+        return sandbox.render(for_texts(tokenizer), messages, tokenizer.special_tokens_map, generate=generate, date=date)
     except VlaxError as error:
         raise VlaxError(f"row {row}: {error}") from None
+
+
+def for_texts(tokenizer: Tokenizer) -> str:
+    """The tokenizer's chat template, as one whose contents are texts; "" without one."""
+    template = tokenizer.chat_template or ""
+    return AS_PARTS + template if template and _takes_parts(template, json.dumps(tokenizer.special_tokens_map)) else template
+
+
+@functools.lru_cache(maxsize=64)
+def _takes_parts(template: str, special: str) -> bool:
+    """Whether a template loses what is said as a text, and writes it where it is a list of parts."""
+
+    def wrote(template: str) -> bool:
+        try:
+            text = sandbox.render(template, [{"role": "user", "content": _hole(0)}], json.loads(special), generate=True)
+        except VlaxError:
+            return False
+        return _hole(0) in text
+
+    return "content" in template and not wrote(template) and wrote(AS_PARTS + template)

@@ -11,6 +11,7 @@ from vlax.pretrained.families import (
     gemma,
     gpt2,
     granite,
+    idefics3,
     internvit,
     llama,
     llava,
@@ -27,6 +28,7 @@ from vlax.pretrained.families.rules import C, Family
 
 TOWERS = (
     siglip.FAMILY, clip.FAMILY, dinov2.FAMILY, dinov2.REGISTERS, dinov3.FAMILY, siglip.NAFLEX, aimv2.FAMILY, internvit.FAMILY,
+    siglip.IDEFICS,
 )  # fmt: skip
 DECODERS = (
     llama.FAMILY, qwen.QWEN2, qwen.QWEN3, gpt2.FAMILY, opt.FAMILY, gemma.GEMMA, gemma.GEMMA2, gemma.GEMMA3, smollm3.FAMILY,
@@ -34,14 +36,14 @@ DECODERS = (
 )  # fmt: skip
 VISION = {kind: family for family in TOWERS for kind in family.model_types}
 DECODER = {kind: family for family in DECODERS for kind in family.model_types}
-WHOLE = {kind: model for model in (paligemma.MODEL, llava.MODEL) for kind in model.model_types}
+WHOLE = {kind: model for model in (paligemma.MODEL, llava.MODEL, idefics3.MODEL) for kind in model.model_types}
 # Models that contain a tower, and the type of a nested config that does not name its own.
 NESTED_VISION = {
     "siglip": "siglip_vision_model", "siglip2": "siglip2_vision_model", "clip": "clip_vision_model",
     "paligemma": "siglip_vision_model", "llava": "clip_vision_model", "aimv2": "aimv2_vision_model",
-    "internvl": "internvl_vision",
+    "internvl": "internvl_vision", "idefics3": "idefics3_vision", "smolvlm": "smolvlm_vision",
 }  # fmt: skip
-NESTED_DECODER = {"paligemma": "gemma", "llava": "llama"}
+NESTED_DECODER = {"paligemma": "gemma", "llava": "llama", "idefics3": "llama", "smolvlm": "llama"}
 
 
 def vision_tower(hf: dict) -> tuple[Family[VisionConfig], dict]:

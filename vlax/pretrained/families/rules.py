@@ -124,16 +124,16 @@ def identity_norm(name: str, width: int) -> dict[str, tuple[tuple[int, ...], flo
 class Whole:
     """A checkpoint of tower, projector and decoder. config: (completed config.json, its towers) -> VLMConfig.
 
-    For the export: to_hf: VLMConfig -> what config.json says beside its towers; obstacles: (VLMConfig, model_type of the
-    decoder's family) -> why the stock class would compute something else.
+    For the export, of layouts that are written too: to_hf: VLMConfig -> what config.json says beside its towers; obstacles:
+    (VLMConfig, model_type of the decoder's family) -> why the stock class would compute something else.
     """
 
     model_types: tuple[str, ...]
     anchor: str
     config: Callable[[dict, VisionConfig, DecoderConfig], VLMConfig]
     rules: Callable[[ProjectorConfig], list[Rule]]
-    to_hf: Callable[[VLMConfig], dict]
-    obstacles: Callable[[VLMConfig, str], list[str]]
+    to_hf: Callable[[VLMConfig], dict] = lambda c: {}
+    obstacles: Callable[[VLMConfig, str], list[str]] = lambda c, decoder: ["this layout is read and not written"]
 
 
 def hidden_state(c: VisionConfig, layer: int) -> VisionConfig:

@@ -79,6 +79,8 @@ FAMILY = Family(
     ignored=(r"head\..*", r"embeddings\.position_ids"),  # the attention pooling head, a buffer
     outside=(r"text_model\..*", r"logit_(scale|bias)"),
 )
+# The tower of Idefics3 and SmolVLM.
+IDEFICS = dataclasses.replace(FAMILY, model_types=("idefics3_vision", "smolvlm_vision"))
 NAFLEX = dataclasses.replace(
     FAMILY, model_types=("siglip2_vision_model",), config=naflex, rules=naflex_rules, resampling="bilinear, antialiased"
 )

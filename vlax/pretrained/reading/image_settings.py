@@ -40,6 +40,8 @@ def _geometry(values: dict, default: Preprocess, file: Path) -> tuple[int, str, 
             raise VlaxError(f"{file}: images of {value['height']} x {value['width']} are not square, which is not implemented")
         return value["height"]
 
+    if str(values.get("image_processor_type")).startswith(("Idefics3", "SmolVLM")):  # which show the tower squares alone
+        return (values.get("max_image_size") or {}).get("longest_edge", default.size), "squash", 0
     size = values.get("size") or default.size  # NaFlex's has none: its pictures keep their shape there
     shortest = size.get("shortest_edge") if isinstance(size, dict) else size if values.get("do_center_crop") else None
     pad = "pad" if values.get("do_pad") else "crop"

@@ -35,7 +35,7 @@ from vlax.pretrained.reading.loader import load_decoder, load_vision, preprocess
 from vlax.pretrained.writing import wording, writer
 from vlax.pretrained.writing.shards import LIMIT, write_file, write_tensors
 from vlax.storage import hub, seal
-from vlax.text import tokenizer
+from vlax.text import chat, tokenizer
 from vlax.text.prompts import Encoder
 
 Params = Mapping[str, Any]  # {path: array, or what has a shape, a dtype and __array__}
@@ -136,7 +136,7 @@ def write_whole(out: Path, kind: Whole, config: VLMConfig, params: Params, encod
     # An image token in an answer would be taken for a picture when the answer is read again.
     writer.write_json(out / "generation_config.json", ids | wording.token_ids(said) | {"suppress_tokens": [image_id]})
     if encoder.is_chat:
-        tokens.chat_template = wording.pictures_first(tokens.chat_template)
+        tokens.chat_template = wording.pictures_first(chat.for_texts(tokens))
     tokenizer.save(tokens, out)
     write_processor(out, kind, config)
     return written

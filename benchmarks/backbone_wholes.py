@@ -1,0 +1,52 @@
+"""The tiny whole models on which imports are compared with transformers + torch, of the shapes in `backbone_cases.py`."""
+
+from benchmarks.backbone_cases import GEMMA, GEMMA2, LLAMA, SIGLIP, Case
+
+WHOLE_GEMMA = GEMMA | {"num_key_value_heads": 1}
+TOWER = SIGLIP | {"vision_use_head": False}
+LLAVA = {"image_token_index": 66, "projector_hidden_act": "gelu"}
+PALIGEMMA = {"image_token_index": 66, "projection_dim": 32, "hidden_size": 32}
+IDEFICS = {"image_token_id": 66, "scale_factor": 2}
+WHOLE = {
+    "PaliGemma": Case(
+        "PaliGemmaForConditionalGeneration", "PaliGemmaConfig",
+        PALIGEMMA | {"vision_config": ("SiglipVisionConfig", TOWER), "text_config": ("GemmaConfig", WHOLE_GEMMA)},
+        {"prefix-LM mask": {"mask": "causal"}},
+    ),
+    "PaliGemma 2": Case(  # untied: a tied head answers with its own last token again and again
+        "PaliGemmaForConditionalGeneration", "PaliGemmaConfig",
+        PALIGEMMA | {"tie_word_embeddings": False, "vision_config": ("SiglipVisionConfig", TOWER),
+                     "text_config": ("Gemma2Config", GEMMA2 | {"sliding_window": 64, "final_logit_softcapping": 30.0})},
+        {"prefix-LM mask": {"mask": "image_bidirectional"}},
+    ),
+    "LLaVA, CLIP + Llama": Case(
+        "LlavaForConditionalGeneration", "LlavaConfig",
+        LLAVA | {"vision_config": ("CLIPVisionConfig", SIGLIP), "text_config": ("LlamaConfig", LLAMA)},
+        {"causal mask": {"mask": "prefix_lm"}},
+    ),
+    "LLaVA, SigLIP + Qwen2": Case(
+        "LlavaForConditionalGeneration", "LlavaConfig",
+        LLAVA | {"vision_config": ("SiglipVisionConfig", TOWER), "vision_feature_select_strategy": "full",
+                 "vision_feature_layer": -1, "multimodal_projector_bias": False,
+                 "text_config": ("Qwen2Config", LLAMA | {"tie_word_embeddings": True})},
+        {"causal mask": {"mask": "prefix_lm"}},
+    ),
+    "Idefics3": Case(
+        "Idefics3ForConditionalGeneration", "Idefics3Config",
+        IDEFICS | {"vision_config": ("Idefics3VisionConfig", SIGLIP), "text_config": ("LlamaConfig", LLAMA)},
+        {"causal mask": {"mask": "image_bidirectional"}},
+    ),
+    "SmolVLM": Case(
+        "SmolVLMForConditionalGeneration", "SmolVLMConfig",
+        IDEFICS | {"scale_factor": 4, "vision_config": ("SmolVLMVisionConfig", SIGLIP | {"image_size": 56}),
+                   "text_config": ("LlamaConfig", LLAMA | {"num_key_value_heads": 4})},
+        {"causal mask": {"mask": "prefix_lm"}},
+    ),
+    "LLaVA, SigLIP + Gemma 2": Case(  # whose last soft cap LLaVA's class leaves out
+        "LlavaForConditionalGeneration", "LlavaConfig",
+        LLAVA | {"tie_word_embeddings": False, "vision_config": ("SiglipVisionConfig", TOWER),
+                 "vision_feature_select_strategy": "full", "vision_feature_layer": -1,
+                 "text_config": ("Gemma2Config", GEMMA2 | {"sliding_window": 64, "final_logit_softcapping": 3.0})},
+        {"causal mask": {"mask": "prefix_lm"}},
+    ),
+}  # fmt: skip
