@@ -15,7 +15,7 @@ from vlax.errors import VlaxError
 def add_arguments(parser: Parser) -> None:
     """Models, the address, limits."""
     add = parser.add_argument
-    add("models", nargs="+", metavar="MODEL", help="WORKDIR/STAGE/export, WORKDIR, or a directory in LLaVA or PaliGemma layout")
+    add("models", nargs="+", metavar="MODEL", help="WORKDIR/STAGE/export, WORKDIR, or a LLaVA, PaliGemma or SmolVLM directory")
     add(
         "--host",
         default="127.0.0.1",
