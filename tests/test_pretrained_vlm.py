@@ -138,3 +138,37 @@ def test_patches_that_cannot_be_joined_are_refused_with_a_size_that_can(tmp_path
     assert vlm_config_without_weights(tmp_path, image_size=320).tokens_per_image == 25
     with pytest.raises(VlaxError, match=r"25 x 25 patches can't be joined 4 x 4: .* multiple of 64 pixels, such as 384"):
         vlm_config_without_weights(tmp_path, image_size=400)
+
+
+TINY = {"hidden_size": 32, "intermediate_size": 44, "num_hidden_layers": 2, "num_attention_heads": 4, "head_dim": 8,
+        "num_key_value_heads": 2, "vocab_size": 67}  # fmt: skip
+EYE = {"hidden_size": 32, "intermediate_size": 44, "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 28,
+       "patch_size": 7}  # fmt: skip
+APART = {  # name: (class, configs of tower and decoder, more)
+    "Gemma 3": ("Gemma3", ("SiglipVisionConfig", EYE | {"vision_use_head": False}), ("Gemma3TextConfig", TINY), {
+        "mm_tokens_per_image": 4}),
+    "LLaVA-OneVision": ("LlavaOnevision", ("SiglipVisionConfig", EYE | {"vision_use_head": False}), ("Qwen2Config", TINY), {}),
+    "InternVL": ("InternVL", ("InternVLVisionConfig", EYE | {"attention_bias": True}), ("Qwen2Config", TINY), {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", slow(APART, "LLaVA-OneVision", "InternVL"))
+def test_tower_and_decoder_of_models_that_are_not_read_whole(name, tmp_path):
+    import transformers
+
+    kind, (eye, seeing), (mouth, speaking), more = APART[name]
+    parts = {"vision_config": getattr(transformers, eye)(**seeing), "text_config": getattr(transformers, mouth)(**speaking)}
+    hf = getattr(transformers, f"{kind}Config")(**parts, **more)
+    model = getattr(transformers, f"{kind}ForConditionalGeneration")(hf)
+    model.save_pretrained(tmp_path)
+    own = dict(model.named_parameters())
+    vision, seen, report = load_vision(tmp_path)
+    decoder, spoken, _ = load_decoder(tmp_path)
+    assert (vision.layers, vision.image_size, decoder.layers, decoder.qk_norm) == (2, 28, 2, name == "Gemma 3")
+    assert any("language_model" in entry for entry in report.ignored)
+    [last] = [v for k, v in own.items() if k.endswith("language_model.layers.1.mlp.down_proj.weight")]
+    np.testing.assert_array_equal(spoken["decoder/layers/1/mlp/down/kernel"], last.detach().numpy().T)
+    [fc] = [v for k, v in own.items() if "vision" in k and "1.mlp.fc2.weight" in k]
+    np.testing.assert_array_equal(seen["vision/layers/1/mlp/down/kernel"], fc.detach().numpy().T)
+    with pytest.raises(VlaxError, match=r"not supported here \(its tower and decoder are: name it as --config.run.vision"):
+        load_vlm(tmp_path)

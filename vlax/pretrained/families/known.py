@@ -42,8 +42,12 @@ NESTED_VISION = {
     "siglip": "siglip_vision_model", "siglip2": "siglip2_vision_model", "clip": "clip_vision_model",
     "paligemma": "siglip_vision_model", "llava": "clip_vision_model", "aimv2": "aimv2_vision_model",
     "internvl": "internvl_vision", "idefics3": "idefics3_vision", "smolvlm": "smolvlm_vision",
+    "llava_onevision": "siglip_vision_model", "gemma3": "siglip_vision_model",
 }  # fmt: skip
-NESTED_DECODER = {"paligemma": "gemma", "llava": "llama", "idefics3": "llama", "smolvlm": "llama"}
+NESTED_DECODER = {
+    "paligemma": "gemma", "llava": "llama", "idefics3": "llama", "smolvlm": "llama", "llava_onevision": "qwen2",
+    "gemma3": "gemma3_text", "internvl": "qwen2",
+}  # fmt: skip
 
 
 def vision_tower(hf: dict) -> tuple[Family[VisionConfig], dict]:

@@ -183,7 +183,7 @@ def vision_source(name: Name, image_size: int | None, layer: int | None, *, weig
     c = full if layer is None else hidden_state(full, layer)
     settings = _preprocess(directory, family, sub)
     c = dataclasses.replace(resized(c, image_size), mean=settings.mean, std=settings.std)
-    part = _vision_part(family, full, c, alone=hf["model_type"] in WHOLE)
+    part = _vision_part(family, full, c, alone=hf["model_type"] in NESTED_DECODER)
     return Source(directory, c, [part], int(c.class_token), family.resampling, there)
 
 
@@ -193,7 +193,7 @@ def decoder_source(name: Name, vocab_size: int | None, *, weights: bool = True) 
     hf = read_config(directory, [*DECODER, *NESTED_DECODER])
     family, sub = language_tower(hf)
     c = grown(family.config(sub), vocab_size, directory)
-    return Source(directory, c, [_decoder_part(family, c, alone=hf["model_type"] in WHOLE)], weights=there)
+    return Source(directory, c, [_decoder_part(family, c, alone=hf["model_type"] in NESTED_DECODER)], weights=there)
 
 
 @_understood
