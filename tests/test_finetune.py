@@ -156,6 +156,7 @@ def test_training_and_scores_before_and_after(base, tuned):
     manifest = exports.read_manifest(workdir / "finetune" / "export")
     assert manifest["parents"]["projector"] == {"stage": "model", "path": str(base / "llava")}
     assert manifest["config"]["stage"]["text_length"] == 40 and manifest["template_name"] == "plain"
+    assert manifest["tasks"] == ["caption"]  # by which `vlax serve` asks
     assert "8 dropped as evaluation pictures" in printed
     again = config(base, steps=6)
     again.stage.data, again.run.model = "", ""  # what was guessed and what was given is known

@@ -34,9 +34,8 @@ KEY = {"api_key": "none", "max_retries": 0, "timeout": 60}
 
 @pytest.fixture(scope="module")
 def served():
-    with serving(
-        [("runs/a/stage4/export", model()), ("runs/b/stage4/export", model(8, layers=2))], pixels=10_000, body=100_000
-    ) as made:
+    models = [("runs/a/stage4/export", model()), ("runs/b/stage4/export", model(8, layers=2))]
+    with serving(models, pixels=10_000, body=100_000, characters=50_000) as made:
         yield made
 
 
@@ -191,7 +190,7 @@ WRONG = [
     ({"max_tokens": 5000}, 400, "max_tokens: a whole number from 1 to 1024, not '5000'"),
     ({"top_logprobs": 3}, 400, "top_logprobs: logprobs=true goes with it"),
     ({"n": 2}, 400, "n: vlax has no n; leave it out"),
-    ({"stop": [""]}, 400, "stop: a text, or a list of at most 16, none of them empty"),
+    ({"stop": [""]}, 400, "or a list of at most 16, none of them empty"),
     ({"num_beams": 2, "temperature": 1}, 400, "num_beams: 2 searches and temperature=1 samples"),
     ({"task": "poem"}, 400, "task: one of caption, describe, question, chat, raw, not 'poem'"),
     ({"templates": "chat"}, 400, "templates: a/stage4 has no chat template"),
@@ -206,6 +205,8 @@ WRONG = [
     ({"url": uri(picture(size=(200, 100)))}, 400, "the picture has 200 x 100 pixels, limit 10,000"),
     ({"url": uri(picture())[:90]}, 400, "the picture does not decode"),
     ({"messages": [{"role": "user", "content": "x" * 200_000}]}, 413, "the body has more than 100,000 bytes"),
+    ({"messages": [{"role": "user", "content": "x" * 60_000}]}, 400, "60,000 characters of text, limit 50,000"),
+    ({"messages": [{"role": "user", "content": [{"type": "image_url"}] * 9}]}, 400, "more than 8 pictures"),
     ({"messages": [{"role": "user", "content": "ab " * 3000}]}, 400, "tokens of text, limit 4,096"),
 ]  # fmt: skip
 
@@ -246,7 +247,13 @@ def test_other_sites_pages_are_not_let_in(served):
     assert raw(url, path="/nothing", method="GET")[:2] == (
         404, '{"error":{"message":"GET /nothing: Not Found","type":"not_found_error","param":null,"code":null}}'
     )  # fmt: skip
-    for body, reason in (("[1]", "the body is an object"), ("{", "the body is no JSON"), ("[" * 9999, "the body is no JSON")):
+    half = '{"messages": [{"role": "user", "content": "\\ud800"}]}'
+    for body, reason in (
+        ("[1]", "the body is an object"),
+        (half, "half a surrogate pair"),
+        ("{", "the body is no JSON"),
+        ("[" * 9999, "the body is no JSON"),
+    ):
         code, said, headers = raw(url, body=body, **JSON)
         assert code == 400 and reason in json.loads(said)["error"]["message"]
     assert "default-src 'none'" in headers["content-security-policy"] and "access-control-allow-origin" not in headers

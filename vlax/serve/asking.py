@@ -152,6 +152,6 @@ class _Fields:
     def texts(self, name: str) -> tuple[str, ...]:
         value = self.fields.get(name, [])
         value = [value] if isinstance(value, str) else value
-        if not isinstance(value, list) or len(value) > 16 or not all(isinstance(text, str) and text for text in value):
-            raise refused(name, "a text, or a list of at most 16, none of them empty")
+        if not isinstance(value, list) or len(value) > 16 or not all(isinstance(t, str) and 0 < len(t) <= 200 for t in value):
+            raise refused(name, "a text of up to 200 characters, or a list of at most 16, none of them empty")
         return tuple(value)

@@ -24,17 +24,19 @@ from vlax.text.prompts import Encoder
 
 SHOWN = 8  # alternatives of a token
 ROOM = 32  # answer tokens, rounded up to a multiple
+LONGEST = 4096  # slots: a layer's attention is held whole
 
 
 def explained(job: Job, encoder: Encoder, ids: Sequence[int]) -> dict[str, Any]:
     """{"tokens": [{"text", "logprob", "top": [[text, logprob], ...]}, ...], "attention": [one a picture]} of an answer's ids.
 
     top: the best others. attention: as `pack_attention` gives it, where the model sees; the shares of all pictures of a token
-    sum to 1.
+    sum to 1. Both are empty where picture, prompt and answer are more than LONGEST together.
     To be called in the engine's thread.
     """
     program, request = job.lane.program, job.request
-    if not ids:
+    slots = len(request.prompt) + len(ids) + len(request.images) * program.model.config.tokens_per_image
+    if not ids or slots > LONGEST:
         return {"tokens": [], "attention": []}
     maps, logp, top, top_logp = _measured(program, request, ids)
     shown = [END if one in encoder.stops else text for one, text in zip(ids, pieces(encoder.tokenizer, ids), strict=True)]

@@ -12,6 +12,7 @@ class Limits:
     body: int = 32 << 20  # bytes
     pixels: int = 50_000_000  # of one picture, before it is resized
     pictures: int = 8
+    characters: int = 1 << 17  # of text: tokenizers take minutes for megabytes
     prompt: int = 4096  # ids of text
     answer: int = 1024  # ids
     beams: int = 8

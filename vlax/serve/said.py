@@ -22,9 +22,14 @@ def conversation(messages: Any, limits: Limits) -> Conversation:
     """The Conversation of OpenAI's messages. Pictures stand in them as data URIs, and nowhere else: nothing is fetched."""
     if not isinstance(messages, list) or not messages:
         raise refused("messages", 'a list such as [{"role": "user", "content": "what is it?"}]')
-    if re.search("[\ud800-\udfff]", str([_texts(message) for message in messages])):
+    parts = [part for message in messages for part in _parts(message)]
+    texts = [part["text"] for part in parts if isinstance(part.get("text"), str)]
+    if any(re.search("[\ud800-\udfff]", text) for text in texts):
         raise refused("messages", "a text has half a surrogate pair, which is no character")
-    count = 0
+    if (size := sum(map(len, texts))) > limits.characters:
+        raise refused("messages", f"{size:,} characters of text, limit {limits.characters:,}; make them shorter")
+    if sum(part.get("type") == "image_url" for part in parts) > limits.pictures:
+        raise refused("messages", f"more than {limits.pictures} pictures; leave some out")
     made = []
     for number, message in enumerate(messages):
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
@@ -32,9 +37,6 @@ def conversation(messages: Any, limits: Limits) -> Conversation:
         content = message.get("content")
         if isinstance(content, list):
             content = [_part(part, f"messages[{number}]", limits) for part in content]
-            count += sum(part["type"] == "image" for part in content)
-        if count > limits.pictures:
-            raise refused("messages", f"more than {limits.pictures} pictures; leave some out")
         role = "system" if message["role"] == "developer" else message["role"]
         made.append({"role": role, "content": "" if content is None else content})
     try:
@@ -43,11 +45,12 @@ def conversation(messages: Any, limits: Limits) -> Conversation:
         raise refused("messages", str(error)) from None
 
 
-def _texts(message: Any) -> Any:
+def _parts(message: Any) -> list[dict[str, Any]]:
+    """Those parts of a message that are looked at: nothing is opened here."""
     content = message.get("content") if isinstance(message, dict) else None
-    return content if isinstance(content, str) else [
-        part.get("text") for part in content if isinstance(part, dict)
-    ] if isinstance(content, list) else ""  # fmt: skip
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}]
+    return [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
 
 
 def _part(part: Any, where: str, limits: Limits) -> dict[str, Any]:

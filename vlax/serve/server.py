@@ -96,6 +96,7 @@ def run(made: House, listening: socket.socket, host: str) -> None:
     """Serves until the process is asked to end."""
     for served in made.models.values():
         warm(made.engine, served, made.length)
+    listening.listen()  # who asks from now on waits, and is not refused
     name, port = listening.getsockname()[:2]
     shown = f"[{name}]" if ":" in name else name
     print(f"serving   {', '.join(made.models)}")
