@@ -33,14 +33,14 @@ WHOLE = {
     ),
     "Idefics3": Case(
         "Idefics3ForConditionalGeneration", "Idefics3Config",
-        IDEFICS | {"vision_config": ("Idefics3VisionConfig", SIGLIP), "text_config": ("LlamaConfig", LLAMA)},
-        {"causal mask": {"mask": "image_bidirectional"}},
+        IDEFICS | {"scale_factor": 4, "vision_config": ("Idefics3VisionConfig", SIGLIP | {"image_size": 56}),
+                   "text_config": ("LlamaConfig", LLAMA | {"num_key_value_heads": 4})},
+        {"causal mask": {"mask": "prefix_lm"}},
     ),
     "SmolVLM": Case(
         "SmolVLMForConditionalGeneration", "SmolVLMConfig",
-        IDEFICS | {"scale_factor": 4, "vision_config": ("SmolVLMVisionConfig", SIGLIP | {"image_size": 56}),
-                   "text_config": ("LlamaConfig", LLAMA | {"num_key_value_heads": 4})},
-        {"causal mask": {"mask": "prefix_lm"}},
+        IDEFICS | {"vision_config": ("SmolVLMVisionConfig", SIGLIP), "text_config": ("LlamaConfig", LLAMA)},
+        {"causal mask": {"mask": "image_bidirectional"}},
     ),
     "LLaVA, SigLIP + Gemma 2": Case(  # whose last soft cap LLaVA's class leaves out
         "LlavaForConditionalGeneration", "LlavaConfig",

@@ -28,7 +28,7 @@ def tokenizer():
     return train_bpe(TEXT * 4, 300)
 
 
-RARE = ("phi3, window", "llama, yarn")
+RARE = ("phi3, window", "llama, yarn", "olmo2", "granite", "aimv2_vision_model", "internvl_vision")
 
 
 @pytest.mark.parametrize("name", [pytest.param(x, marks=pytest.mark.slow) if x in RARE else x for x in DECODERS])
@@ -45,7 +45,7 @@ def test_decoders_come_back_bit_equal(name, tokenizer, tmp_path):
     assert (again.pad_token_id, again.bos_token_id, again.eos_token_id) == (0, 1, 2)
 
 
-@pytest.mark.parametrize("name", TOWERS)
+@pytest.mark.parametrize("name", [pytest.param(x, marks=pytest.mark.slow) if x in RARE else x for x in TOWERS])
 def test_towers_come_back_bit_equal(name, tmp_path):
     config = VisionConfig(**SIZES | TOWERS[name])
     params = drawn(VisionTower, config, "vision/")

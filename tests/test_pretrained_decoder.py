@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.backbone_cases import DECODER, VOCAB, YARN
 from benchmarks.backbones import TOLERANCE, decoder_case, measure, write
+from vlax.models import rope
 from vlax.models.decoder import Decoder
 from vlax.params import groups
 from vlax.pretrained.families.known import DECODER as FAMILIES
@@ -43,6 +44,7 @@ OTHERWISE = {  # other shapes
         {"num_key_value_heads": 4, "attention_bias": True, "use_sliding_window": True, "sliding_window": 5},
     ],
     "Qwen2, YaRN": [
+        {"rope_parameters": YARN},
         {"rope_parameters": YARN | {"mscale": 2.0, "mscale_all_dim": 0.5}, "num_key_value_heads": 1},
         {"rope_parameters": YARN | {"attention_factor": 0.7, "truncate": False}, "hidden_size": 64},
     ],
@@ -65,7 +67,7 @@ def test_logits_equal_at_other_shapes_and_seeds(name, tmp_path):
         missed(dataclasses.replace(case, values=case.values | values, off={}), tmp_path / str(seed), seed)
 
 
-SEEN_ELSEWHERE = ("Phi-3",)  # Phi-4-mini is of the same family
+SEEN_ELSEWHERE = ("Phi-3", "Qwen2, YaRN")  # Phi-4-mini is of the same family; of YaRN the tables are compared below
 
 
 @pytest.mark.parametrize("name", [pytest.param(x, marks=pytest.mark.slow) if x in SEEN_ELSEWHERE else x for x in DECODER])
@@ -81,6 +83,18 @@ def test_logits_equal_and_every_option_matters(name, tmp_path):
         for before, after in zip(arrays, step.rule.write(step.rule.read(arrays)), strict=True):
             unused = 2 if "embed_positions" in step.tensors[0] else 0
             np.testing.assert_array_equal(before[unused:], after[unused:])
+
+
+@pytest.mark.parametrize("more", OTHERWISE["Qwen2, YaRN"])
+def test_yarns_frequencies_and_attention_factor(more):
+    import transformers
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    found = transformers.Qwen2Config(**{"num_attention_heads": 2} | more | {"hidden_size": 64})
+    theirs, amplitude = ROPE_INIT_FUNCTIONS["yarn"](found)
+    values = found.rope_parameters
+    np.testing.assert_allclose(rope.rope_frequencies(32, values["rope_theta"], values), theirs.numpy(), rtol=1e-6)
+    assert rope.rope_amplitude(values) == pytest.approx(amplitude) != 1.0
 
 
 def test_bfloat16_checkpoints_and_dtypes_by_path(tmp_path):
