@@ -12,12 +12,15 @@ import numpy as np
 import PIL.Image
 import pytest
 from export_cases import DECODERS, SIZES, TEXT, TEXT_SIZES, TOWERS, VOCAB, assert_same, drawn
+from hub_stand_in import standing_in
+from huggingface_hub import ModelCard
 
 import vlax
 from vlax.commands import front
 from vlax.commands.export import export
 from vlax.decoding.options import DecodeConfig
 from vlax.decoding.predict import Request
+from vlax.errors import VlaxError
 from vlax.evaluation import evaluate, stock_mask
 from vlax.evaluation.options import Options
 from vlax.images import Preprocess
@@ -29,7 +32,7 @@ from vlax.models.vision import VisionConfig
 from vlax.models.vlm import VLM, VLMConfig
 from vlax.pretrained.reading import loader
 from vlax.pretrained.reading.tensors import file_header
-from vlax.pretrained.writing import cards, logit_check, whole
+from vlax.pretrained.writing import cards, logit_check, push, whole
 from vlax.text.bpe import train_bpe
 
 MLP, LINEAR = {"kind": "mlp"}, {"kind": "linear"}
@@ -259,6 +262,44 @@ def test_a_trained_and_evaluated_model_by_relative_paths(scored, monkeypatch, ca
         exec(line, {})
     assert "skipped: torch" in text and str(scored.parent) not in text
     assert sorted(path.name for path in scored.parent.iterdir()) == ["mymodel", "w"]
+
+
+def test_pushed_to_the_hub_by_its_own_client(scored, monkeypatch, capsys, tmp_path):
+    """A stand-in takes what huggingface_hub sends: a private repository, every file, a card with scores and their protocol."""
+    monkeypatch.setattr(logit_check, "missing", lambda: "torch is not installed")
+    export = str(scored / "stage4" / "export")
+    command = ["export", export, "--to=hf", "--push=me/mine", "--mask_rows=0"]
+    with monkeypatch.context() as without:
+        without.setattr("huggingface_hub.get_token", lambda: None)
+        assert front.main(command) == 2
+        assert "--push needs a token of the Hugging Face hub that may write: run `hf auth login`" in capsys.readouterr().err
+    assert front.main([*command[:-2], "--push=mine"]) == 2
+    assert "--push=mine: a repository of the hub is USER/NAME" in capsys.readouterr().err
+    monkeypatch.setenv("HF_TOKEN", "hf_stand_in")
+    with standing_in() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.address)
+        assert front.main([*command, "--license=apache-2.0", "--datasets=me/scenes"]) == 0
+        assert f"pushed to {hub.address}/me/mine" in capsys.readouterr().out
+        [made] = hub.made  # newer clients say visibility
+        assert (made["name"], made["organization"]) == ("mine", "me")
+        assert made.get("private") is True or made.get("visibility") == "private"
+        assert set(hub.tokens) == {"Bearer hf_stand_in"}
+        card = ModelCard(hub.files["README.md"].decode())
+        scores = json.loads((scored / "stage4" / "eval" / "scores.json").read_text())
+        assert (card.data.license, card.data.datasets, card.data.pipeline_tag) == (
+            "apache-2.0", ["me/scenes"], "image-text-to-text",
+        )  # fmt: skip
+        cider = next(r for r in card.data.eval_results if (r.dataset_name, r.metric_type) == ("captions", "CIDEr"))
+        assert cider.metric_value == round(scores["sets"]["captions"]["CIDEr"]["score"], 4)
+        assert cider.metric_config == f"vlax protocol {scores['protocol']['sets']['captions']['hash']}"
+        assert "beside its own, apache-2.0." in card.text
+        for name, content in hub.files.items():
+            (tmp_path / "got" / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "got" / name).write_bytes(content)
+        assert loader.load_vlm(str(tmp_path / "got"), dtype=None)[2].loaded
+        hub.refuses = True
+        with pytest.raises(VlaxError, match=r"hub refused me/mine \(you may not\); the token must be allowed to write there"):
+            push.push(tmp_path / "got", "me/mine")
 
 
 def test_a_failing_export_leaves_nothing_that_looks_whole(scored, monkeypatch, tmp_path):

@@ -22,7 +22,7 @@ from vlax.errors import VlaxError
 __version__ = "0.1.0"
 __all__ = [
     "Model", "Progress", "Scores", "VlaxError", "__version__", "config", "evaluate", "evaluation", "finetune",
-    "from_pretrained", "load", "train",
+    "from_pretrained", "load", "push_to_hub", "train",
 ]  # fmt: skip
 
 # name: (module, what it is called there)
@@ -35,6 +35,7 @@ _HOMES = {
     "train": ("vlax.interface", "train"),
     "finetune": ("vlax.interface", "finetune"),
     "evaluate": ("vlax.interface", "evaluate"),
+    "push_to_hub": ("vlax.interface", "push_to_hub"),
     "Scores": ("vlax.interface", "Scores"),
     "Progress": ("vlax.training.listeners", "Progress"),
 }

@@ -9,13 +9,14 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
-from vlax.commands import config_flag, setup
+from vlax.commands import config_flag, export, setup
 from vlax.errors import VlaxError
 from vlax.evaluation import evaluate as evaluation
 from vlax.evaluation import runner, sampling, scoring, table
 from vlax.evaluation.options import Options, chosen
 from vlax.model import opening
 from vlax.model.api import Model
+from vlax.pretrained.writing import cards, push
 from vlax.process import stop
 from vlax.process.activity import Interrupted
 from vlax.storage import cache
@@ -164,3 +165,21 @@ def evaluate(
             model, model.where or "a model", sets, where / "eval", where / "eval-blind", asked, data_root, seed
         )
     return Scores(raw, Path(directory) / "eval" if directory else None)
+
+
+def push_to_hub(model: Model, name: str, *, private: bool = True, license: str = "", datasets: Sequence[str] = ()) -> str:
+    """Writes a trained Model in Hugging Face layout, with its card, and uploads it to the repository `name` (USER/NAME); its
+    address. `Model.push_to_hub` is this.
+
+    license, datasets: for the card, as the hub calls them. VlaxError for a Model of no vlax export, without a token, and for
+    whatever `vlax export` refuses.
+    """
+    if not model.where or not (epath.Path(model.where) / "manifest.json").exists():
+        raise VlaxError(
+            f"what is pushed is a vlax export, and this Model is of {model.where or 'no directory'}: train it first"
+        )
+    push.check(name)
+    with tempfile.TemporaryDirectory(prefix="vlax-push-") as beside:
+        out = Path(beside) / "files"
+        export.export(model.where, str(out), known=cards.Known(license, tuple(datasets)))
+        return push.push(out, name, private=private)

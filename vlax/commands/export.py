@@ -2,6 +2,7 @@
 
 python -m vlax export runs/embedded/stage3/export --to=hf --out=exported
 python -m vlax export runs/embedded/stage3/export --to=hf --out=decoder --part=decoder
+python -m vlax export runs/embedded/stage3/export --to=hf --push=USER/NAME --license=apache-2.0
 """
 
 import argparse
@@ -15,11 +16,12 @@ from typing import Any
 
 import jax
 
+from vlax.commands.flags import words
 from vlax.errors import VlaxError
 from vlax.evaluation import stock_mask
 from vlax.model import api, exports
 from vlax.models.vlm import VLMConfig
-from vlax.pretrained.writing import cards, logit_check, trial, whole, wording, writer
+from vlax.pretrained.writing import cards, logit_check, push, trial, whole, wording, writer
 from vlax.pretrained.writing.shards import LIMIT
 from vlax.storage import paths
 from vlax.text import settings, tokenizer
@@ -29,12 +31,20 @@ PARTS = ("all", "decoder", "vision")
 
 
 def export(
-    directory: str, out: str, *, part: str = "all", limit: int = LIMIT, check: bool = True, mask_rows: int = stock_mask.ROWS
+    directory: str,
+    out: str,
+    *,
+    part: str = "all",
+    limit: int = LIMIT,
+    check: bool = True,
+    mask_rows: int = stock_mask.ROWS,
+    known: cards.Known = cards.NOTHING,
 ) -> tuple[whole.Written, str]:
     """Writes the vlax export `directory` in Hugging Face layout to the new directory `out`, with a model card.
 
     part: "all", or the "decoder" or the "vision" tower alone. limit: bytes of a weights file. check: compare logits where torch
     is installed. mask_rows: test rows of each set on which a model whose mask the stock class lacks is run without it, too.
+    known: what the files don't say and the card shall.
     Returns (what was written, one sentence about the check); VlaxError when `directory` is no finished export,
     `out` is not empty, the model cannot be expressed, what was written reads texts otherwise, or the check fails: then the
     files are there and say so.
@@ -62,7 +72,7 @@ def export(
             text["cost"] = stock_mask.cost(directory, model(), mask_rows)
         sentence, failed = run_check(model, files, written) if check else ("The logit check was switched off.", False)
         packages = {"vlax export format": str(exports.FORMAT), "transformers": importlib.metadata.version("transformers")}
-        (files / "README.md").write_text(cards.card(directory, config, written, text, sentence, packages))
+        (files / "README.md").write_text(cards.card(directory, config, written, text, sentence, packages, known))
         files.replace(target)
     if failed:
         raise VlaxError(f"{out}: {sentence} Don't use these files; please report the model's config.json")
@@ -128,7 +138,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("export", help="an export directory: WORKDIR/STAGE/export")
     add("--to", choices=["hf"], default="hf", help="the layout: Hugging Face safetensors, config, tokenizer, card")
-    add("--out", required=True, help="a new directory")
+    add("--out", default="", help="a new directory")
+    add("--push", default="", metavar="USER/NAME", help="upload it to that repository of the Hugging Face hub, a private one")
+    add("--public", action="store_true", help="--push: make the repository one that everybody sees")
+    add("--license", default="", help="for the card: an identifier such as apache-2.0")
+    add("--datasets", type=words, default=(), help="for the card: ids of the hub, of what it was trained on")
     add("--part", choices=PARTS, default="all", help="the whole model, the decoder alone, or the tower alone")
     add("--shard_gb", type=float, default=LIMIT / 1e9, help="largest weights file, in GB")
     add("--mask_rows", type=int, default=stock_mask.ROWS, help="test rows of a set on which a mask that stock classes lack is "
@@ -138,7 +152,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> None:
     more = {"limit": int(args.shard_gb * 1e9), "check": args.check, "mask_rows": args.mask_rows}
-    written, sentence = export(args.export, args.out, part=args.part, **more)
-    print(f"{args.out}: {written.layout} layout")
-    for line in (*written.obstacles, *written.notes, sentence):
-        print(f"  {line}")
+    known = cards.Known(args.license, tuple(args.datasets))
+    if not args.out and not args.push:
+        raise VlaxError("where to? Pass --out=DIR, or --push=USER/NAME, or both")
+    if args.public and not args.push:
+        raise VlaxError("--public belongs to --push")
+    if args.push:
+        push.check(args.push)
+    with tempfile.TemporaryDirectory(prefix="vlax-push-") as beside:
+        out = args.out or str(Path(beside) / "files")
+        written, sentence = export(args.export, out, part=args.part, **more, known=known)
+        print(f"{args.out or args.push}: {written.layout} layout")
+        for line in (*written.obstacles, *written.notes, sentence):
+            print(f"  {line}")
+        if args.push:
+            print(f"pushed to {push.push(Path(out), args.push, private=not args.public)}")

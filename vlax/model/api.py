@@ -127,6 +127,13 @@ class Model:
         encoder = self.encoder if asked.system is None else self.encoder.says(asked.system)
         return self._generate([encoder.dialogue(asked.turns, asked.question, asked.places)], [list(asked.images)], **options)[0]
 
+    def push_to_hub(self, name: str, **options) -> str:
+        """Uploads this model in Hugging Face layout, with its card, to USER/NAME of the hub; options: private (True), license,
+        datasets (`vlax.push_to_hub`). Returns the address."""
+        import vlax  # the way to what lies above: an export is checked and scored
+
+        return vlax.push_to_hub(self, name, **options)
+
     def logits(self, images: Sequence, prompts: Sequence[str], answers: Sequence[str]) -> np.ndarray:
         """float32[B,T_answer,V]: the uncached model's prediction for each answer token and the EOS after it.
 

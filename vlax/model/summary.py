@@ -6,7 +6,7 @@ from vlax.params import groups
 
 
 def text(model: Any) -> str:
-    """`print(model)` of a vlax.Model: its parts with shapes and parameters, mask, templates, precision, devices, ways to ask."""
+    """`print(model)` of a vlax.Model: its parts with shapes and parameters, mask, templates, precision, devices, how to ask."""
     c, d, total = model.config, model.config.decoder, groups.count(model.params)
     rows = [("decoder", f"{d.layers} layers of width {d.width}; {d.vocab_size:,} tokens")]
     if c.vision is not None:

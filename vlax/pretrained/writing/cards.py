@@ -3,22 +3,36 @@
 Nothing is asked and nothing is claimed that is not in those files; what they lack, the card says is not known.
 """
 
+import dataclasses
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from etils import epath
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from vlax.models.vlm import VLMConfig
 from vlax.pretrained.writing.trial import Recipe
 from vlax.pretrained.writing.whole import Written
 from vlax.pretrained.writing.wording import Wording
 from vlax.storage import state
+from vlax.storage.hub import HUB_ID
 from vlax.text.prompts import Encoder
 
 TAGS = {"decoder": "text-generation", "vision": "image-feature-extraction"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Known:
+    """What the files of a run don't say of a model, and the one who exports it does. license: an identifier as the hub has it;
+    datasets: ids of the hub."""
+
+    license: str = ""
+    datasets: tuple[str, ...] = ()
+
+
+NOTHING = Known()
 
 
 def history(directory: epath.PathLike) -> list[dict[str, Any]]:
@@ -68,17 +82,25 @@ def scores(directory: epath.Path, manifest: Mapping[str, Any]) -> dict[str, Any]
 
 def card(
     directory: epath.PathLike, config: VLMConfig, written: Written, text: Mapping[str, Any], check: str,
-    packages: Mapping[str, str],
+    packages: Mapping[str, str], known: Known = NOTHING,
 ) -> str:  # fmt: skip
     """README.md of an export. directory: the native export; text: what `spoken` makes, and `cost`, what the mask is worth;
-    check: one sentence about the logit check; packages: versions."""
+    check: one sentence about the logit check; packages: versions; known: what no file says."""
     stages = history(directory)
     run = stages[-1]["run"]
+    named = [run[part] for part in ("model", "vision", "decoder") if isinstance(run.get(part), str)]
+    task = TAGS.get(written.layout, "image-text-to-text")
+    results = measured(stages[-1], task)
     made = ModelCard.from_template(
         ModelCardData(
             library_name="vlax" if written.layout == "apart" else "transformers",
-            pipeline_tag=TAGS.get(written.layout, "image-text-to-text"),
+            pipeline_tag=task,
             tags=["vlax"],
+            license=known.license or None,
+            datasets=list(known.datasets) or None,
+            base_model=[name for name in named if HUB_ID.fullmatch(name) and not Path(name).exists()] or None,
+            eval_results=results or None,
+            model_name=stages[-1]["name"] if results else None,
         ),
         template_str=Path(__file__).with_name("card.md").read_text(),
         **vars(config),
@@ -92,8 +114,23 @@ def card(
         sources={name: fingerprint for one in stages for name, fingerprint in one["sources"].items()},
         check=check,
         packages=packages,
+        known=known,
     )
     return f"{made}\n"
+
+
+def measured(stage: Mapping[str, Any], task: str) -> list[EvalResult]:
+    """The scores of a stage as the card's metadata have them; metric_config is the hash of the protocol behind them."""
+    if not stage["scores"]:
+        return []
+    sets, protocols = stage["scores"]["sets"], stage["scores"]["protocol"]["sets"]
+    return [
+        EvalResult(
+            task_type=task, dataset_type=name, dataset_name=name, metric_type=metric, metric_name=metric,
+            metric_value=round(row["score"], 4), metric_config=f"vlax protocol {protocols[name]['hash']}",
+        )
+        for name, metrics in sets.items() for metric, row in metrics.items() if metric != "rows"
+    ]  # fmt: skip
 
 
 def spoken(said: Wording, recipe: Recipe | None, encoder: Encoder) -> dict[str, Any]:
