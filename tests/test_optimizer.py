@@ -1,5 +1,6 @@
 """Accumulation that is exact in tokens, clipping, decay, schedule and learning rates by group."""
 
+import dataclasses
 import functools
 
 import jax
@@ -11,6 +12,7 @@ from tiny import build, prompts, with_answers
 from vlax.params import groups
 from vlax.training import optimizer, steps
 from vlax.training.optimizer import OptimizerConfig
+from vlax.training.windows import Windowed
 
 WINDOW = 3  # micro-batches; one has few answer tokens, one many
 GROUPS = {"projector": "^projector/", "decoder": "^decoder/"}
@@ -83,6 +85,37 @@ def test_three_ways_to_cut_a_window_give_the_same_parameters():
     exact = sum(g[path] for g, _ in sums) / sum(tokens)
     naive = sum(g[path] / t for (g, _), t in zip(sums, tokens, strict=True)) / WINDOW
     assert np.linalg.norm(naive - exact) / np.linalg.norm(exact) > 1e-3
+
+
+def test_two_programs_do_what_multisteps_does_in_one():
+    """Bit by bit after every micro-batch, whichever process goes on in the middle of a window; a micro-batch that is not
+    finite, the last of a window at that, changes nothing."""
+    graphdef, assigned, trainable, frozen = model()
+    config = OptimizerConfig(updates=4, accumulate=WINDOW, clip=0.5, weight_decay=0.1)
+    tx, inner = (
+        optimizer.make(each, assigned, {"projector": 1e-2, "decoder": 3e-3})
+        for each in (config, dataclasses.replace(config, accumulate=1))
+    )
+    options = {"graphdef": graphdef, "assigned": assigned, "config": steps.StepConfig()}
+    one = jax.jit(functools.partial(steps.train_step, tx=tx, **options))
+    micro = jax.jit(functools.partial(steps.micro_step, window=WINDOW, **options))
+    close = jax.jit(functools.partial(steps.close_window, inner=inner, window=WINDOW))
+    state = {"params": trainable, "opt_state": optimizer.init(tx, trainable), "step": jnp.zeros((), jnp.int32)}
+    two, other = Windowed(micro, close, WINDOW), state
+    for number in range(WINDOW + 2):
+        if number == WINDOW - 1:
+            broken = {**frozen, "vision/patch/kernel": frozen["vision/patch/kernel"] * np.nan}
+            left, metrics = two(other, broken, micro_batch(number))
+            assert metrics["finite"] == 0 and two.micro._cache_size() == 1
+            assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), left, other))
+        if number in (WINDOW - 1, WINDOW + 1):
+            two = Windowed(micro, close, WINDOW)  # another process, which finds the state
+        (state, values), (other, found) = one(state, frozen, micro_batch(number)), two(other, frozen, micro_batch(number))
+        for (path, want), got in zip(jax.tree.leaves_with_path((state, values)), jax.tree.leaves((other, found)), strict=True):
+            assert np.asarray(want).tobytes() == np.asarray(got).tobytes(), (number, jax.tree_util.keystr(path))
+    assert other["opt_state"].gradient_step == 1 and other["opt_state"].mini_step == 2
+    full = {**other, "opt_state": other["opt_state"]._replace(mini_step=jnp.asarray(WINDOW))}
+    assert micro(full, frozen, micro_batch(0))[1]["finite"] == 0  # a full window takes no more
 
 
 PARAMS = {"a/kernel": jnp.array([[3.0, -4.0]]), "b/bias": jnp.array([2.0, 0.5])}

@@ -38,7 +38,7 @@ def test_what_is_compiled_is_the_stage_with_its_own_settings():
         16 * trained, rel=1e-5
     )  # with MultiSteps
     assert batch["tokens"].sharding.spec == P(("data", "fsdp"))
-    assert callable(step.lower)
+    assert (step.window, callable(step.micro.lower)) == (4, True)
 
 
 def test_rows_of_packed_stages_and_of_whole_updates():

@@ -109,7 +109,39 @@ def update(
     tx: optax.GradientTransformation, grads: Params, tokens: jax.Array, opt_state: optax.OptState, trainable: Params
 ) -> tuple[Params, optax.OptState]:
     """One (micro-)step from the gradients of the loss *sum*. Returns (new trainable, new optimizer state)."""
+    return _applied(tx, with_tokens(grads, tokens), opt_state, trainable)
+
+
+def _applied(
+    tx: optax.GradientTransformation, gradients: Params, opt_state: optax.OptState, trainable: Params
+) -> tuple[Params, optax.OptState]:
     full = with_tokens(trainable, 0.0)
-    updates, opt_state = tx.update(with_tokens(grads, tokens), opt_state, full)
+    updates, opt_state = tx.update(gradients, opt_state, full)
     new = optax.apply_updates(full, updates)
     return {path: value for path, value in new.items() if path != TOKENS}, opt_state
+
+
+def gather(grads: Params, tokens: jax.Array, opt_state: optax.MultiStepsState, trainable: Params) -> optax.MultiStepsState:
+    """MultiSteps' state with one more micro-batch in it, as MultiSteps itself would have it before it looks whether the window
+    is full; what is done then is `close`'s part."""
+    full, taken = with_tokens(grads, tokens), opt_state.mini_step
+    skip, skipped = optax.skip_not_finite(full, opt_state.gradient_step, trainable)
+
+    def add(full: Params, means: Params, taken: jax.Array) -> Params:
+        return jax.tree.map(lambda grad, mean: mean + (grad - mean) / (taken + 1), full, means)
+
+    # A branch, as in MultiSteps: fused with the products before it, the sum would be rounded in another way.
+    mean = jax.lax.cond(skip, lambda full, means, taken: means, add, full, opt_state.acc_grads, taken)
+    return opt_state._replace(mini_step=taken + 1, acc_grads=mean, skip_state=skipped)
+
+
+def close(
+    inner: optax.GradientTransformation, opt_state: optax.MultiStepsState, trainable: Params
+) -> tuple[Params, optax.MultiStepsState]:
+    """(new trainable, new state) of MultiSteps around `inner` at the end of a window."""
+    params, inner_state = _applied(inner, opt_state.acc_grads, opt_state.inner_opt_state, trainable)
+    empty = jax.tree.map(lambda mean: 0.0 * mean, opt_state.acc_grads)  # which keeps signs, as MultiSteps does
+    done = optax.safe_increment(opt_state.gradient_step)
+    return params, opt_state._replace(
+        mini_step=jnp.zeros_like(opt_state.mini_step), gradient_step=done, inner_opt_state=inner_state, acc_grads=empty
+    )

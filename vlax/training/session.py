@@ -21,7 +21,7 @@ from vlax.models.vlm import VLM, Batch, VLMConfig
 from vlax.params import groups, sharding
 from vlax.text.prompts import Encoder
 from vlax.text.tokenizer import size as tokenizer_size
-from vlax.training import inputs, kernels, optimizer, origins, ranges, steps, wording
+from vlax.training import inputs, kernels, optimizer, origins, ranges, steps, windows, wording
 from vlax.training.origins import Origins
 from vlax.training.stages import StagePlan, closest
 from vlax.training.steps import State
@@ -131,25 +131,31 @@ def build(plan: StagePlan) -> Session:
     arrange.check_positions(stage, config)
     batches, validation, updates = inputs.build(plan, config, encoder)
 
-    tx = optimizer.make(optimizer_config(stage, updates, plan.extended), assigned, dict(stage.learning_rate))
-    train, evaluate = programs(graphdef, abstract, assigned, tx, run, stage, mesh)
+    settings = optimizer_config(stage, updates, plan.extended)
+    tx, train, evaluate = programs(graphdef, abstract, assigned, settings, run, stage, mesh)
     attention = f"{' and '.join(dict.fromkeys(chosen))} ({why})"
     return Session(plan, found, config, mesh, encoder, batches, validation, updates, graphdef, abstract, assigned, tx, train,
                    evaluate, attention)  # fmt: skip
 
 
 def programs(
-    graphdef: nnx.GraphDef[VLM], abstract: groups.Shapes, assigned: Mapping[str, str], tx: optax.GradientTransformation,
+    graphdef: nnx.GraphDef[VLM], abstract: groups.Shapes, assigned: Mapping[str, str], settings: optimizer.OptimizerConfig,
     run: ConfigDict, stage: ConfigDict, mesh: jax.sharding.Mesh,
-) -> tuple[Any, Any]:  # fmt: skip
-    """(train step, evaluation step), jitted."""
+) -> tuple[optax.GradientTransformation, Any, Any]:  # fmt: skip
+    """(optimizer, train step, evaluation step), the steps jitted."""
     scan = stage.accumulation == "scan"
     config = steps.StepConfig(run.layers, remat.named(run.remat), stage.accumulate if scan else 1)
-    train = functools.partial(steps.train_step, graphdef=graphdef, tx=tx, assigned=dict(assigned), config=config)
+    tx, inner = (
+        optimizer.make(each, assigned, dict(stage.learning_rate))
+        for each in (settings, dataclasses.replace(settings, accumulate=1))
+    )
+    options: dict[str, Any] = {"graphdef": graphdef, "assigned": dict(assigned), "config": config}
     # Pinned output shardings: without them the second call meets other shardings than the first and compiles again.
     out = train_state_shardings(abstract, assigned, tx, mesh), sharding.replicated(mesh)
-    evaluate = functools.partial(steps.eval_step, graphdef=graphdef, config=config)
-    return jax.jit(train, donate_argnums=0, out_shardings=out), jax.jit(evaluate)
+    evaluate = jax.jit(functools.partial(steps.eval_step, graphdef=graphdef, config=config))
+    if stage.accumulate > 1 and not scan:
+        return tx, windows.windowed(options, inner, stage.accumulate, out), evaluate
+    return tx, jax.jit(functools.partial(steps.train_step, tx=tx, **options), donate_argnums=0, out_shardings=out), evaluate
 
 
 def slots(stage: ConfigDict, config: VLMConfig) -> int:

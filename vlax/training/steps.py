@@ -64,6 +64,52 @@ def train_step(
     metrics: f32 scalars loss_sum, tokens, correct, finite, and grad_norm/GROUP (of the token mean). When the loss or a
     gradient is not finite the state comes back as it was, so that the last good one can be saved and the run stopped.
     """
+    grads, metrics = _measured(state, frozen, batch, graphdef, assigned, config)
+    params, opt_state = optimizer.update(tx, grads, metrics["tokens"], state["opt_state"], state["params"])
+    new = {"params": params, "opt_state": opt_state, "step": state["step"] + 1}
+    return _where(metrics["finite"] > 0, new, dict(state)), metrics
+
+
+def micro_step(
+    state: State, frozen: groups.Params, batch: Batch, *, graphdef: nnx.GraphDef[VLM], assigned: Mapping[str, str],
+    config: StepConfig, window: int,
+) -> tuple[State, dict[str, jax.Array]]:  # fmt: skip
+    """As `train_step` over MultiSteps' state, up to what it does at the end of a window, which is `close_window`'s part: the
+    optimizer is not run, and of its state the accumulator alone is touched. A window that is full already takes no more."""
+    grads, metrics = _measured(state, frozen, batch, graphdef, assigned, config)
+    open_ = state["opt_state"].mini_step < window
+    metrics["finite"] = metrics["finite"] * open_
+    old = state["opt_state"]
+    new = optimizer.gather(grads, metrics["tokens"], old, state["params"])
+    fields = ("mini_step", "acc_grads", "skip_state")
+    taken = _where(
+        metrics["finite"] > 0,
+        {"step": state["step"] + 1, **{name: getattr(new, name) for name in fields}},
+        {"step": state["step"], **{name: getattr(old, name) for name in fields}},
+    )
+    step = taken.pop("step")
+    return {"params": dict(state["params"]), "opt_state": old._replace(**taken), "step": step}, metrics
+
+
+def close_window(state: State, *, inner: optax.GradientTransformation, window: int) -> State:
+    """The update of a full window, and an empty one; the state as it is where the window is not full: a micro-batch was left
+    out."""
+    params, opt_state = optimizer.close(inner, state["opt_state"], state["params"])
+    return _where(
+        state["opt_state"].mini_step == window, {"params": params, "opt_state": opt_state, "step": state["step"]}, dict(state)
+    )
+
+
+def _where(taken: jax.Array, new: State, old: State) -> State:
+    chosen: State = jax.tree.map(lambda fresh, before: jnp.where(taken, fresh, before), new, old)
+    return chosen
+
+
+def _measured(
+    state: State, frozen: groups.Params, batch: Batch, graphdef: nnx.GraphDef[VLM], assigned: Mapping[str, str],
+    config: StepConfig,
+) -> tuple[groups.Params, dict[str, jax.Array]]:  # fmt: skip
+    """(gradients of the loss sum, the metrics of `train_step`)"""
     grads, sums = _gradients(state["params"], frozen, batch, graphdef, config)
     tokens = sums[1]
     squares: dict[str, jax.Array] = {}
@@ -71,11 +117,8 @@ def train_step(
         squares[assigned[path]] = squares.get(assigned[path], 0.0) + jnp.sum(jnp.square(grad.astype(jnp.float32)))
     norms = {f"grad_norm/{name}": jnp.sqrt(value) / jnp.maximum(tokens, 1) for name, value in squares.items()}
     finite = jnp.isfinite(jnp.stack([sums[0], *norms.values()])).all() & (tokens > 0)
-    params, opt_state = optimizer.update(tx, grads, tokens, state["opt_state"], state["params"])
-    new = {"params": params, "opt_state": opt_state, "step": state["step"] + 1}
-    new = jax.tree.map(lambda fresh, old: jnp.where(finite, fresh, old), new, dict(state))
     metrics = {"loss_sum": sums[0], "tokens": tokens, "correct": sums[2], "finite": finite.astype(jnp.float32), **norms}
-    return new, metrics
+    return grads, metrics
 
 
 def eval_step(
