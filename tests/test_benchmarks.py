@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from benchmarks import data_memory, input
+from benchmarks import data_memory, input, serve
 
 
 def printed(monkeypatch, capsys, program, *flags: str) -> str:
@@ -27,3 +27,9 @@ def test_data_memory(monkeypatch, capsys, flags):
     monkeypatch.setattr(data_memory, "SCENES", 40)
     out = printed(monkeypatch, capsys, data_memory, "--batches=4", "--every=2", "--batch=2", "--size=16", "--threads=0", *flags)
     assert "MB" in out, out
+
+
+@pytest.mark.slow
+def test_serve(monkeypatch, capsys, trained):
+    out = printed(monkeypatch, capsys, serve, str(trained[1] / "stage4" / "export"), "--requests=4", "--batch_size", "2")
+    assert "| 2 | one at a time |" in out and out.count("| 4 of 4 |") == 2, out

@@ -187,7 +187,7 @@ def status(client, messages, **fields):
 WRONG = [
     ({"model": "gpt-5"}, 404, "there is no model 'gpt-5'; there are a/stage4, b/stage4"),
     ({"temperature": -1}, 400, "temperature: a number from 0 to 100, not '-1'"),
-    ({"max_tokens": 5000}, 400, "max_tokens: a whole number from 1 to 1024, not '5000'"),
+    ({"max_tokens": 5000}, 400, "max_tokens: a whole number from 1 to 4096, not '5000'"),
     ({"top_logprobs": 3}, 400, "top_logprobs: logprobs=true goes with it"),
     ({"n": 2}, 400, "n: vlax has no n; leave it out"),
     ({"stop": [""]}, 400, "or a list of at most 16, none of them empty"),
@@ -369,7 +369,7 @@ def test_mistakes_at_the_command_line(tmp_path, capsys, served):
     assert "cannot listen at 127.0.0.1:" in said(tmp_path, f"--port={taken}", capsys=capsys)
     assert "has no model: no manifest.json, no config.json" in said(tmp_path, "--port=0", capsys=capsys)
     assert "vlax serve fetches nothing" in said("org/name", "--port=0", capsys=capsys)
-    assert "an answer has at most 1024 tokens" in said(tmp_path, "--port=0", "--max-new-tokens=2000", capsys=capsys)
+    assert "an answer has at most 4096 tokens" in said(tmp_path, "--port=0", "--max-new-tokens=5000", capsys=capsys)
 
 
 def test_a_directory_stands_for_its_newest_model(tmp_path):

@@ -14,7 +14,7 @@ class Limits:
     pictures: int = 8
     characters: int = 1 << 17  # of text: tokenizers take minutes for megabytes
     prompt: int = 4096  # ids of text
-    answer: int = 1024  # ids
+    answer: int = 4096  # ids
     beams: int = 8
     requests: int = 256  # at once, those that wait included
 
