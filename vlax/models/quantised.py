@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -139,7 +140,7 @@ class Linear(nnx.Linear):
 
     def __call__(self, inputs: jax.Array, out_sharding: Any = None) -> jax.Array:
         kernel = self.kernel.get_value()
-        if isinstance(kernel, jax.Array):
+        if isinstance(kernel, jax.Array | np.ndarray):
             return super().__call__(inputs, out_sharding)
         out = product(inputs.astype(self.dtype), kernel)
         return out if self.bias is None else out + self.bias[...].astype(self.dtype)
