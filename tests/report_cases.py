@@ -184,13 +184,15 @@ def small_report() -> dict:
             "questions": {"accuracy": {"score": 0.5, "twin": 0.0, "prior": None}, "rows": 2},
         },
         "formulas": {"captions": {"CIDEr": "ten times a cosine"}},
-        "protocol": {"hash": "eef7b522", "suite": {"beams": 3, "sets": ["captions", "questions"]}},
+        "protocol": {"sets": {"captions": {"hash": "eef7b522", "beams": 3}, "questions": {"hash": "0c0c0c0c", "beams": 1}}},
+        "about": {"model": "runs/a/stage4/export", "picture size": "32 x 32 pixels"},
         "samples": captions + asked,
         "other": {
             "title": "run <b>",
             "sets": {"captions": {"CIDEr": {"score": 3.4}}},
             "differences": {"captions": {"CIDEr": close}},
-            "protocol": {"hash": "91aa03fe", "suite": {"beams": 1, "sets": ["captions", "questions"]}},
+            "protocol": {"sets": {"captions": {"hash": "91aa03fe", "beams": 1}, "questions": {"hash": "0c0c0c0c", "beams": 1}}},
+            "about": {"model": "runs/b/stage4/export", "picture size": "32 x 32 pixels"},
         },
         "notes": ["A note."],
     }

@@ -6,6 +6,7 @@ import collections
 import functools
 import io
 import json
+import shutil
 from pathlib import Path
 
 import damage
@@ -21,6 +22,7 @@ from vlax.data.batches.quarantine import read_quarantine
 from vlax.data.readers import leaks, phash
 from vlax.data.readers.dialogue import TOKEN_FAULTS
 from vlax.data.readers.pictures import decode_picture, open_picture
+from vlax.data.recognise import recognise
 from vlax.data.sources import open_source
 from vlax.errors import VlaxError
 from vlax.rows import Picture, Row, Turn
@@ -218,6 +220,25 @@ def test_any_source_and_what_only_containers_have():
         ("duplicate row id", ("t",)),
         ("row refused", ("[5]",)),
     }
+
+
+def test_findings_lie_beside_the_data(damaged, clean, tmp_path, monkeypatch, capsys):
+    """Not in the folder that one happens to stand in; and a folder that has them is still recognised by its rows."""
+    shutil.copytree(clean, tmp_path / "pets")
+    monkeypatch.chdir(tmp_path)
+    parser = argparse.ArgumentParser()
+    doctor.add_arguments(parser)
+    assert doctor.main(parser.parse_args(["pets/captions.json", "--workers=1"])) == 0
+    assert {path.name for path in (tmp_path / "pets" / "doctor-captions").iterdir()} == {"doctor.json", "quarantine.jsonl"}
+    assert [path.name for path in tmp_path.iterdir()] == ["pets"]
+    assert recognise.recognise("pets/doctor-captions/../captions.json").what == "COCO captions"
+    with pytest.raises(VlaxError, match=r"not recognised|nothing|holds"):
+        recognise.recognise("pets/doctor-captions")
+    where = {source: doctor.beside(source, ".") for source in ("pets", "a/b.json", "a/{00..09}.tar", "a/x-*.parquet")}
+    assert where == {"pets": "doctor-pets", "a/b.json": "a/doctor-b", "a/{00..09}.tar": "a/doctor-00..09",
+                     "a/x-*.parquet": "a/doctor-x"}  # fmt: skip
+    assert doctor.beside('{"kind": "scenes", "split": "train"}', "") == "runs/doctor"
+    assert doctor.beside('{"kind": "coco", "annotations": "a/b.json"}', "/data") == "/data/a/doctor-b"
 
 
 def test_files_are_recognised(damaged, clean, tmp_path, capsys):

@@ -83,6 +83,19 @@ def test_a_field_that_is_newer_than_the_run_counts_when_it_is_used(tmp_path):
         stages.check_identity(stages.chain(config, tmp_path)[0])
 
 
+def test_a_checkpoint_beyond_the_end_is_of_another_config(tmp_path):
+    """Without config.json nothing else says so: the run would go on "at micro-step 596 of 500" and train nothing."""
+    plan = stages.chain(tiny("stage0"), tmp_path)[-1]
+    for step in ("500", "596"):
+        (plan.directory / "checkpoints" / step).mkdir(parents=True)
+    stages.check_end(plan, 596)
+    with pytest.raises(VlaxError, match=r"micro-step 596, where this config ends at 500, and no config.json that says which"):
+        stages.check_end(plan, 500)
+    stages.record_identity(plan)
+    with pytest.raises(VlaxError, match=r"config ends at 500\. Pass the values that it was trained with"):
+        stages.check_end(plan, 500)
+
+
 def test_identity_survives_json():
     (plan,) = stages.chain(tiny("stage0"), "/nowhere")
     assert json.loads(json.dumps(plan.identity)) == plan.identity

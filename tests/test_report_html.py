@@ -16,9 +16,10 @@ from PIL import Image
 from report_cases import HOSTILE, Browser, small_report, spot
 
 from vlax.errors import VlaxError
+from vlax.evaluation.report.grades import CORRECT, PARTLY, WRONG
 from vlax.evaluation.report.pack import LONGEST, Pictures, pack_attention
 from vlax.evaluation.report.page import embedded_json
-from vlax.evaluation.report.report import CORRECT, PARTLY, WRONG, ReportSample, write_report
+from vlax.evaluation.report.report import ReportSample, write_report
 
 
 class Page(html.parser.HTMLParser):
@@ -113,6 +114,15 @@ def test_grades(tmp_path, metric, scores, grades):
     assert data["sets"][0]["metrics"][0]["score"] is None
 
 
+def test_a_sample_is_graded_among_all_rows_of_its_set(tmp_path):
+    """The report shows a few of the rows: the best of these need not be good."""
+    samples = [one({"CIDEr": score}, id=str(score)) for score in (0.0, 0.2, 0.4)]
+    rest = {"title": "t", "subtitle": "", "formulas": {}, "protocol": {}, "sets": {"a": {"CIDEr": {"score": 5.0}}}}
+    values = {"a": {str(i): float(i) for i in range(1, 10)}}
+    write_report(tmp_path / "r.html", samples=samples, values=values, **rest)
+    assert [sample["grade"] for sample in Page((tmp_path / "r.html").read_text()).data()["samples"]] == [WRONG] * 3
+
+
 def test_pictures_are_small_and_each_is_there_once():
     pictures = Pictures()
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8))
@@ -196,10 +206,14 @@ def test_page_in_a_browser(browser, path):
     assert browser.eval("document.title") == "Stage <4> · vlax report"
     assert ids(browser) == [f"row/{i}" for i in range(24)] and browser.texts("#count b") == ["24 of 32"]
     assert browser.texts(".note")[1:] == [
-        "Run B was made under another protocol (91aa03fe; 2 settings differ), so differences between the runs are not "
-        "differences between the models alone.",
+        "Run B was made under another protocol (91aa03fe of captions; 2 settings differ), so differences between the "
+        "runs are not differences between the models alone.",
         "A note.",
     ]
+    assert browser.texts("#hash") == ["protocols eef7b522 of captions, 0c0c0c0c of questions"]
+    assert browser.texts("#about tr") == [
+        "Run ARun B", "modelruns/a/stage4/exportruns/b/stage4/export", "picture size32 x 32 pixels32 x 32 pixels",
+    ]  # fmt: skip
     assert browser.texts(".panel .big") == ["3.500[3.200, 3.800]", "0.500"]
     captions = browser.texts("figcaption")
     assert [c[: c.index("Run")] for c in captions] == ["CIDEr of the 30 samples below", "accuracy by sample"]
@@ -220,6 +234,7 @@ def test_page_in_a_browser(browser, path):
 def test_view_in_the_address(browser, path):
     browser.open(f"{path.as_uri()}#q=dog+number&sort=best&theme=dark")
     assert ids(browser) == ["row/23", "row/13", "row/3"] and browser.texts("#count b") == ["3 of 3"]
+    assert browser.texts("#count")[0].endswith(" · mean CIDEr of these 3: 13.00, blind twin 10.00")
     assert browser.eval("getComputedStyle(document.body).colorScheme") == "dark"
     assert browser.eval("document.querySelector('#q').value") == "dog number"
     browser.open(f"{path.as_uri()}#set=captions&grade=wrong&sort=twin&change=worse")
@@ -230,6 +245,8 @@ def test_view_in_the_address(browser, path):
     assert ids(browser)[:5] == ["row/0", "q2", "row/1", "q1", "row/2"], "sets take turns; unknown values are ignored"
     browser.eval("document.querySelector('#grade input[value=correct]').click()")
     assert browser.eval("location.hash") == "#sort=worst&grade=correct" and ids(browser)[:2] == ["row/20", "q1"]
+    browser.open(f"{path.as_uri()}#set=captions")
+    assert browser.texts("#count")[0].startswith("24 of 30 samples that match, 32 in all · mean CIDEr of all 30: 14.50")
     browser.open(f"{path.as_uri()}#q=nowhere")
     assert browser.texts("#cards > *") == ["No sample matches these filters."]
     browser.eval("document.querySelector('#clear').click()")
@@ -278,6 +295,21 @@ def test_nothing_is_wider_than_the_screen(browser, path, tmp_path, width):
         shot = Image.open(browser.shot(tmp_path / f"{theme}.png")).convert("RGB")
         assert shot.size == (width, 844) and len(shot.getcolors(1 << 24)) > 50
         assert (np.mean(shot) > 128) == (theme == "light")
+
+
+def test_a_phone_shows_every_difference(browser, path):
+    """All of the table lies within the screen, the difference of the two runs first."""
+    browser.screen(390, 844, phone=True)
+    browser.open(f"{path.as_uri()}#")
+    found = browser.eval("""(() => {
+      const cells = [...document.querySelectorAll('.metrics tr:not(.opened) td')].filter((cell) => cell.offsetWidth);
+      return cells.map((cell) => [cell.dataset.head, cell.textContent, cell.offsetTop, cell.getBoundingClientRect().right]);
+    })()""")
+    assert {right <= 390 for *_, right in found} == {True}
+    first = [cell for cell in found if cell[1] == "≈+0.100 [−0.200, 0.400]" and cell[0] == "A − B"]
+    assert len(first) == 1 and first[0][2] == min(top for _, _, top, _ in found)
+    assert "–" not in [text for _, text, *_ in found], "what there is not takes no line"
+    browser.screen(1280, 900)
 
 
 def test_no_request_and_no_error(browser, path):

@@ -23,7 +23,7 @@ def rgb(code):
 
 
 def sample(image, prompt, prediction, references, score, twin=None):
-    return ReportSample("s", "1", image, prompt, prediction, references, "", {"accuracy": score}, twin)
+    return ReportSample("s", f"{score} {prediction[:9]}", image, prompt, prediction, references, "", {"accuracy": score}, twin)
 
 
 def test_sheet_shows_pictures_and_markers(tmp_path):
@@ -41,7 +41,16 @@ def test_sheet_shows_pictures_and_markers(tmp_path):
     assert Image.open(path).width < wide and Image.open(path).height < tall
     assert rgb(sheet.GOOD) in colours(path) and rgb(sheet.BAD) not in colours(path)
     write_sheet(path, [odd], "Black lies under its transparent pixels, white is shown")
-    assert rgb(sheet.BAD) in colours(path) and (10, 20, 200) not in colours(path)
+    assert rgb(sheet.FAIR) in colours(path) and (10, 20, 200) not in colours(path)
+
+
+def test_a_sheet_of_captions_has_thirds_of_all_rows(tmp_path):
+    """A CIDEr of 0.5 is one of 10: among rows of 3 and more it is low."""
+    low = ReportSample("s", "1", Image.new("RGB", (9, 9)), "", "a dog", ("a cat",), "", {"CIDEr": 0.5})
+    for values, colour in (({}, sheet.FAIR), ({"s": {str(i): float(i) for i in range(2, 9)}}, sheet.BAD)):
+        write_sheet(tmp_path / "a.png", [low], "t", values=values)
+        shown = colours(tmp_path / "a.png") & {rgb(code) for code in (sheet.GOOD, sheet.FAIR, sheet.BAD)}
+        assert shown == {rgb(colour)}
 
 
 def test_equal_references_are_shown_once(tmp_path):

@@ -3,6 +3,7 @@ than a picture of a run never ends it."""
 
 import argparse
 import errno
+import io
 import json
 import os
 import re
@@ -21,6 +22,7 @@ from vlax.evaluation import evaluate, samples
 from vlax.evaluation.options import Options
 from vlax.storage import disk, jsonl
 from vlax.training import metrics, plots
+from vlax.training.listeners import Shown
 
 
 def mounted(folder, *options: str) -> None:
@@ -198,6 +200,8 @@ def test_tensorboard_reads_what_is_written(tmp_path):
 
     writer = metrics.Writer(epath.Path(tmp_path), 4, tensorboard=True)
     writer.write(5, "train", {"loss": 1.5, "name": "text"})
+    red, words = Image.new("RGB", (6, 4), "red"), ("is it | red?", "yes", ("yes", "yes", "red"))
+    writer.write(6, "validation", {"q accuracy": 1.0}, [Shown("q", "7", red, *words), Shown("q", "8", None, *words)])
     writer.close()
     (file,) = (tmp_path / "tensorboard").iterdir()
     data, events = file.read_bytes(), []
@@ -206,7 +210,13 @@ def test_tensorboard_reads_what_is_written(tmp_path):
         events.append(Event.FromString(data[12 : 12 + size]))
         data = data[16 + size :]
     assert events[0].file_version == "brain.Event:2" and events[1].step == 5 and events[1].session_log.status == 1
-    assert [(e.step, e.summary.value[0].tag, e.summary.value[0].simple_value) for e in events[2:]] == [(5, "train/loss", 1.5)]
+    assert [(e.step, e.summary.value[0].tag, e.summary.value[0].simple_value) for e in events[2:3]] == [(5, "train/loss", 1.5)]
+    tags = {e.summary.value[0].tag: e.summary.value[0] for e in events[3:]}
+    assert list(tags) == ["validation/q accuracy", "samples/q/0", "samples/q/text_summary"]
+    picture = Image.open(io.BytesIO(tags["samples/q/0"].image.encoded_image_string))
+    assert picture.size == (6, 4) and picture.convert("RGB").getpixel((0, 0)) == (255, 0, 0)
+    table = tags["samples/q/text_summary"].tensor.string_val[0].decode()
+    assert table.endswith("| 7 | is it / red? | yes | yes; red |\n| 8 | is it / red? | yes | yes; red |\n")
 
 
 @pytest.mark.parametrize("error", (RuntimeError("no font"), OSError(errno.ENOSPC, "full"), VlaxError("a damaged reference")))

@@ -9,7 +9,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from vlax.errors import VlaxError, spared
-from vlax.evaluation import compare, predictions, runner, samples, scoring, trained_on
+from vlax.evaluation import compare, made, predictions, runner, samples, scoring, trained_on
 from vlax.evaluation.options import Options, chosen, export_directory
 from vlax.evaluation.runner import Evaluation, TestSet
 from vlax.evaluation.table import score_table
@@ -153,6 +153,7 @@ def _write(
     formulas = {test.name: scoring.formulas(test.suite, by_set[test.name]) for test in mine.sets}
     about = {"title": mine.title, "formulas": formulas, **mine.about}
     mine.scores = scoring.write_scores(mine.directory, by_set, mine.protocols, about)
+    made.write(mine, twin)
     hashed = ", ".join(f"{t.name} ({len(t.rows):,} rows, protocol {mine.protocols[t.name]['hash']})" for t in mine.sets)
     print(f"\n{mine.title}: {hashed}")
     print(score_table(scoring.table_rows(by_set)))
@@ -166,6 +167,6 @@ def _write(
     if options.report_samples:
         with spared("report.html"):
             samples.report(mine, twin, scored, options.report_samples, other, pairs)
-    made = "predictions.jsonl, scores.json, samples.png" + (" and report.html" if options.report_samples else "")
-    print(f"{made} are in {mine.directory}", flush=True)
+    files = "predictions.jsonl, scores.json, samples.png" + (" and report.html" if options.report_samples else "")
+    print(f"{files} are in {mine.directory}", flush=True)
     return mine.scores

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from PIL import Image
 
-from vlax.evaluation import runner, scoring, trained_on
+from vlax.evaluation import made, runner, scoring, trained_on
 from vlax.evaluation.compare import Kept, Pair
 from vlax.evaluation.report.attention import answer_attention
 from vlax.evaluation.report.report import ReportSample, write_report
@@ -41,13 +41,14 @@ def telling(lines: Sequence[Mapping], values: Mapping[str, float], count: int) -
 def sheet(mine: Evaluation, twin: Evaluation | None, scored: Mapping[str, ByWhom]) -> None:
     """samples.png: rows from best to worst, beside the blind twin's answers."""
     shown: list[ReportSample] = []
+    of_all = {test.name: _values(test, scored[test.name]["model"]) for test in mine.sets}
     for test in mine.sets:
         pictured, values = {row.id for row in test.rows if row.picture}, _values(test, scored[test.name]["model"])
         lines = [line for line in mine.lines[test.name] if line["id"] in values and line["id"] in pictured]
         chosen = spread(lines, values, max(1, SHEET // len(mine.sets)))
         shown += _report_samples(mine, twin, test, chosen, scored[test.name], attention=False)
     if shown:
-        write_sheet(mine.directory / "samples.png", shown, mine.title, f"{_summary(mine)}; rows from best to worst")
+        write_sheet(mine.directory / "samples.png", shown, mine.title, f"{_summary(mine)}; rows from best to worst", of_all)
 
 
 def report(
@@ -68,7 +69,8 @@ def report(
     against = None if other is None else {
         "title": other.title, "sets": {name: other.scores["sets"][p.its_name] for name, p in pairs.items()},
         "differences": {name: pair.differences for name, pair in pairs.items()},
-        "protocol": other.scores["protocol"],
+        "protocol": {"sets": {name: other.scores["protocol"]["sets"][p.its_name] for name, p in pairs.items()}},
+        "about": made.read(other.directory),
     }  # fmt: skip
     notes = [f"The samples of {t.name} are {count:,} of {len(t.rows):,} rows: a quarter the worst, a quarter the best, "
              "the others spread over what lies between." for t in mine.sets if len(t.rows) > count]  # fmt: skip
@@ -76,8 +78,10 @@ def report(
         notes.append("Attention is drawn on one host: run eval.py there, and the predictions are read, not made again.")
     notes = [*trained_on.notes(mine.about.get("trained_on", {})), *notes]
     sets = {test.name: mine.scores["sets"][test.name] for test in mine.sets}
-    write_report(mine.directory / name, title=mine.title, subtitle=_summary(mine), sets=sets,
-                 formulas=mine.scores["formulas"], protocol=mine.scores["protocol"], samples=rows, other=against,
+    protocol = {"sets": {name: mine.scores["protocol"]["sets"][name] for name in sets}}
+    of_all = {test.name: _values(test, scored[test.name]["model"]) for test in mine.sets}
+    write_report(mine.directory / name, title=mine.title, subtitle=_summary(mine), sets=sets, formulas=mine.scores["formulas"],
+                 protocol=protocol, samples=rows, values=of_all, about=made.read(mine.directory), other=against,
                  notes=notes)  # fmt: skip
 
 

@@ -66,6 +66,7 @@ def _run(
     for plan in pending:
         with activity.phase(f"{plan.name}: build", f"nothing is lost; {loop.AGAIN}"):
             built = session.build(plan)
+            stages.check_end(plan, built.micro_steps)
             stages.record_identity(plan)
             exclusion.record(plan, built.batches.collate.mixture.sources)
             sample = sampler(built)

@@ -3,8 +3,26 @@
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
+from PIL import Image
+
 from vlax.process import stop
 from vlax.process.activity import NOW
+
+
+@dataclasses.dataclass(frozen=True)
+class Shown:
+    """A row as the model answers it at a validation: some of those that the small generative evaluation decodes.
+
+    image   of 256 pixels a side at most; None for a row of text
+    prompt  the question; "" for a caption
+    """
+
+    set: str
+    id: str
+    image: Image.Image | None
+    prompt: str
+    prediction: str
+    references: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,7 +31,9 @@ class Progress:
 
     stage, kind   "stage3"; "train" (every run.log_every updates) or "validation"
     step, of      updates done, and all of the stage
-    metrics       loss, token_accuracy, images_per_s, ...; of a validation also `SUITE METRIC`, of the small generative one
+    metrics       loss, token_accuracy, images_per_s, ...; of a validation also `SUITE METRIC`, of the small generative one;
+                  of training also learning_rate/GROUP, memory_gib/host and, where it is known, memory_gib/device
+    samples       of a validation: a few rows with what the model says
     """
 
     stage: str
@@ -21,6 +41,7 @@ class Progress:
     step: int
     of: int
     metrics: Mapping[str, float]
+    samples: Sequence[Shown] = ()
 
     def stop(self) -> None:
         """Saves after the step that is under way and ends the run, on all hosts; the same call goes on from there."""

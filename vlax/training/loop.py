@@ -16,11 +16,11 @@ from vlax.params import distributed, groups
 from vlax.process import activity, stop
 from vlax.process.activity import NOW, Interrupted
 from vlax.storage import state as files
-from vlax.training import agreement, console, handover, metrics, start, unsound
+from vlax.training import agreement, console, gauges, handover, metrics, start, unsound
 from vlax.training.checkpoints import Checkpoints
 from vlax.training.feed import Feed
 from vlax.training.held_out import held_out
-from vlax.training.listeners import Listener, Progress, tell
+from vlax.training.listeners import Listener, Progress, Shown, tell
 from vlax.training.session import Session
 from vlax.training.steps import State
 from vlax.training.unsound import Unsound
@@ -29,7 +29,7 @@ FIRST_LOSSES = 10  # micro-steps whose losses are recorded for --replay
 IN_FLIGHT = 2  # steps dispatched ahead of the one whose metrics are looked at
 RESCUE = 30.0  # seconds for the others to join a save after an error: they may wait in a collective that nobody joins any more
 AGAIN = "the same command goes on"
-Sample = Callable[[State, groups.Params], dict[str, float]]  # (state, frozen) -> scores
+Sample = Callable[[State, groups.Params], tuple[dict[str, float], list[Shown]]]  # (state, frozen) -> scores, some rows
 
 
 class Loop:
@@ -93,7 +93,7 @@ class Loop:
 
     def step(self, batch: dict[str, np.ndarray]) -> None:
         """One micro-step, and what the cadence says about its end."""
-        compiles = self.phase("compilation", f"nothing is lost; {AGAIN}")
+        compiles = gauges.compiling(self.session, self.phase("compilation", f"nothing is lost; {AGAIN}"))
         with compiles if self.done == self.begin else contextlib.nullcontext():
             self.state, values = self.session.train_step(self.state, self.frozen, self.session.place(batch))
         self.pending.append((self.done, values, batch["row"], int(batch["has_image"].sum()) * distributed.hosts()))
@@ -115,8 +115,8 @@ class Loop:
     def due(self) -> bool:
         """Whether the steps done are to be validated."""
         update, inside = divmod(self.done, self.session.per_update)
-        cadence = self.stage.eval_every and update % self.stage.eval_every == 0
-        return self.done > 0 and not inside and (self.done == self.session.micro_steps or bool(cadence))
+        cadence = bool(self.stage.eval_every) and update % self.stage.eval_every == 0
+        return self.done > 0 and not inside and (cadence or self.done == self.session.micro_steps)
 
     def phase(self, what: str, leave: str = "", step: int | None = None) -> contextlib.AbstractContextManager[None]:
         """A phase of the stage. step: its checkpoint must be on disk before the phase is left."""
@@ -125,14 +125,14 @@ class Loop:
 
     def log(self, update: int) -> None:
         self.settle(0)
-        summary = {**self.window.summary(), **self.left_out.summary()}
+        summary = {**self.window.summary(), **self.left_out.summary(), **gauges.read(self.session, update)}
         self.record(update, "train", summary)
         console.show_progress(self.bar, update, self.session.updates, summary)
         self.window.reset()
 
-    def record(self, update: int, kind: str, values: dict[str, float]) -> None:
-        self.writer.write(update, kind, values)
-        tell(self.listeners, Progress(self.plan.name, kind, update, self.session.updates, values))
+    def record(self, update: int, kind: str, values: dict[str, float], shown: Sequence[Shown] = ()) -> None:
+        self.writer.write(update, kind, values, shown)
+        tell(self.listeners, Progress(self.plan.name, kind, update, self.session.updates, values, shown))
 
     def validate(self) -> None:
         """Held-out losses and the small generative evaluation of the state that was just saved."""
@@ -145,8 +145,9 @@ class Loop:
                     f"stage {self.plan.name}: validation loss is {values['loss']} after update {update}; nothing was saved over"
                 )
             with NOW.anew():
-                scores = self.sample(self.state, self.frozen) if self.sample else {}
-            self.record(update, "validation", {**values, **scores})
+                scores, shown = self.sample(self.state, self.frozen) if self.sample else ({}, [])
+            if values or scores:
+                self.record(update, "validation", {**values, **scores}, shown)
             self.checkpoints.record(self.done, values["loss"] if values else None)
         if values:
             console.say(console.validation_line(self.plan.name, update, values, scores))
@@ -201,8 +202,7 @@ class Loop:
 
 
 def train(session: Session, *, sample: Sample | None = None, listeners: Sequence[Listener] = ()) -> None:
-    """Runs a stage from where it stands to its export. `sample(state, frozen) -> dict` is the small generative evaluation;
-    listeners hear what is recorded.
+    """Runs a stage to its export. `sample` is the small generative evaluation; listeners hear what is recorded.
 
     Raises Interrupted after SIGTERM, SIGINT or SIGHUP, VlaxError when the loss is not finite. Whatever ends it, what was
     learned is saved where it is worth that.

@@ -4,17 +4,21 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeGuard
 
+import numpy as np
 from etils import epath
 from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from vlax.errors import spared
+from vlax.images import as_rgb
+from vlax.printing import printable
 from vlax.storage import jsonl
 from vlax.storage.paths import remote
+from vlax.training.listeners import Shown
 
 
 class Window:
@@ -51,6 +55,15 @@ class Window:
         return {**out, **norms}
 
 
+_HEAD = "| row | asked | model | truth |\n|---|---|---|---|\n"
+
+
+def _line(shown: Shown) -> str:
+    """A row of a table in Markdown."""
+    cells = (shown.id, shown.prompt, shown.prediction, "; ".join(dict.fromkeys(shown.references)))
+    return f"| {' | '.join(' '.join(printable(cell).replace('|', '/').split()) for cell in cells)} |\n"
+
+
 class Board:
     """TensorBoard's event file. It never stops a run: what cannot be written is a warning, once.
 
@@ -65,12 +78,19 @@ class Board:
             self._file = EventsWriter(str(directory / "events"))
             self._add(Event(step=begin, session_log=SessionLog(status=SessionLog.START)))
 
-    def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Scalars by name; what is no number is left out."""
+    def write(self, step: int, values: Mapping[str, float], shown: Sequence[Shown] = ()) -> None:
+        """Scalars by name, what is no number left out; and rows with the model's words: pictures, a table of texts a set."""
         with self._spared():
             for name, value in values.items():
                 if isinstance(value, (int, float)):
                     self._add(Event(step=step, summary=summary.scalar(name, value)))
+            for number, one in enumerate(shown):
+                if one.image is not None:
+                    pixels = np.asarray(as_rgb(one.image))
+                    self._add(Event(step=step, summary=summary.image(f"samples/{one.set}/{number}", pixels, dataformats="HWC")))
+            for name in dict.fromkeys(one.set for one in shown):
+                rows = "".join(map(_line, (one for one in shown if one.set == name)))
+                self._add(Event(step=step, summary=summary.text(f"samples/{name}", f"{_HEAD}{rows}")))
             if self._file is not None:
                 self._file.flush()
 
@@ -114,13 +134,13 @@ class Writer:
         if tensorboard and not remote(directory):
             self.tensorboard = Board(directory / "tensorboard", resumed_at + 1)
 
-    def write(self, step: int, kind: str, values: Mapping[str, float]) -> None:
-        """One record: {"step": update number, "kind": "train" | "validation" | ..., name: value, ...}"""
+    def write(self, step: int, kind: str, values: Mapping[str, float], shown: Sequence[Shown] = ()) -> None:
+        """One record: {"step": update number, "kind": "train" | "validation" | ..., name: value, ...}. shown: of TensorBoard"""
         if not self.enabled:
             return
         jsonl.append(self.path, [{"step": step, "kind": kind, **values}])
         if self.tensorboard is not None:
-            self.tensorboard.write(step, {f"{kind}/{name}": value for name, value in values.items()})
+            self.tensorboard.write(step, {f"{kind}/{name}": value for name, value in values.items()}, shown)
 
     def close(self) -> None:
         if self.tensorboard is not None:

@@ -8,6 +8,7 @@ is wrong as soon as token counts differ (transformers#34191).
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,30 +37,30 @@ class OptimizerConfig:
     extended: tuple[int, ...] = ()
 
 
-def schedule(config: OptimizerConfig) -> Callable[[jax.Array], jax.Array]:
-    """Update number -> share of the peak learning rate: linear warm-up, then cosine to `final`; the same anew for what was
-    added (a warm restart, arXiv 1608.03983)."""
+def schedule(config: OptimizerConfig, xp: Any = jnp) -> Callable[[Any], Any]:
+    """Update number (from 0) -> share of the peak learning rate: linear warm-up, then cosine to `final`; the same anew for what
+    was added (a warm restart, arXiv 1608.03983). xp: jax.numpy, or numpy for who only wants to know."""
     begin = config.updates - sum(config.extended)
-    first = _cycle(config, begin)
-    restarts = [(begin + sum(config.extended[:at]), _cycle(config, more)) for at, more in enumerate(config.extended)]
+    first = _cycle(config, begin, xp)
+    restarts = [(begin + sum(config.extended[:at]), _cycle(config, more, xp)) for at, more in enumerate(config.extended)]
 
-    def share(count: jax.Array) -> jax.Array:
+    def share(count: Any) -> Any:
         value = first(count)
         for start, cycle in restarts:
-            value = jnp.where(count >= start, cycle(count - start), value)
+            value = xp.where(count >= start, cycle(count - start), value)
         return value
 
     return share
 
 
-def _cycle(config: OptimizerConfig, updates: int) -> Callable[[jax.Array], jax.Array]:
+def _cycle(config: OptimizerConfig, updates: int, xp: Any) -> Callable[[Any], Any]:
     warmup = max(1, round(config.warmup * updates))
 
-    def share(count: jax.Array) -> jax.Array:
-        step = jnp.asarray(count, jnp.float32) + 1  # the first update moves, too
-        progress = jnp.clip((step - warmup) / max(1, updates - warmup), 0.0, 1.0)
-        cosine = config.final + (1 - config.final) * 0.5 * (1 + jnp.cos(jnp.pi * progress))
-        return jnp.where(step < warmup, step / warmup, cosine)
+    def share(count: Any) -> Any:
+        step = xp.asarray(count, xp.float32) + 1  # the first update moves, too
+        progress = xp.clip((step - warmup) / max(1, updates - warmup), 0.0, 1.0)
+        cosine = config.final + (1 - config.final) * 0.5 * (1 + xp.cos(xp.pi * progress))
+        return xp.where(step < warmup, step / warmup, cosine)
 
     return share
 

@@ -182,7 +182,7 @@ def _longer(diffs: list[str], have: dict[str, Any], plan: StagePlan) -> str:
 
 
 def check_identity(plan: StagePlan) -> None:
-    """Compares with the settings that the stage's directory was started with; records them on a first start.
+    """Compares with the settings that the stage's directory was started with (`record_identity`).
 
     VlaxError lists every difference: the same directory never holds two different runs.
     """
@@ -197,6 +197,18 @@ def check_identity(plan: StagePlan) -> None:
             f"{plan.directory} was made with another config ({shown}). Use the old values, another --workdir, or delete that "
             f"directory. Or begin another run from its state, with the new values: add --fork=NEW_WORKDIR to this command"
             f"{_longer(diffs, have, plan)}"
+        )
+
+
+def check_end(plan: StagePlan, micro_steps: int) -> None:
+    """VlaxError for a checkpoint beyond the stage's end: where config.json is gone, nothing else says that it is another's."""
+    folder = plan.directory / "checkpoints"
+    last = max((int(path.name) for path in folder.iterdir() if path.name.isdigit()), default=0) if folder.exists() else 0
+    if last > micro_steps:
+        gone = "" if (plan.directory / "config.json").exists() else ", and no config.json that says which one it was made with"
+        raise VlaxError(
+            f"{plan.directory} has a checkpoint at micro-step {last:,}, where this config ends at {micro_steps:,}{gone}. Pass "
+            f"the values that it was trained with, name another --workdir, or delete that directory"
         )
 
 

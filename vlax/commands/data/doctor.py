@@ -13,6 +13,7 @@ import collections
 import dataclasses
 import logging
 import os
+import re
 import sys
 import warnings
 
@@ -28,7 +29,7 @@ from vlax.data.readers.faults import Faults
 from vlax.data.sources import open_source
 from vlax.errors import VlaxError
 from vlax.printing import printable
-from vlax.storage import jsonl, state
+from vlax.storage import jsonl, paths, state
 
 NAMED = 5  # rows that the report names of each kind
 DEFAULTS = Limits()
@@ -42,7 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--against", nargs="+", default=[], metavar="EVAL", help="evaluation sets whose pictures must not be in SOURCE")
     add("--against-images", default="", metavar="DIR", help="folder of their pictures; otherwise that of --images")
     add("--against-split", default="", help="of an evaluation set that holds several; otherwise --split")
-    add("--out", default="doctor", metavar="DIR", help="where doctor.json and quarantine.jsonl go (default: doctor)")
+    about = "where doctor.json and quarantine.jsonl go (default: beside the first SOURCE, doctor-NAME)"
+    add("--out", default="", metavar="DIR", help=about)
     add_runner_flags(parser, workers=min(16, os.cpu_count() or 1))
     add("--max-words", type=int, default=DEFAULTS.max_words, help="words in the texts of a row (default: %(default)s)")
     add(
@@ -63,7 +65,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Examines, prints, writes. Returns 0, or 1 when something is quarantined or a source cannot be read."""
     pictures.allow_outside(args.allow_outside)
-    limits = _limits(args)
+    limits, out = _limits(args), epath.Path(args.out or beside(args.sources[0], args.data_root))
+    writable(out)
     warnings.simplefilter("ignore")  # Pillow's, of odd pictures: they are findings
     progress, faults = sys.stderr.isatty(), Faults(collect=True, notes=True)
     with started(args) as runner:
@@ -81,7 +84,6 @@ def main(args: argparse.Namespace) -> int:
         for other in scans[:at]:
             shared(result, other)
     entries = quarantine_entries(scans)
-    out = epath.Path(args.out)
     write(out, scans, entries)
     print(report(scans, entries, out))
     return int(any(finding.severity == ERROR for result in scans for finding in result.findings))
@@ -105,6 +107,27 @@ def _examine(text: str, args: argparse.Namespace, faults: Faults, limits: Limits
         result.add(fault.kind, [fault.row], "", fault.text, fault.source)
     result.rows += len(refused)
     return result
+
+
+def beside(source: str, base: str) -> str:
+    """Where the findings on a SOURCE go: `"pets/captions.json" -> "pets/doctor-captions"`, `"pets" -> "doctor-pets"`, of shards
+    `"pets/{00..09}.tar" -> "pets/doctor-00..09"`; of what lies in no file, `runs/doctor`."""
+    if source.lstrip().startswith("{"):
+        fields = state.load_json("SOURCE", source)
+        source = next((str(fields[key]) for key in ("annotations", "path", "questions", "files") if fields.get(key)), "")
+    if not source:
+        return "runs/doctor"
+    path = paths.join(base, re.sub(r"[*?\[\]{}]", "", source))
+    if path.is_dir():
+        return str(path.parent / f"doctor-{path.resolve().name}")
+    return str(path.parent / f"doctor-{path.stem.strip('.-_') or 'data'}")
+
+
+def writable(out: epath.Path) -> None:
+    """VlaxError where nothing can be written, before all pictures are looked at; on a disk alone."""
+    there = next((folder for folder in (out, *out.parents) if folder.exists()), None)
+    if there is not None and not paths.remote(out) and not os.access(there, os.W_OK):
+        raise VlaxError(f"{out} cannot be written: {there} is read-only. Name another folder with --out=DIR")
 
 
 def _limits(args: argparse.Namespace) -> Limits:

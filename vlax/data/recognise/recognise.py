@@ -27,6 +27,7 @@ PACKED = {
     b"Rar!": " (a rar: unpack it)", b"7z\xbc\xaf": " (a 7z: unpack it)",
 }  # fmt: skip
 DATA = (".json", ".jsonl", ".ndjson", ".csv", ".tsv")  # files that say that they hold rows
+DOCTORED = ("doctor.json", "quarantine.jsonl")  # what the doctor found in rows, which are elsewhere
 TRIES = 12  # files that are read in a folder
 _ODD = {"instances", "keypoints", "person", "panoptic", "stuff", "license", "licence", "vocab", "config", "ans", "tokenizer"}
 
@@ -203,7 +204,7 @@ def _folder(path: epath.Path, given: epath.Path | None, columns: Mapping[str, st
 
 
 def _is_text(file: epath.Path) -> bool:
-    return file.suffix.lower() in (*DATA, ".txt") and not file.name.startswith(".")
+    return file.suffix.lower() in (*DATA, ".txt") and not file.name.startswith(".") and file.name not in DOCTORED
 
 
 def _order(file: epath.Path, top: epath.Path) -> tuple:

@@ -17,7 +17,7 @@ _TEMPLATE = Path(__file__).parent / "template"
 _SCRIPTS = ("base.js", "scores.js", "protocol.js", "attention.js", "cards.js", "samples.js", "report.js")
 
 
-def page(title: str, subtitle: str, protocol_hash: str, data: Mapping) -> str:
+def page(title: str, subtitle: str, data: Mapping) -> str:
     """HTML text. `data` is a JSON tree, which the script reads from an element that browsers do not execute."""
     style = _read("report.css")
     script = '\n(() => {\n"use strict";\n' + "\n".join(map(_read, _SCRIPTS)) + "})();\n"
@@ -26,7 +26,6 @@ def page(title: str, subtitle: str, protocol_hash: str, data: Mapping) -> str:
         "base-uri 'none'; form-action 'none'",
         "title": _escape(title),
         "subtitle": _escape(subtitle),
-        "hash": _escape(protocol_hash),
         "style": style,
         "script": script,
         "data": embedded_json(data),

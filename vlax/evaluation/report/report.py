@@ -1,6 +1,7 @@
 """The report of an evaluation: one HTML file with scores, samples and attention, which opens offline.
 
-    write_report("eval/report.html", title="stage 4", subtitle="scenes", sets=sets, protocol={"hash": "eef7b522", "beams": 1},
+    write_report("eval/report.html", title="stage 4", subtitle="scenes", sets=sets,
+                 protocol={"sets": {"captions": {"hash": "eef7b522", "beams": 1}}},
                  formulas={"captions": {"CIDEr": "..."}}, samples=[ReportSample("captions", "test/7", image, ...)])
 
 The page is `template/`, filled by `page.py`; pictures and attention are packed by `pack.py`.
@@ -9,19 +10,18 @@ The page is `template/`, filled by `page.py`; pictures and attention are packed 
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 from etils import epath
 from PIL import Image
 
 from vlax.errors import VlaxError
+from vlax.evaluation.report.grades import grades, has_verdict
 from vlax.evaluation.report.pack import Pictures, pack_attention
 from vlax.evaluation.report.page import page
 
-# Of these there is no right and wrong: a sample is low, middle or high among the samples of its set.
-_CAPTION_METRICS = ("CIDEr", "ROUGE_L", "METEOR", "SPICE", "Bleu")
 _HEADLINES = ("CIDEr", "accuracy")  # of a set without samples
-WRONG, PARTLY, CORRECT = range(3)  # grades; or low, middle, high
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +66,8 @@ def write_report(
     formulas: Mapping[str, Mapping[str, str]],
     protocol: Mapping,
     samples: Sequence[ReportSample],
+    values: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
+    about: Mapping[str, str] = MappingProxyType({}),
     other: Mapping | None = None,
     notes: Sequence[str] = (),
 ) -> None:
@@ -76,9 +78,12 @@ def write_report(
       title, subtitle: the head of the page.
       sets: {set: {metric: {score, interval, twin, prior, over_twin, over_prior}, "rows": n}} as `scoring.score_sets` gives it.
       formulas: {set: {metric: what it is}}; shown when the metric is opened.
-      protocol: JSON tree; its "hash" stands in the head.
+      protocol: {"sets": {set: {..., "hash"}}}, a JSON tree; the hash of each set stands in the head, as on the terminal.
       samples: the cards, in the order that "original order" means. May be fewer than the rows that were scored.
-      other: a second run: {"title", "sets" (as above), "differences": {set: {metric: Interval of this - other}}, "protocol"}.
+      values: {set: {id: headline}} of all rows, among which a sample is graded (`grades.py`); else among the samples.
+      about: {"model": ..., "date": ...}: what the report is about, shown in the head.
+      other: a second run: {"title", "sets" (as above), "differences": {set: {metric: Interval of this - other}}, "protocol",
+        "about"}.
       notes: what a reader must know before the scores, one paragraph each.
 
     Raises VlaxError: no sets; a sample of an unknown set, without scores, with a score that is not finite, with the id of
@@ -89,27 +94,30 @@ def write_report(
     _check(samples, sets)
     pictures = Pictures()
     headlines = {name: _headline(name, sets[name], samples) for name in sets}
-    grades = {name: _grades(name, headlines[name], samples) for name in sets}
+    scores = {name: {s.id: next(iter(s.scores.values())) for s in samples if s.set == name} for name in sets}
+    scores |= {name: {**scores[name], **mine} for name, mine in values.items() if name in scores}
+    graded = {name: grades(headlines[name], scores[name]) for name in sets}
     data = {
         "sets": [
             {
                 "name": name,
                 "rows": metrics.get("rows"),
                 "headline": headlines[name],
-                "verdict": _has_verdict(headlines[name], [s for s in samples if s.set == name]),
+                "verdict": has_verdict(headlines[name], scores[name]),
                 "metrics": _metrics(name, metrics, formulas.get(name, {}), other),
             }
             for name, metrics in sets.items()
         ],
-        "samples": [_sample(s, pictures, grades[s.set][s.id]) for s in samples],
+        "samples": [_sample(s, pictures, graded[s.set][s.id]) for s in samples],
         "pictures": pictures.packed,
+        "about": dict(about),
         "protocol": protocol,
-        "other": {"title": other["title"], "protocol": other.get("protocol", {})} if other else None,
+        "other": {"title": other["title"], **{key: other.get(key, {}) for key in ("protocol", "about")}} if other else None,
         "notes": list(notes),
     }
     path = epath.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(page(title, subtitle, str(protocol.get("hash", "")), data).encode())  # UTF-8 in any locale
+    path.write_bytes(page(title, subtitle, data).encode())  # UTF-8 in any locale
 
 
 def _check(samples: Sequence[ReportSample], sets: Mapping) -> None:
@@ -136,25 +144,6 @@ def _headline(name: str, metrics: Mapping, samples: Sequence[ReportSample]) -> s
         if metric in metrics and metric != "rows":
             return metric
     raise VlaxError(f"set {name!r} has no metric; it holds {list(metrics)}.")
-
-
-def _has_verdict(headline: str, samples: Sequence[ReportSample]) -> bool:
-    """Whether 1 means correct and 0 wrong: so for all metrics but those of captions, as long as scores lie in [0, 1]."""
-    if headline.startswith(_CAPTION_METRICS):
-        return False
-    return all(0 <= next(iter(s.scores.values())) <= 1 for s in samples)
-
-
-def _grades(name: str, headline: str, samples: Sequence[ReportSample]) -> dict[str, int]:
-    """{id: WRONG | PARTLY | CORRECT}: by right and wrong, or by thirds of the set's scores (ties share the lower third)."""
-    mine = [s for s in samples if s.set == name]
-    scores = {s.id: next(iter(s.scores.values())) for s in mine}
-    if not scores or _has_verdict(headline, mine):
-        return {i: CORRECT if v >= 1 - 1e-9 else WRONG if v <= 1e-9 else PARTLY for i, v in scores.items()}
-    low, high = np.quantile(list(scores.values()), (1 / 3, 2 / 3))
-    if low == high:
-        return {i: WRONG if v < low else CORRECT if v > high else PARTLY for i, v in scores.items()}
-    return {i: WRONG if v <= low else CORRECT if v >= high else PARTLY for i, v in scores.items()}
 
 
 def _metrics(name: str, metrics: Mapping, formulas: Mapping[str, str], other: Mapping | None) -> list[dict]:

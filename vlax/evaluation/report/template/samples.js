@@ -128,7 +128,7 @@ class Samples {
     const parts = [el("b", {}, found.length ? `${shown} of ${found.length}` : "0"), ` ${found.length === 1 ? "sample" : "samples"}${filtered ? ` that match, ${report.samples.length} in all` : ""}`];
     if (sets.size === 1) {
       const twins = found.map((sample) => sample.twin_score).filter(known);
-      parts.push(el("span", { class: "soft" }, ` · their mean ${Object.keys(found[0].scores)[0]} ${number(mean(found.map(headlineScore)), 2)}${twins.length === found.length ? `, blind twin ${number(mean(twins), 2)}` : ""}`));
+      parts.push(el("span", { class: "soft" }, ` · mean ${Object.keys(found[0].scores)[0]} of ${shown < found.length ? `all ${found.length}` : found.length === 1 ? "it" : `these ${found.length}`}: ${number(mean(found.map(headlineScore)), 2)}${twins.length === found.length ? `, blind twin ${number(mean(twins), 2)}` : ""}`));
     }
     else if (sets.size > 1 && view.sort !== "original") parts.push(el("span", { class: "soft" }, " · sets take turns"));
     byId("count").replaceChildren(...parts);

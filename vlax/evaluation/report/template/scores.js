@@ -76,15 +76,15 @@ function drawTable(report) {
   const heads = ["Metric", "Score", "95 % interval", "Blind twin", "Prior", "Score − twin", "Score − prior"].concat(report.other ? ["Run B", "A − B"] : []);
   const bodies = report.sets.map((set) => el("tbody", {},
     el("tr", { class: "group" }, el("th", { colspan: heads.length, scope: "rowgroup" }, el("span", {}, el("bdi", {}, set.name), known(set.rows) ? el("span", { class: "soft" }, count(set.rows, "row")) : null))),
-    ...set.metrics.flatMap((metric) => tableRows(metric, heads.length, report.other))));
-  byId("table").append(el("table", { class: "metrics" }, el("thead", {}, el("tr", {}, ...heads.map((head) => el("th", { scope: "col" }, head)))), ...bodies));
+    ...set.metrics.flatMap((metric) => tableRows(metric, heads, report.other))));
+  byId("table").append(el("table", { class: `metrics${report.other ? " compared" : ""}` }, el("thead", {}, el("tr", {}, ...heads.map((head) => el("th", { scope: "col" }, head)))), ...bodies));
   byId("metrics-hint").hidden = !report.sets.some((set) => set.metrics.some((metric) => metric.formula));
   byId("metrics-count").textContent = count(report.sets.reduce((sum, set) => sum + set.metrics.length, 0), "metric");
 }
 
 // The row of a metric and, below it, its formula, which its name opens.
-function tableRows(metric, width, other) {
-  const opened = el("tr", { class: "opened", hidden: true }, el("td", { colspan: width }, el("p", {}, metric.formula)));
+function tableRows(metric, heads, other) {
+  const opened = el("tr", { class: "opened", hidden: true }, el("td", { colspan: heads.length }, el("p", {}, metric.formula)));
   const toggle = (event) => {
     opened.hidden = !opened.hidden;
     event.currentTarget.setAttribute("aria-expanded", String(!opened.hidden));
@@ -93,6 +93,6 @@ function tableRows(metric, width, other) {
     : el("span", { class: "metric-name" }, metric.name);
   const cells = [el("b", {}, number(metric.score, 3)), metric.interval ? range(metric.interval) : "–", number(metric.twin, 3), number(metric.prior, 3),
     difference(metric.over_twin), difference(metric.over_prior)].concat(other ? [number(metric.other, 3), difference(metric.over_other)] : []);
-  const row = el("tr", {}, el("th", { scope: "row" }, name), ...cells.map((cell) => el("td", {}, cell)));
+  const row = el("tr", {}, el("th", { scope: "row" }, name), ...cells.map((cell, i) => el("td", { "data-head": heads[i + 1], class: cell === "–" || cell.textContent === "–" ? "none" : null }, cell)));
   return metric.formula ? [row, opened] : [row];
 }

@@ -1,0 +1,60 @@
+"""What of a running stage is read off, not learned: learning rates, memory, the seconds that compiling takes."""
+
+import contextlib
+import json
+import resource
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from vlax.params import distributed, groups
+from vlax.storage import cache, state
+from vlax.training import console, optimizer
+from vlax.training.session import Session, optimizer_config
+
+GIB = 1 << 30
+
+
+def read(session: Session, update: int) -> dict[str, float]:
+    """{"learning_rate/GROUP": of the update that was done last, "memory_gib/host": the most that this process had,
+    "memory_gib/device": likewise of its first device, where the device says so}."""
+    plan = session.plan
+    share = optimizer.schedule(optimizer_config(plan.stage, session.updates, plan.extended), np)(max(0, update - 1))
+    rates = {f"learning_rate/{group}": float(peak * share) for group, peak in plan.stage.learning_rate.items()}
+    memory = {"memory_gib/host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB}
+    device = (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+    return rates | memory | ({"memory_gib/device": device / GIB} if device else {})
+
+
+@contextlib.contextmanager
+def compiling(session: Session, phase: contextlib.AbstractContextManager[None]) -> Iterator[None]:
+    """Says that a stage compiles, and how long that took where nothing was kept of it, if this machine has seen the like."""
+    path, key = cache.folder() / "compiling.json", _key(session)
+    seconds = _read(path).get(key, 0.0)
+    console.say(f"compiling {session.plan.name}" + (f" (first time about {seconds:.0f} s)" if seconds >= 1 else ""))
+    begin = time.monotonic()
+    with phase:
+        yield
+    if distributed.is_main() and (took := time.monotonic() - begin) > seconds:  # less where the programs were kept
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            state.write_json(path, _read(path) | {key: round(took, 1)}, indent=1)
+
+
+def _key(session: Session) -> str:
+    """Of what compiles alike."""
+    stage, devices = session.plan.stage, jax.devices()
+    sizes = (
+        f"{groups.count(session.abstract)} {stage.batch_size}/{stage.accumulate} {stage.text_length} {session.plan.run.layers}"
+    )
+    return f"{stage.name} {len(devices)} {devices[0].device_kind} {sizes}"
+
+
+def _read(path: Path) -> dict[str, float]:
+    try:
+        return {str(key): float(seconds) for key, seconds in json.loads(path.read_text()).items()}
+    except (OSError, ValueError, AttributeError, TypeError):  # nothing known, or damaged: it is only told
+        return {}
