@@ -44,6 +44,7 @@ ALLOWED = {
     "evaluation": f"{GROUND} process params models text data data.readers decoding model scores suites training "
     "evaluation.report",
 }
+ALLOWED["evaluation.runs"] = f"{GROUND} process training evaluation.report"
 ALLOWED["serve"] = f"{GROUND} data.readers params models text decoding model evaluation.report"
 ALLOWED["commands.data"] = f"{ALLOWED['training']} data.recognise"
 ALLOWED["commands"] = " ".join(dict.fromkeys(" ".join([*ALLOWED.values(), *ALLOWED]).split()))

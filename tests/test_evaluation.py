@@ -11,6 +11,7 @@ from etils import epath
 from PIL import Image
 from test_containers import bucket  # noqa: F401  (a fixture)
 
+import vlax
 from benchmarks import reference_curves
 from vlax.decoding.options import DecodeConfig
 from vlax.errors import VlaxError
@@ -266,7 +267,16 @@ def test_table_sheet_and_report(evaluated, trained):
         with Image.open(directory / folder / "limit=8" / "samples.png") as sheet:
             assert sheet.format == "PNG" and min(sheet.size) > 200
     page = (directory / "eval" / "limit=8" / "report.html").read_text()
-    assert page.count("<script") >= 2 and full["protocol"]["hash"] in page and "is there" in page
+    hashes = [full["protocol"]["sets"][name]["hash"] for name in ("captions", "questions")]
+    assert page.count("<script") >= 2 and all(mark in page for mark in hashes) and "is there" in page
+    assert f'"hash":"{full["protocol"]["hash"]}"' not in page, "protocol is the name of a set's, as on the terminal"
+    about = json.loads((directory / "eval" / "limit=8" / "made.json").read_text())
+    assert about["model"] == str(directory / "export") and about["stage"] == "stage4" and about["mask"] == "image_bidirectional"
+    assert about["picture size"] == "16 x 16 pixels" and about["checkpoint"].startswith("step 4, exported 20")
+    assert about["data"].count("8 rows") == 2 and about["versions"].startswith(f"vlax {vlax.__version__}, jax 0.")
+    assert json.dumps(about["command"])[1:-1] in page
+    [found] = [run for run in survey.find(trained[1]) if run.directory == trained[1]]
+    assert f"captions CIDEr {full['CIDEr']:.3f} [" in survey.text([found]) and found.stages[-1].progress == "4 of 4 updates"
 
 
 def test_predictions_of_another_system(evaluated, trained, tmp_path, capsys):

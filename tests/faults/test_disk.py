@@ -212,7 +212,7 @@ def test_tensorboard_reads_what_is_written(tmp_path):
     assert events[0].file_version == "brain.Event:2" and events[1].step == 5 and events[1].session_log.status == 1
     assert [(e.step, e.summary.value[0].tag, e.summary.value[0].simple_value) for e in events[2:3]] == [(5, "train/loss", 1.5)]
     tags = {e.summary.value[0].tag: e.summary.value[0] for e in events[3:]}
-    assert list(tags) == ["validation/q accuracy", "samples/q/0", "samples/q/text_summary"]
+    assert list(tags) == ["validation/q_accuracy", "samples/q/0", "samples/q/text_summary"]
     picture = Image.open(io.BytesIO(tags["samples/q/0"].image.encoded_image_string))
     assert picture.size == (6, 4) and picture.convert("RGB").getpixel((0, 0)) == (255, 0, 0)
     table = tags["samples/q/text_summary"].tensor.string_val[0].decode()

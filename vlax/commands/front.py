@@ -19,6 +19,8 @@ COMMANDS = {
     "serve": "a page to try models, and an endpoint for OpenAI's clients, on this machine",
     "export": "writes a trained model in Hugging Face layout",
     "launch": "trains or evaluates in several processes on this machine",
+    "runs": "lists runs: stages, steps, scores, sizes, what can be gone on with; one page of all curves",
+    "clean": "deletes old checkpoints, second exports and caches, and asks first",
     "completion": "prints the completion of bash, zsh or fish",
     "data preview": "what a file or folder is, and five rows as the model will see them",
     "data doctor": "broken pictures, faulty rows, duplicates, leaks; writes a quarantine list",

@@ -68,6 +68,7 @@ def _run(
             built = session.build(plan)
             stages.check_end(plan, built.micro_steps)
             stages.record_identity(plan)
+            stages.record_length(plan, built.micro_steps, built.per_update)
             exclusion.record(plan, built.batches.collate.mixture.sources)
             sample = sampler(built)
         loop.train(built, sample=sample, listeners=listeners)

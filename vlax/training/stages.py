@@ -21,7 +21,7 @@ FREE_STAGE = ("drop_budget", "eval_every", "eval_batches", "generate_samples", "
               "data", "data_is", "tune")  # fmt: skip
 
 USUAL = {"mask": "image_bidirectional", "templates": "plain"}  # what an empty field of run means without a whole model
-EXTENDED = "extended.json"
+EXTENDED, LENGTH = "extended.json", "length.json"
 FORKED = "forked"  # WORKDIR/STAGE/forked: the export of the state that a stage began from, in place of its parents
 GIVEN = ("model", "fresh", "pretrained")  # values of stage.init that are no stage's name
 
@@ -210,6 +210,12 @@ def check_end(plan: StagePlan, micro_steps: int) -> None:
             f"{plan.directory} has a checkpoint at micro-step {last:,}, where this config ends at {micro_steps:,}{gone}. Pass "
             f"the values that it was trained with, name another --workdir, or delete that directory"
         )
+
+
+def record_length(plan: StagePlan, micro_steps: int, per_update: int) -> None:
+    """How long the stage is, for who lists runs (`vlax runs`)."""
+    plan.directory.mkdir(parents=True, exist_ok=True)
+    state.write_json(plan.directory / LENGTH, {"micro_steps": micro_steps, "per_update": per_update})
 
 
 def record_identity(plan: StagePlan) -> None:

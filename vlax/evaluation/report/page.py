@@ -24,14 +24,26 @@ def page(title: str, subtitle: str, data: Mapping) -> str:
     parts = {
         "policy": f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; "
         "base-uri 'none'; form-action 'none'",
-        "title": _escape(title),
-        "subtitle": _escape(subtitle),
+        "title": escape(title),
+        "subtitle": escape(subtitle),
         "style": style,
         "script": script,
         "data": embedded_json(data),
     }
     # One pass: a "{{data}}" inside of what is filled in stays as it is.
     return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _read("report.html"))
+
+
+def plain(title: str, extra: str, body: str) -> str:
+    """A page in the report's look without a script. extra: CSS beside the report's; body: HTML whose texts are escaped."""
+    style = _read("report.css") + extra
+    policy = f"default-src 'none'; img-src data:; style-src {_hash(style)}; base-uri 'none'; form-action 'none'"
+    head = (
+        f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{policy}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">'
+        f'<title>{escape(title)}</title><link rel="icon" href="data:,"><style>{style}</style>'
+    )
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>{body}</body></html>\n'
 
 
 def embedded_json(data: Mapping) -> str:
@@ -53,5 +65,6 @@ def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
+    """Text as HTML; half of a surrogate pair becomes a question mark."""
     return html.escape(text.encode("utf-8", "replace").decode())
