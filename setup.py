@@ -19,6 +19,9 @@ setup(
         "tpu": ["jax[tpu]"],
         "ray": ["ray>=2.50,<3"],  # vlax data prepare --runner=ray
         "serve": listed("requirements-serve.txt"),  # vlax serve
+        "wandb": ["wandb>=0.19,<1"],  # run.trackers
+        "mlflow": ["mlflow-skinny>=3.0,<4"],
+        "trackio": ["trackio>=0.20,<1"],
         "parity": listed("requirements-parity.txt"),
         "dev": listed("requirements-dev.txt"),
     },

@@ -54,6 +54,7 @@ def run(variant: str = "embedded") -> ConfigDict:
     r.watchdog_minutes = 1.5  # without a step (or 20 times the longest, twice the first) after which a run ends; 0: never
     r.log_every = 20  # updates between two log lines
     r.tensorboard = True  # write TensorBoard event files
+    r.trackers = ()  # where else to log: wandb, mlflow, trackio, tensorboard (docs/trackers.md)
     r.compilation_cache = "~/.cache/vlax/xla"  # compiled programs, kept between runs; "" switches it off
     r.tokenizer = ""  # directory or hub id; "": the pretrained decoder's, or a byte-level BPE trained on run.bpe_text
     r.bpe_vocab = 2000  # vocabulary of that BPE

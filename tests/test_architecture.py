@@ -39,10 +39,11 @@ ALLOWED = {
     "suites": f"{GROUND} text decoding scores data",
     "training": f"{GROUND} process params models text data data.readers data.batches decoding pretrained.reading "
     "pretrained.writing model suites",
+    "training.trackers": "errors params storage training",
     "training.inspect": f"{GROUND} params text training",
     "evaluation.report": "errors images masks printing params models text decoding model",
     "evaluation": f"{GROUND} process params models text data data.readers decoding model scores suites training "
-    "evaluation.report",
+    "training.trackers evaluation.report",
 }
 ALLOWED["evaluation.runs"] = f"{GROUND} process training evaluation.report"
 ALLOWED["serve"] = f"{GROUND} data.readers params models text decoding model evaluation.report"

@@ -22,6 +22,7 @@ from vlax.process.activity import Interrupted
 from vlax.storage import cache
 from vlax.training import chain, stages
 from vlax.training.listeners import Listener
+from vlax.training.trackers import tracker
 
 
 def config_of(name: str, **fields: Any) -> ConfigDict:
@@ -72,7 +73,8 @@ def train(
     setup.settings(config)
     cache.beside(workdir)
     try:
-        chain.run(config, str(workdir), sampling.sampler, extend=extend, fork=fork, listeners=tuple(callbacks))
+        follow, heard = tracker.checked(config.run.trackers), tuple(callbacks)
+        chain.run(config, str(workdir), sampling.sampler, extend=extend, fork=fork, listeners=heard, follow=follow)
     except Interrupted as stopped:
         if stopped.code:
             raise KeyboardInterrupt(f"training was stopped by signal {int(stopped.code) - 128} and saved") from None

@@ -33,6 +33,7 @@ def main(args: argparse.Namespace) -> None:
     from vlax.storage import cache
     from vlax.training import chain, guess
     from vlax.training.inspect import inspection
+    from vlax.training.trackers import tracker
 
     if args.extend and args.fork:
         raise VlaxError("--extend goes on in --workdir and --fork begins another run elsewhere; give one of them")
@@ -48,4 +49,5 @@ def main(args: argparse.Namespace) -> None:
     elif args.replay:
         chain.replay(config, args.workdir)
     else:
-        chain.run(config, args.workdir, sampling.sampler, extend=args.extend, fork=args.fork)
+        follow = tracker.checked(config.run.trackers)
+        chain.run(config, args.workdir, sampling.sampler, extend=args.extend, fork=args.fork, follow=follow)

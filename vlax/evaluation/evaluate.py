@@ -20,6 +20,7 @@ from vlax.scores.java import check_spice
 from vlax.storage import jsonl, state
 from vlax.suites import protocol
 from vlax.training import guess, stages
+from vlax.training.trackers import tracker
 
 DEFAULTS = Options()
 
@@ -43,8 +44,14 @@ def run(config: ConfigDict, workdir: str, options: Options = DEFAULTS) -> dict:
     export, below = export_directory(plan, options.checkpoint), options.folder()
     other = compare.find(workdir, options.against, below) if options.against else None
     kinds = [*(["eval-blind"] if options.twin or options.blind else ()), *([] if options.blind else ["eval"])]
+    tracker.check(config.run.trackers)
     with lease.hold(*(plan.directory / kind / below for kind in kinds), on=distributed.is_main()):
-        return _evaluate(config, plan, str(export), sets, options, other, trained_on.find(plans, sets))
+        scores = _evaluate(config, plan, str(export), sets, options, other, trained_on.find(plans, sets))
+    if not options.blind:
+        where = plan.directory / "eval" / below
+        files = [path for name in ("report.html", "samples.png", "scores.json") if (path := where / name).exists()]
+        tracker.attach(plan, files, scoring.by_name(scores))
+    return scores
 
 
 def _evaluate(

@@ -162,6 +162,12 @@ def flat(sets: Mapping) -> dict[str, float]:
     return out
 
 
+def by_name(scores: Mapping) -> dict[str, float]:
+    """What scores.json holds as {"SET METRIC": score}."""
+    return {f"{name} {metric}": row["score"] for name, metrics in scores.get("sets", {}).items()
+            for metric, row in metrics.items() if metric != "rows"}  # fmt: skip
+
+
 def write_scores(directory: epath.Path, sets: Mapping, protocols: Mapping[str, Mapping], about: Mapping) -> dict:
     """scores.json: figures by metric, everything by set, the protocol of each set with one hash over all, and `about`: model,
     formulas and where the data lay, which are no part of the protocol."""

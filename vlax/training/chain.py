@@ -1,5 +1,6 @@
 """Runs a chain of stages: what is missing, in order."""
 
+import contextlib
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +17,8 @@ from vlax.training import agreement, exclusion, guess, lineage, loop, plots, ses
 from vlax.training.listeners import Listener
 from vlax.training.replay import replay_stage
 
+Follow = Callable[[stages.StagePlan], contextlib.AbstractContextManager[Sequence[Listener]]]
+
 
 def run(
     config: ConfigDict,
@@ -25,11 +28,12 @@ def run(
     extend: int = 0,
     fork: str = "",
     listeners: Sequence[Listener] = (),
+    follow: Follow = lambda plan: contextlib.nullcontext(()),
 ) -> None:
     """Trains every unfinished stage that the config needs, the asked-for one last.
 
     extend: updates to add to it, where it is finished. fork: another workdir, in which it begins from its state here.
-    listeners: hear what is recorded.
+    listeners: hear what is recorded. follow: who hears of one stage (`trackers/`, which lies above this room).
     sampler: makes of a Session its small generative evaluation (`evaluation/sampling.py`), which lies above this room.
     """
     origin, workdir = workdir, fork or workdir
@@ -37,7 +41,14 @@ def run(
         NOW.grace = config.run.grace_seconds
         try:
             with disk.explained(), lease.hold(workdir, on=distributed.is_main()):
-                _run(lineage.fork(config, origin, fork) if fork else config, epath.Path(workdir), sampler, extend, listeners)
+                _run(
+                    lineage.fork(config, origin, fork) if fork else config,
+                    epath.Path(workdir),
+                    sampler,
+                    extend,
+                    listeners,
+                    follow,
+                )
         except BaseException as error:
             agreement.tell_end(error)
             raise
@@ -55,6 +66,7 @@ def _run(
     sampler: Callable[[session.Session], loop.Sample | None],
     extend: int,
     listeners: Sequence[Listener],
+    follow: Follow,
 ) -> None:
     config = guess.settled(config, workdir, keep=True)
     plans = stages.chain(config, workdir)
@@ -71,7 +83,8 @@ def _run(
             stages.record_length(plan, built.micro_steps, built.per_update)
             exclusion.record(plan, built.batches.collate.mixture.sources)
             sample = sampler(built)
-        loop.train(built, sample=sample, listeners=listeners)
+        with follow(plan) as heard:
+            loop.train(built, sample=sample, listeners=[*listeners, *heard])
         with activity.phase("train: between stages", f"nothing is lost; {loop.AGAIN}"):
             if distributed.is_main():
                 with spared("curves.png"):

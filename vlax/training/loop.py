@@ -214,7 +214,7 @@ def train(session: Session, *, sample: Sample | None = None, listeners: Sequence
             if main:
                 console.print_header(session, loop.begin)
             resumed, validated = loop.begin // session.per_update, loop.checkpoints.validated(loop.begin)
-            loop.writer = metrics.Writer(plan.directory, resumed, validated, tensorboard=plan.run.tensorboard, enabled=main)
+            loop.writer = metrics.Writer(plan.directory, resumed, validated, tensorboard=metrics.board(plan.run), enabled=main)
         loop.bar = console.progress_bar(session, loop.begin, main)
         stack.callback(loop.bar.close)  # an error's text starts on a line of its own
         feed = Feed(session.batches, loop.begin, plan.run)

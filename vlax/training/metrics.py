@@ -9,6 +9,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 from etils import epath
+from ml_collections import ConfigDict
 from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
@@ -145,6 +146,11 @@ class Writer:
     def close(self) -> None:
         if self.tensorboard is not None:
             self.tensorboard.close()
+
+
+def board(run: ConfigDict) -> bool:
+    """Whether TensorBoard's event file is asked for, in one of two ways."""
+    return bool(run.tensorboard) or "tensorboard" in run.trackers
 
 
 def read(directory: epath.Path) -> list[dict[str, Any]]:

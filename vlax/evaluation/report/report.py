@@ -82,8 +82,7 @@ def write_report(
       samples: the cards, in the order that "original order" means. May be fewer than the rows that were scored.
       values: {set: {id: headline}} of all rows, among which a sample is graded (`grades.py`); else among the samples.
       about: {"model": ..., "date": ...}: what the report is about, shown in the head.
-      other: a second run: {"title", "sets" (as above), "differences": {set: {metric: Interval of this - other}}, "protocol",
-        "about"}.
+      other: a run: {"title", "sets", "differences": {set: {metric: Interval of this - other}}, "protocol", "about"} likewise.
       notes: what a reader must know before the scores, one paragraph each.
 
     Raises VlaxError: no sets; a sample of an unknown set, without scores, with a score that is not finite, with the id of
