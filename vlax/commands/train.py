@@ -8,6 +8,7 @@ is shown as the model will see it.
 """
 
 import argparse
+import os
 
 from vlax.commands import print_config, setup
 from vlax.commands.flags import Parser, at_least
@@ -24,6 +25,10 @@ def add_arguments(parser: Parser) -> None:
     add("--inspect", action=switch, help="print the stage's first batches as the model will see them, and train nothing")
     add("--inspect_batches", type=at_least(1), help="--inspect, of so many batches instead of one")
     add("--print_config", action="store_true", help="print every field that would hold, and where it comes from; train nothing")
+    add("--plan", action="store_true", help="print what the chain takes of a device, by its compiler where that is installed; "
+        "train nothing")  # fmt: skip
+    add("--device", default="", help="--plan: another device than this one's: h100, h100:8, rtx4090, v5e:2x4, ...")
+    add("--estimate", action="store_true", help="--plan: don't ask the compiler, which takes minutes")
     add("--extend", type=at_least(1), default=0, metavar="STEPS", help="train a finished stage for so many updates more")
     add("--fork", default="", metavar="NEW_WORKDIR", help="begin another run there, from the stage's state in --workdir")
 
@@ -39,6 +44,15 @@ def main(args: argparse.Namespace) -> None:
         raise VlaxError("--extend goes on in --workdir and --fork begins another run elsewhere; give one of them")
     if args.fork and absolute(args.fork) == absolute(args.workdir):
         raise VlaxError(f"--fork={args.fork} is the workdir itself; name a new one")
+    if args.plan:
+        if args.device:
+            os.environ.setdefault("JAX_PLATFORMS", "cpu")  # nothing runs here, whatever is here
+        from vlax.training import plan_table
+
+        plan_table.show(args.config, args.workdir, args.device, compiles=not args.estimate)
+        return
+    if args.device or args.estimate:
+        raise VlaxError("--device and --estimate belong to --plan")
     if args.print_config:
         print(print_config.table(args.config, guess.settled(args.config, args.workdir), args.given))
         return

@@ -8,6 +8,7 @@ import collections
 import dataclasses
 import functools
 import importlib
+import math
 import os
 import re
 import time
@@ -116,6 +117,8 @@ def mesh(name: str, shape: tuple[int, int, int]) -> Mesh:
 def model_config(run: ConfigDict, stage: ConfigDict) -> VLMConfig:
     """The model of a stage by run.shapes, whatever its weights come from: those of `:0.9b` are its backbones'."""
     shapes = {**run.shapes.decoder, **(run.shapes.captioner if stage.captioner else {})}
+    # An embedding that a vocabulary of one's own will size: what run.bpe_vocab allows, and one row to spare.
+    shapes["vocab_size"] = shapes["vocab_size"] or math.ceil((run.bpe_vocab + 1) / 16) * 16
     decoder = DecoderConfig(**shapes, lora=LoRAConfig(**stage.lora) if stage.lora.rank else None)
     mask = stage.mask or run.mask or "image_bidirectional"
     if "vision" not in stage.init:

@@ -1,0 +1,251 @@
+"""`--plan`: what a chain's stages take of devices that need not be here, without data and weights, and what would fit.
+
+Parameters, state, products and residuals are counted from shapes (`counters.py`), of one and two layers and carried on to all
+of them: layers are alike. What the compiler makes of it is the compiler's own figure where that is installed (`topologies.py`);
+elsewhere an estimate, whose constants are fitted to recorded compilations (tests/test_planning.py). Times are products divided
+by a rate that nobody has measured: MFU below.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from vlax.errors import VlaxError
+from vlax.models import quantised
+from vlax.models.build import DTYPES, abstract_model
+from vlax.models.cores import Kernels
+from vlax.models.remat import KINDS, named
+from vlax.params import groups, sharding
+from vlax.training import counters, steps, topologies
+from vlax.training.topologies import GIB
+
+MFU = 0.35  # share of a device's peak that training is assumed to reach; docs/benchmarks.md says what was measured
+# Peak of dense bf16 products in TFLOP/s with float32 sums, by the makers' data sheets, and memory in bytes.
+PEAKS = {
+    "h100": (989, 80e9), "h200": (989, 141e9), "a100-40": (312, 40e9), "a100-80": (312, 80e9), "rtx4090": (165, 24e9),
+    "rtx3090": (71, 24e9), "l40s": (362, 48e9), "v4": (275, 0), "v5e": (197, 0), "v5p": (459, 0), "v6e": (918, 0),
+}  # fmt: skip
+# Temporaries as compilers reported them (tests/test_planning.py), of what is counted: the residuals and a little around them, a
+# share of the gradients, whose buffers others have used before, and whatever is there once: slices of logits above all. A scan
+# stacks the weights of its layers.
+KEPT, GRADIENTS, ALWAYS, STACKED = 1.07, 0.25, 0.9 * GIB, 1.4
+ROWS = 64  # counted, and twice as many: fewer have all their logits in one slice of the loss, which they keep
+LAYERS = 1  # counted, and one more of each
+_COUNTED: dict[tuple[Any, ...], float] = {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """name: as it was asked for; kind: a row of PEAKS; chips; limit: bytes of one that a step may take; peak: FLOP/s of one."""
+
+    name: str
+    kind: str
+    chips: int
+    limit: float
+    peak: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Way:
+    """How a stage would run: rows a device and micro-batch, micro-batches an update, remat, whether parameters are cut."""
+
+    rows: int
+    accumulate: int
+    remat: str
+    cut: bool
+
+    def flags(self, stage: str) -> str:
+        where = "fsdp=-1 --config.run.mesh.data=1" if self.cut else "data=-1 --config.run.mesh.fsdp=1"
+        return f"--config.{stage}.accumulate={self.accumulate} --config.run.remat={self.remat} --config.run.mesh.{where}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """Of one device: bytes of state and of temporaries; FLOPs of a row, whatever is done twice included."""
+
+    state: int
+    temporaries: int
+    flops: float
+
+    @property
+    def peak(self) -> int:
+        return self.state + self.temporaries
+
+
+def target(name: str) -> Target:
+    """`h100`, `h100:8`, `v5e:2x4`. VlaxError for what is none."""
+    kind, _, layout = name.partition(":")
+    try:
+        chips = math.prod(int(size) for size in (layout or "1").split("x"))
+        assert kind in PEAKS and chips > 0
+    except (ValueError, AssertionError):
+        known = ", ".join(f"{known}:2x4" if known in topologies.TPU_GIB else known for known in PEAKS)
+        raise VlaxError(f"--device={name} is none that is known here: {known}; several GPUs are h100:8") from None
+    flops, memory = PEAKS[kind]
+    here = kind in topologies.TPU_GIB or kind in topologies.gpus()
+    limit = topologies.limit(kind) if here else topologies.PREALLOCATED * memory
+    return Target(name, kind, chips, limit, flops * 1e12)
+
+
+@functools.cache
+def _one() -> jax.sharding.Mesh:
+    return sharding.make_mesh((1, 1, 1), jax.devices()[:1])
+
+
+class Counter:
+    """What one stage costs, by text length and remat."""
+
+    def __init__(self, run: ConfigDict, stage: ConfigDict):
+        self.run, self.stage = run, stage
+        self.config = topologies.model_config(run, stage)
+        _, self.shapes = abstract_model(self.config, DTYPES[run.dtype])
+        self.assigned = groups.assign(self.shapes, stage.trainable)
+        self.trainable = {path: value for path, value in self.shapes.items() if path in self.assigned}
+        low = DTYPES[run.dtype]
+        rest = {p: jax.ShapeDtypeStruct(v.shape, low) for p, v in self.shapes.items() if p not in self.assigned}
+        self.frozen = groups.size_bytes(quantised.abstract(rest, stage.quantise, low))
+        self.width = DTYPES[run.dtype].dtype.itemsize
+
+    @functools.cached_property
+    def learns(self) -> int:
+        return groups.count(self.trainable)
+
+    def state(self, accumulates: bool) -> int:
+        """Bytes of what learns in float32, AdamW's moments and, between micro-batches, an accumulator; and of the frozen."""
+        return (16 if accumulates else 12) * self.learns + self.frozen
+
+    def _pieces(self, text: int, rows: int, seeing: int, speaking: int) -> tuple[Any, ...]:
+        """What one micro-batch of the model with so many layers in tower and decoder is computed from: shapes, structure."""
+        made = dataclasses.replace(self.config, decoder=dataclasses.replace(self.config.decoder, layers=speaking))
+        if made.vision is not None:
+            made = dataclasses.replace(made, vision=dataclasses.replace(made.vision, layers=seeing))
+        stage = self.stage.copy_and_resolve_references()
+        with stage.unlocked():
+            stage.batch_size, stage.accumulate = rows, 1
+        low = DTYPES[self.run.dtype]
+        graphdef, shapes = abstract_model(made, low, Kernels("xla", "xla"))
+        assigned = groups.assign(shapes, self.stage.trainable)
+        trained = {path: value for path, value in shapes.items() if path in assigned}
+        fixed = {p: jax.ShapeDtypeStruct(v.shape, low) for p, v in shapes.items() if p not in assigned}
+        return trained, fixed, topologies.batch_shapes(stage, made, text, _one()), graphdef
+
+    def _whole(self, count: Callable[[int, int], int]) -> float:
+        """`count(layers of the tower, of the decoder)` of the whole model."""
+        sees, v = self.config.vision is not None, self.config.vision.layers if self.config.vision is not None else LAYERS
+        base = count(LAYERS, LAYERS)
+        seeing = count(LAYERS + 1, LAYERS) if sees else base
+        return (
+            base + (v - LAYERS) * (seeing - base) + (self.config.decoder.layers - LAYERS) * (count(LAYERS, LAYERS + 1) - base)
+        )
+
+    def flops(self, text: int, remat: str) -> float:
+        """Of a row, what is done twice included."""
+        return self._known("flops", text, remat, ROWS) / ROWS
+
+    def residuals(self, text: int, remat: str) -> tuple[float, float]:
+        """(bytes a row, bytes whatever the rows) that the backward pass needs of the forward pass."""
+        one, two = (self._known("residuals", text, remat, rows) for rows in (ROWS, 2 * ROWS))
+        return (two - one) / ROWS, 2 * one - two
+
+    def _known(self, what: str, text: int, remat: str, rows: int) -> float:
+        """Counted once for all stages that compute alike: an unusual way to cache, since tracing takes seconds."""
+        alike = (
+            repr(self.config),
+            tuple(self.assigned),
+            self.run.dtype,
+            self.run.layers,
+            self.stage.packing,
+            self.stage.images,
+        )
+        key = (what, text, remat, rows, *alike)
+        if key not in _COUNTED:
+            _COUNTED[key] = self._whole(functools.partial(self._count, what, text, remat, rows))
+        return _COUNTED[key]
+
+    def _count(self, what: str, text: int, remat: str, rows: int, seeing: int, speaking: int) -> int:
+        trained, fixed, batch, graphdef = self._pieces(text, rows, seeing, speaking)
+        how = steps.StepConfig(self.run.layers, remat)
+        with jax.set_mesh(_one()):
+            if what == "residuals":
+                return counters.residual_bytes(trained, fixed, batch, graphdef, how)
+            gradients = jax.value_and_grad(steps.loss_sum, has_aux=True)
+            traced = jax.make_jaxpr(lambda trained, fixed, batch: gradients(trained, fixed, batch, graphdef, how))
+            return counters.dot_flops(traced(trained, fixed, batch).jaxpr)
+
+    def cost(self, way: Way, text: int, chips: int) -> Cost:
+        """Of one of `chips` devices. Fused attention keeps no weights, nor does XLA: they count as remat=attention has it."""
+        per_row, always = self.residuals(text, "attention" if way.remat == "none" else way.remat)
+        cut = chips if way.cut else 1
+        kept = KEPT * (per_row * way.rows + always) + GRADIENTS * 4 * self.learns / cut + ALWAYS
+        stacked = STACKED * self.width * groups.count(self.shapes) if self.run.layers == "scan" else 0
+        state = self.state(way.accumulate > 1 and self.stage.accumulation == "multisteps") / cut
+        return Cost(round(state), round(kept + stacked), self.flops(text, way.remat))
+
+    def ways(self, chips: int) -> Iterator[Way]:
+        """Every way to run the stage on so many devices."""
+        for accumulate in (k for k in range(1, self.stage.batch_size + 1) if self.stage.batch_size % (k * chips) == 0):
+            for remat in KINDS:
+                for cut in (False, True) if chips > 1 else (False,):
+                    yield Way(self.stage.batch_size // accumulate // chips, accumulate, remat, cut)
+
+    def cheapest(self, text: int, device: Target) -> tuple[Way, Cost] | None:
+        """The way that fits and computes least; of equals that of fewest micro-batches, then of whole parameters."""
+        found: tuple[Way, Cost] | None = None
+        for way in sorted(self.ways(device.chips), key=lambda way: (KINDS.index(way.remat), way.accumulate, way.cut)):
+            if found is not None and named(way.remat) != found[0].remat:
+                break
+            cost = self.cost(way, text, device.chips)
+            if cost.peak <= device.limit:
+                found = found or (way, cost)
+        return found
+
+
+# Rows of public files, as their publishers count them: without data at hand they say how long an epoch is.
+EPOCHS = {
+    "blip_laion_cc_sbu_558k.json": 558_128, "share-captioner_coco_lcs_sam_1246k_1107.json": 1_246_901,
+    "llava_instruct_150k.json": 157_712, "captions_train2014.json": 414_113, "v2_mscoco_train2014_annotations.json": 443_757,
+}  # fmt: skip
+
+
+def shipped(stage: ConfigDict, run: ConfigDict, chips: int) -> Way:
+    """The way that the config says. VlaxError where the micro-batch does not divide over the devices."""
+    cut = sharding.sizes((run.mesh.data, run.mesh.fsdp, run.mesh.tp), chips)[1] > 1
+    rows, rest = divmod(stage.batch_size, stage.accumulate * chips)
+    if rest:
+        raise VlaxError(
+            f"stage {stage.name}: {stage.batch_size} rows in {stage.accumulate} micro-batches don't divide over {chips} "
+            f"devices; set --config.stage.batch_size to a multiple of {stage.accumulate * chips}"
+        )
+    return Way(rows, stage.accumulate, named(run.remat), cut)
+
+
+def rows(stage: ConfigDict) -> dict[int, float] | None:
+    """{text tokens: rows of the whole stage at that length}; None where the config and EPOCHS leave it open.
+
+    Captions and questions are counted at the shortest of stage.buckets, descriptions and dialogues at the longest.
+    """
+    short, long = (stage.buckets or (stage.text_length,))[0], stage.text_length
+    sources = stage.mixture.to_dict()
+    shares = {name: spec.get("weight", 1.0) for name, spec in sources.items()}
+    text = {name: short if _short(spec) else long for name, spec in sources.items()}
+    if stage.steps:
+        whole: float = stage.steps * stage.batch_size
+    else:
+        first = stage.epoch_of or next(iter(sources))
+        size = EPOCHS.get(str(sources[first].get("annotations", "")).rsplit("/", 1)[-1])
+        if size is None or any(key in spec for spec in sources.values() for key in ("epochs", "tokens")):
+            return None
+        whole = stage.epochs * size * sum(shares.values()) / shares[first]
+    out: dict[int, float] = {}
+    for name, share in shares.items():
+        out[text[name]] = out.get(text[name], 0.0) + whole * share / sum(shares.values())
+    return out
+
+
+def _short(spec: Mapping[str, Any]) -> bool:
+    return spec.get("task") == "caption" or spec["kind"] in ("coco", "vqa")
