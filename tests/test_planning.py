@@ -11,8 +11,9 @@ import vlax
 from configs import stage1, stage2, stage3, stage4
 from vlax.commands import front
 from vlax.errors import VlaxError
+from vlax.models.build import abstract_model
 from vlax.params import groups
-from vlax.training import plan_table, planning, session, stages, start
+from vlax.training import peaks, plan_table, planning, session, stages, start
 from vlax.training.planning import Counter, Way
 from vlax.training.topologies import GIB
 
@@ -37,6 +38,7 @@ def config(stage="stage3", **shapes):
 def test_few_layers_tell_of_all(stage, remat):
     made = config(stage, vision=4, decoder=3)
     counter = Counter(made.run, made.stage)
+    assert counter.shapes == abstract_model(counter.config, jax.numpy.float32)[1]
     per_row, always = counter.residuals(24, remat)
     assert 100 * per_row + always == counter._count("residuals", 24, remat, 100, 4, 3)
     assert 100 * counter.flops(24, remat) == counter._count("flops", 24, remat, 100, 4, 3)
@@ -52,12 +54,12 @@ def test_state_is_that_of_a_session(trained):
 
 
 def test_targets():
-    h100, eight, slice_ = planning.target("h100"), planning.target("h100:8"), planning.target("v5e:2x4")
+    h100, eight, slice_ = peaks.target("h100"), peaks.target("h100:8"), peaks.target("v5e:2x4")
     assert (h100.chips, eight.chips, slice_.chips) == (1, 8, 8) and slice_.limit == 15.75 * GIB
     assert h100.limit == eight.limit and 59 < h100.limit / GIB < 60 and h100.peak == 989e12
     for wrong in ("h101", "v5e:2xa", "h100:0"):
         with pytest.raises(VlaxError, match=f"--device={wrong} is none that is known here: h100, .*v5e:2x4"):
-            planning.target(wrong)
+            peaks.target(wrong)
 
 
 def test_rows_of_the_recipe():
@@ -75,7 +77,7 @@ def test_the_way_that_fits():
     made = config()
     with made.stage.unlocked():
         made.stage.batch_size, made.stage.accumulate = 16, 1
-    counter, device = Counter(made.run, made.stage), planning.target("h100")
+    counter, device = Counter(made.run, made.stage), peaks.target("h100")
     need = counter.cost(Way(16, 1, "none", False), 40, 1)
     assert counter.cheapest(40, dataclasses.replace(device, limit=need.peak))[0] == Way(16, 1, "none", False)
     way, cost = counter.cheapest(40, dataclasses.replace(device, limit=need.peak - 1))
@@ -90,7 +92,7 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     """Without data, weights or a workdir; what doesn't fit comes with flags that do."""
     monkeypatch.chdir(tmp_path)
     made = vlax.config("stage1", accumulate=1)
-    monkeypatch.setattr(planning, "target", lambda name: dataclasses.replace(REAL(name), limit=0.95 * GIB))
+    monkeypatch.setattr(peaks, "target", lambda name: dataclasses.replace(REAL(name), limit=0.95 * GIB))
     plan_table.show(made, "none", "h100", compiles=False)
     out = capsys.readouterr().out
     assert out.startswith(
@@ -104,7 +106,7 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     assert "--device and --estimate belong to --plan" in capsys.readouterr().err
 
 
-REAL = planning.target
+REAL = peaks.target
 
 
 @pytest.mark.slow
@@ -112,7 +114,7 @@ REAL = planning.target
 def test_estimates_are_within_a_tenth_of_the_compilers(case):
     stage, device, text, rows, remat = case
     made = importlib.import_module(f"configs.{stage}").get_config("0.9b")
-    target = planning.target(device)
+    target = peaks.target(device)
     way = dataclasses.replace(planning.shipped(made.stage, made.run, target.chips), rows=rows, remat=remat)
     cost, (arguments, temporaries) = Counter(made.run, made.stage).cost(way, text, target.chips), RECORDED[case]
     assert cost.peak / GIB == pytest.approx(arguments + temporaries, rel=0.1)

@@ -129,7 +129,8 @@ def gather(grads: Params, tokens: jax.Array, opt_state: optax.MultiStepsState, t
     skip, skipped = optax.skip_not_finite(full, opt_state.gradient_step, trainable)
 
     def add(full: Params, means: Params, taken: jax.Array) -> Params:
-        return jax.tree.map(lambda grad, mean: mean + (grad - mean) / (taken + 1), full, means)
+        added: Params = jax.tree.map(lambda grad, mean: mean + (grad - mean) / (taken + 1), full, means)
+        return added
 
     # A branch, as in MultiSteps: fused with the products before it, the sum would be rounded in another way.
     mean = jax.lax.cond(skip, lambda full, means, taken: means, add, full, opt_state.acc_grads, taken)

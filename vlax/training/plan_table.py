@@ -12,8 +12,9 @@ from vlax.errors import VlaxError
 from vlax.models.cores import Kernels
 from vlax.params import groups, sharding
 from vlax.printing import columns
-from vlax.training import planning, stages, topologies
-from vlax.training.planning import Cost, Counter, Target, Way
+from vlax.training import peaks, planning, stages, topologies
+from vlax.training.peaks import Target
+from vlax.training.planning import Cost, Counter, Way
 from vlax.training.topologies import GIB
 
 HEADS = (
@@ -38,7 +39,7 @@ class Line:
 
 def show(config: ConfigDict, workdir: str, device: str, *, compiles: bool = True) -> None:
     """Prints the plan of a chain for `device` ("": the one at hand, on a CPU an H100)."""
-    target, own = (planning.target(device), None) if device else _here()
+    target, own = (peaks.target(device), None) if device else _here()
     lines: list[Line] = []
     for plan in stages.chain(config, workdir):
         print(f"\r{plan.name} ...", end="", file=sys.stderr, flush=True)
@@ -50,11 +51,11 @@ def show(config: ConfigDict, workdir: str, device: str, *, compiles: bool = True
 def _here() -> tuple[Target, jax.sharding.Mesh | None]:
     there = jax.devices()
     if there[0].platform == "cpu":
-        return planning.target("h100"), None
+        return peaks.target("h100"), None
     kind = next((name for word, name in KINDS.items() if word in there[0].device_kind), None)
     if kind is None:
         raise VlaxError(f"--plan knows no {there[0].device_kind}; name a device that it knows: --device=h100")
-    known = planning.target(kind)
+    known = peaks.target(kind)
     limit = (there[0].memory_stats() or {}).get("bytes_limit", known.limit)
     whole = sharding.make_mesh((1, -1, 1))
     return dataclasses.replace(known, name=f"{len(there)} x {there[0].device_kind}", chips=len(there), limit=limit), whole
@@ -100,7 +101,7 @@ def _cost(
 def rate(counter: Counter, target: Target, lengths: Mapping[int, float], remat: str) -> tuple[float, float]:
     """(rows a second, hours) of all devices at the assumed rate, at which what remat does twice is done, too."""
     work = sum(count * counter.flops(text, remat) for text, count in lengths.items())
-    seconds = work / (planning.MFU * target.peak * target.chips)
+    seconds = work / (peaks.MFU * target.peak * target.chips)
     return sum(lengths.values()) / seconds, seconds / 3600
 
 
@@ -124,7 +125,7 @@ def text(config: ConfigDict, lines: list[Line], target: Target) -> str:
         f"plan for {target.name}: {many} with {target.limit / GIB:.1f} GiB that a step may take. Sizes are GiB of a device "
         f"at the longest text, {sources} ({versions})",
         columns(table, left=1),
-        f"rows/s and hours assume {planning.MFU:.0%} of the peak of {target.peak / 1e12:,.0f} TFLOP/s a device, which is not "
+        f"rows/s and hours assume {peaks.MFU:.0%} of the peak of {target.peak / 1e12:,.0f} TFLOP/s a device, which is not "
         "measured; captions and questions are counted at the shortest bucket, all else at the longest"
         + ("; ? where the rows are known with the data alone" if unknown else ""),
         f"together {hours:.1f} hours" + (" and what is unknown" if unknown else ""),

@@ -3,12 +3,11 @@
 Parameters, state, products and residuals are counted from shapes (`counters.py`), of one and two layers and carried on to all
 of them: layers are alike. What the compiler makes of it is the compiler's own figure where that is installed (`topologies.py`);
 elsewhere an estimate, whose constants are fitted to recorded compilations (tests/test_planning.py). Times are products divided
-by a rate that nobody has measured: MFU below.
+by a rate that nobody has measured: see `peaks.py`.
 """
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -20,16 +19,12 @@ from vlax.models import quantised
 from vlax.models.build import DTYPES, abstract_model
 from vlax.models.cores import Kernels
 from vlax.models.remat import KINDS, named
+from vlax.models.vlm import VLMConfig
 from vlax.params import groups, sharding
 from vlax.training import counters, steps, topologies
+from vlax.training.peaks import Target
 from vlax.training.topologies import GIB
 
-MFU = 0.35  # share of a device's peak that training is assumed to reach; docs/benchmarks.md says what was measured
-# Peak of dense bf16 products in TFLOP/s with float32 sums, by the makers' data sheets, and memory in bytes.
-PEAKS = {
-    "h100": (989, 80e9), "h200": (989, 141e9), "a100-40": (312, 40e9), "a100-80": (312, 80e9), "rtx4090": (165, 24e9),
-    "rtx3090": (71, 24e9), "l40s": (362, 48e9), "v4": (275, 0), "v5e": (197, 0), "v5p": (459, 0), "v6e": (918, 0),
-}  # fmt: skip
 # Temporaries as compilers reported them (tests/test_planning.py), of what is counted: the residuals and a little around them, a
 # share of the gradients, whose buffers others have used before, and whatever is there once: slices of logits above all. A scan
 # stacks the weights of its layers.
@@ -37,17 +32,6 @@ KEPT, GRADIENTS, ALWAYS, STACKED = 1.07, 0.25, 0.9 * GIB, 1.4
 ROWS = 64  # counted, and twice as many: fewer have all their logits in one slice of the loss, which they keep
 LAYERS = 1  # counted, and one more of each
 _COUNTED: dict[tuple[Any, ...], float] = {}
-
-
-@dataclasses.dataclass(frozen=True)
-class Target:
-    """name: as it was asked for; kind: a row of PEAKS; chips; limit: bytes of one that a step may take; peak: FLOP/s of one."""
-
-    name: str
-    kind: str
-    chips: int
-    limit: float
-    peak: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,24 +61,26 @@ class Cost:
         return self.state + self.temporaries
 
 
-def target(name: str) -> Target:
-    """`h100`, `h100:8`, `v5e:2x4`. VlaxError for what is none."""
-    kind, _, layout = name.partition(":")
-    try:
-        chips = math.prod(int(size) for size in (layout or "1").split("x"))
-        assert kind in PEAKS and chips > 0
-    except (ValueError, AssertionError):
-        known = ", ".join(f"{known}:2x4" if known in topologies.TPU_GIB else known for known in PEAKS)
-        raise VlaxError(f"--device={name} is none that is known here: {known}; several GPUs are h100:8") from None
-    flops, memory = PEAKS[kind]
-    here = kind in topologies.TPU_GIB or kind in topologies.gpus()
-    limit = topologies.limit(kind) if here else topologies.PREALLOCATED * memory
-    return Target(name, kind, chips, limit, flops * 1e12)
-
-
 @functools.cache
 def _one() -> jax.sharding.Mesh:
     return sharding.make_mesh((1, 1, 1), jax.devices()[:1])
+
+
+def shallow(config: VLMConfig, seeing: int, speaking: int) -> VLMConfig:
+    """The same model with so many layers in tower and decoder."""
+    made = dataclasses.replace(config, decoder=dataclasses.replace(config.decoder, layers=speaking))
+    return made if made.vision is None else dataclasses.replace(made, vision=dataclasses.replace(made.vision, layers=seeing))
+
+
+def whole(config: VLMConfig, dtype: str) -> groups.Shapes:
+    """The shapes of all parameters, from those of one layer: to initialise fifty, if only in the abstract, takes long."""
+    _, one = abstract_model(shallow(config, 1, 1), DTYPES[dtype])
+    out: groups.Shapes = {}
+    for path, value in one.items():
+        layers = config.tower.vision.layers if path.startswith("vision/") else config.decoder.layers
+        places = range(layers) if "/layers/0/" in path else (0,)
+        out.update({path.replace("/layers/0/", f"/layers/{place}/"): value for place in places})
+    return out
 
 
 class Counter:
@@ -103,7 +89,7 @@ class Counter:
     def __init__(self, run: ConfigDict, stage: ConfigDict):
         self.run, self.stage = run, stage
         self.config = topologies.model_config(run, stage)
-        _, self.shapes = abstract_model(self.config, DTYPES[run.dtype])
+        self.shapes = whole(self.config, run.dtype)
         self.assigned = groups.assign(self.shapes, stage.trainable)
         self.trainable = {path: value for path, value in self.shapes.items() if path in self.assigned}
         low = DTYPES[run.dtype]
@@ -121,9 +107,7 @@ class Counter:
 
     def _pieces(self, text: int, rows: int, seeing: int, speaking: int) -> tuple[Any, ...]:
         """What one micro-batch of the model with so many layers in tower and decoder is computed from: shapes, structure."""
-        made = dataclasses.replace(self.config, decoder=dataclasses.replace(self.config.decoder, layers=speaking))
-        if made.vision is not None:
-            made = dataclasses.replace(made, vision=dataclasses.replace(made.vision, layers=seeing))
+        made = shallow(self.config, seeing, speaking)
         stage = self.stage.copy_and_resolve_references()
         with stage.unlocked():
             stage.batch_size, stage.accumulate = rows, 1
