@@ -45,7 +45,7 @@ def show(config: ConfigDict, workdir: str, device: str, *, compiles: bool = True
         print(f"\r{plan.name} ...", end="", file=sys.stderr, flush=True)
         lines.append(_line(plan.run, plan.stage, target, own, compiles))
     print("\r", end="", file=sys.stderr)
-    print(text(config, lines, target))
+    print(text(lines, target))
 
 
 def _here() -> tuple[Target, jax.sharding.Mesh | None]:
@@ -105,7 +105,8 @@ def rate(counter: Counter, target: Target, lengths: Mapping[int, float], remat: 
     return sum(lengths.values()) / seconds, seconds / 3600
 
 
-def text(config: ConfigDict, lines: list[Line], target: Target) -> str:
+def text(lines: list[Line], target: Target) -> str:
+    """The whole plan: the table, what its figures rest on, and ways for the stages that don't fit."""
     table, hours, unknown = [HEADS], 0.0, False
     for line in lines:
         lengths = planning.rows(line.stage)
