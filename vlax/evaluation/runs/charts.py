@@ -30,8 +30,7 @@ def chart(lines: Mapping[int, Points], names: Sequence[str], log: bool) -> str:
         at = place(0, y)[1]
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{at + 4:.1f}" text-anchor="end">{y:g}</text>')
-    for x in _ticks(0, right):
-        parts.append(f'<text x="{place(x, low)[0]:.1f}" y="{HEIGHT - 8}" text-anchor="middle">{x:g}</text>')
+    parts += [f'<text x="{place(x, low)[0]:.1f}" y="{HEIGHT - 8}" text-anchor="middle">{x:g}</text>' for x in _ticks(0, right)]
     for number, points in lines.items():
         shown = [place(x, y) for x, y in points if math.isfinite(y)]
         title = f"<title>{escape(names[number])}</title>"

@@ -1,8 +1,8 @@
 """Workdirs as they lie on disk, read without a config: how far their stages got, what they scored, what can be gone on with.
 
-    runs/mine                                                                               31.2 MiB
-      stage1  400 of 400 updates  finished                              9.8 MiB  captions CIDEr 1.716 [1.602, 1.840]
-      stage3  120 of 600 updates  goes on at 120                       12.1 MiB
+runs/mine                                                                               31.2 MiB
+  stage1  400 of 400 updates  finished                              9.8 MiB  captions CIDEr 1.716 [1.602, 1.840]
+  stage3  120 of 600 updates  goes on at 120                       12.1 MiB
 """
 
 import dataclasses
