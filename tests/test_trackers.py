@@ -33,7 +33,7 @@ def trained(plan):
     with tracker.following(plan) as heard:
         for one in heard:
             one(Progress("stage1", "train", 2, 3, {"loss": 2.0, **rate}))
-            one(Progress("stage1", "validation", 2, 3, {"loss": 1.25, "q accuracy": 0.5}, SHOWN))
+            one(Progress("stage1", "validation", 2, 3, {"loss": 1.25, "loss/captions": 1.25, "q accuracy": 0.5}, SHOWN))
     report = plan.directory / "eval" / "report.html"
     report.parent.mkdir(parents=True)
     report.write_text("<p>the report</p>")
@@ -60,6 +60,9 @@ def test_a_tracker_that_fails_is_one_warning(tmp_path, monkeypatch, caplog):
         def record(self, progress):
             raise ConnectionError("no route to host\nmore")
 
+        def end(self, whole):
+            heard.append("closed")
+
     class Sound(Broken):
         def record(self, progress):
             heard.append(progress.step)
@@ -74,7 +77,7 @@ def test_a_tracker_that_fails_is_one_warning(tmp_path, monkeypatch, caplog):
             for one in listeners:
                 one(Progress("stage1", "train", step, 3, {"loss": 1.0}))
         raise ZeroDivisionError
-    assert heard[2:] == [1, 2, False]
+    assert heard[2:] == [1, 2, "closed", False]
     assert [record.getMessage() for record in caplog.records] == [
         "WARNING: wandb failed (ConnectionError: no route to host); the run goes on without it"
     ]
@@ -103,12 +106,18 @@ def offline_records(data):
 
 
 def test_wandb_offline(tmp_path, monkeypatch):
-    wandb = pytest.importorskip("wandb")
+    pytest.importorskip("wandb")
     from wandb.proto.wandb_internal_pb2 import Record
 
     for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_DIR", "WANDB_PROJECT"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(type(wandb.api), "api_key", None, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    from vlax.training.trackers.wandb import has_key
+
+    assert not has_key()
+    (tmp_path / "netrc").write_text("machine api.wandb.ai login user password secret\n")
+    assert has_key()
+    (tmp_path / "netrc").unlink()
     plan = plan_of(tmp_path, "wandb")
     trained(plan)
     values, runs, files, summary = [], [], set(), {}
@@ -151,8 +160,9 @@ def test_mlflow_in_a_folder(tmp_path, monkeypatch):
     assert run.data.params["stage.name"] == "stage1" and run.data.params["run.seed"] == "0"
     history = client.get_metric_history(run.info.run_id, "train/loss")
     assert [(m.step, m.value) for m in history] == [(1, 4.0), (2, 2.0), (2, 2.0)]
-    assert run.data.metrics["train/learning_rate/projector"] == 1e-3 and run.data.metrics["train/memory_gib/host"] == 1.5
-    assert run.data.metrics["validation/q accuracy"] == 0.5 and run.data.metrics["eval/q accuracy_yes/no_"] == 0.75
+    assert run.data.metrics["train/learning_rate.projector"] == 1e-3 and run.data.metrics["train/memory_gib.host"] == 1.5
+    assert run.data.metrics["validation/q accuracy"] == 0.5 and run.data.metrics["eval/q accuracy_yes.no_"] == 0.75
+    assert run.data.metrics["validation/loss"] == run.data.metrics["validation/loss.captions"] == 1.25
     files = {file.path for file in client.list_artifacts(run.info.run_id)}
     assert {"config.json", "report.html", "samples"} <= files
     picture = Image.open(client.download_artifacts(run.info.run_id, "samples/q/2-0.png"))

@@ -81,8 +81,10 @@ class Mlflow:
 
 
 def _key(name: str) -> str:
-    """What mlflow takes as a name: `accuracy[yes/no]` has brackets."""
-    return "".join(c if c.isalnum() or c in "_-. /" else "_" for c in name)
+    """What mlflow takes as a name: no brackets, and one slash, since what it keeps in a folder can't have a metric `loss` and
+    another `loss/captions`: "validation/loss/captions" -> "validation/loss.captions"."""
+    kind, slash, rest = name.partition("/")
+    return "".join(c if c.isalnum() or c in "_-. /" else "_" for c in f"{kind}{slash}{rest.replace('/', '.')}")
 
 
 def _flat(tree: Mapping[str, object], prefix: str = "") -> dict[str, str]:

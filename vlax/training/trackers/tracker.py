@@ -81,6 +81,9 @@ class Spared:
 
     def __call__(self, method: str, *args: Any) -> None:
         if not self.alive:
+            if method == "end" and self.tracker is not None:  # its run is closed all the same, if that can be done
+                with contextlib.suppress(Exception):
+                    self.tracker.end(False)
             return
         try:
             self.tracker = self.tracker or _make(self.name)

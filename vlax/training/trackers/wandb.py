@@ -1,7 +1,9 @@
 """Weights & Biases (https://docs.wandb.ai). WANDB_PROJECT, WANDB_MODE, WANDB_DIR and the like hold; without a key nothing is
 sent: the run is kept offline in the stage's directory, and `wandb sync` sends it."""
 
+import netrc
 import os
+import urllib.parse
 from collections.abc import Mapping
 
 import wandb
@@ -18,7 +20,7 @@ class Wandb:
     run: wandb.Run
 
     def begin(self, about: About) -> None:
-        mode = None if os.environ.get("WANDB_MODE") or wandb.api.api_key else "offline"  # it would ask on the terminal
+        mode = None if os.environ.get("WANDB_MODE") or has_key() else "offline"  # it would ask on the terminal
         folder = None if paths.remote(about.directory) else os.fspath(about.directory)
         self.run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT), id=about.id, name=about.name, group=about.group, mode=mode,
@@ -47,6 +49,17 @@ class Wandb:
 
     def end(self, whole: bool) -> None:
         self.run.finish(exit_code=0 if whole else 1)
+
+
+def has_key() -> bool:
+    """Whether `wandb login` or a variable has left a key for the server that is asked for."""
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return True
+    host = urllib.parse.urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    try:
+        return netrc.netrc(os.environ.get("NETRC") or os.path.expanduser("~/.netrc")).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
 
 
 def _table(shown: list[Shown]) -> wandb.Table:
