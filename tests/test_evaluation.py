@@ -10,7 +10,6 @@ import pytest
 from etils import epath
 from PIL import Image
 from test_containers import bucket  # noqa: F401  (a fixture)
-from vlax.evaluation.runs import survey
 
 import vlax
 from benchmarks import reference_curves
@@ -18,6 +17,7 @@ from vlax.decoding.options import DecodeConfig
 from vlax.errors import VlaxError
 from vlax.evaluation import compare, evaluate, predictions, runner, terminal
 from vlax.evaluation.options import Options, export_directory
+from vlax.evaluation.runs import survey
 from vlax.model import api
 from vlax.rows import Picture, Row, Turn
 from vlax.storage import jsonl

@@ -7,10 +7,10 @@ import re
 import pytest
 from conftest import tiny
 from etils import epath
-from vlax.evaluation.runs import charts, clean, page, survey
 
 from vlax.commands import front
 from vlax.evaluation import scoring
+from vlax.evaluation.runs import charts, clean, page, survey
 from vlax.process import lease
 from vlax.scores.statistics import Interval
 from vlax.storage import state

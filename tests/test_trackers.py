@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import logging
+import time
 
 import pytest
 from conftest import tiny
@@ -23,13 +24,15 @@ def plan_of(tmp_path, *names):
     return stages.chain(tiny("stage1", run__trackers=names), epath.Path(tmp_path) / "mine")[-1]
 
 
-def trained(plan):
-    """What the loop and eval.py tell: two updates, a validation, a resumption that does the second one again, a report."""
+def trained(plan, pause=0.0):
+    """What the loop and eval.py tell: two updates, a validation, a resumption that does the second one again, a report. pause:
+    seconds between them, where a tracker's folders are called after the second in which they were made."""
     rate = {"learning_rate/projector": 1e-3, "memory_gib/host": 1.5}
     with tracker.following(plan) as heard:
         for step in (1, 2):
             for one in heard:
                 one(Progress("stage1", "train", step, 3, {"loss": 4.0 / step, **rate}))
+    time.sleep(pause)
     with tracker.following(plan) as heard:
         for one in heard:
             one(Progress("stage1", "train", 2, 3, {"loss": 2.0, **rate}))
@@ -37,6 +40,7 @@ def trained(plan):
     report = plan.directory / "eval" / "report.html"
     report.parent.mkdir(parents=True)
     report.write_text("<p>the report</p>")
+    time.sleep(pause)
     tracker.attach(plan, [report], {"q accuracy[yes/no]": 0.75})
 
 
@@ -119,7 +123,7 @@ def test_wandb_offline(tmp_path, monkeypatch):
     assert has_key()
     (tmp_path / "netrc").unlink()
     plan = plan_of(tmp_path, "wandb")
-    trained(plan)
+    trained(plan, pause=1.0)
     values, runs, files, summary = [], [], set(), {}
     for path in sorted((tmp_path / "mine" / "stage1" / "wandb").glob("offline-run-*/*.wandb")):
         for record in map(Record.FromString, offline_records(path.read_bytes())):
