@@ -32,6 +32,13 @@ def test_files_are_short():
     assert not long, f"over {LINES_PER_FILE} lines: {long}; a file that long holds two ideas"
 
 
+def test_git_ignores_no_source():
+    """A folder that .gitignore happens to name is there for the one who made it and for nobody else."""
+    there = {p for room in ("vlax", "configs", "benchmarks", "tests") for p in (REPO / room).rglob("*.py")}
+    missing = sorted(str(p.relative_to(REPO)) for p in there - set(tracked()))
+    assert not missing, f"{missing}: anchor the line of .gitignore that matches them"
+
+
 def test_functions_are_short():
     long = {}
     for path in SOURCES:
