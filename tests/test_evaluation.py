@@ -18,10 +18,11 @@ from vlax.errors import VlaxError
 from vlax.evaluation import compare, evaluate, predictions, runner, terminal
 from vlax.evaluation.options import Options, export_directory
 from vlax.evaluation.runs import survey
-from vlax.model import api
+from vlax.model import api, exports
 from vlax.rows import Picture, Row, Turn
 from vlax.storage import jsonl
 from vlax.suites import files, protocol
+from vlax.training import estimate
 
 
 def row(number: int, image_id: str) -> Row:
@@ -179,6 +180,18 @@ def test_predictions_in_an_object_store_are_numbered_files(bucket):  # noqa: F81
 def test_a_flag_without_effect_is_refused(flags, text):
     with pytest.raises(VlaxError, match=text):
         Options(**flags)
+
+
+def test_small_models_are_decoded_whole_on_every_device(trained, monkeypatch):
+    config, workdir = trained
+    run, export = config.run.copy_and_resolve_references(), str(workdir / "stage4" / "export")
+    assert runner.decoding_mesh(run, export) == (-1, 1, 1)  # as run.mesh says
+    run.mesh.data, run.mesh.fsdp, run.mesh.tp = 1, -1, 2
+    size = 4 * exports.read_manifest(export)["parameters"]
+    monkeypatch.setattr(estimate, "memory", lambda: 4 * size)
+    assert runner.decoding_mesh(run, export) == (-1, 1, 2)
+    monkeypatch.setattr(estimate, "memory", lambda: 4 * size - 1)
+    assert runner.decoding_mesh(run, export) == (1, -1, 2)
 
 
 def test_every_choice_that_changes_results_has_its_own_folder():

@@ -65,7 +65,7 @@ def _evaluate(
 ) -> dict:
     """The stage itself and its blind twin. known: of `trained_on.find`."""
     below = options.folder()
-    mesh = sharding.make_mesh((config.run.mesh.data, config.run.mesh.fsdp, config.run.mesh.tp))
+    mesh = sharding.make_mesh(runner.decoding_mesh(config.run, export))
     model = opening.load(export, dtype=config.run.dtype, mesh=mesh, templates=config.run.templates)
     title = f"{plan.name} ({options.checkpoint})" if options.checkpoint else plan.name
     folders = plan.directory / "eval" / below, plan.directory / "eval-blind" / below

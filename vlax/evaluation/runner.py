@@ -13,18 +13,21 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 from etils import epath
+from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from vlax.data.sources import open_source
 from vlax.decoding.predict import Predictor, Request
 from vlax.errors import VlaxError
 from vlax.evaluation import predictions
+from vlax.model import exports, opening
 from vlax.model.api import Model
 from vlax.params import distributed
 from vlax.rows import Picture, Row, Source, making
 from vlax.storage import jsonl
 from vlax.suites import protocol
 from vlax.suites.protocol import Suite
+from vlax.training import estimate
 
 THREADS = 8  # that decode pictures while the device works
 
@@ -138,6 +141,16 @@ def run_key(model: Model, proto: Mapping) -> str:
 def dtype(model: Model) -> str:
     """What the model computes in, and what its matrices are held in where that is another: "bfloat16", "bfloat16, int8"."""
     return ", ".join([str(next(iter(model.params.values())).dtype), *filter(None, [model.held])])
+
+
+def decoding_mesh(run: ConfigDict, where: str) -> tuple[int, int, int]:
+    """(data, fsdp, tp) to decode an export on: run.mesh, with whole parameters on every device where they take up to a quarter
+    of its memory. Cut ones are gathered anew for each token. Answers are the same."""
+    cut = run.mesh.data, run.mesh.fsdp, run.mesh.tp
+    if run.mesh.fsdp == 1 or not opening.is_export(where):
+        return cut
+    size = exports.read_manifest(where)["parameters"] * (2 if run.dtype == "bfloat16" else 4)
+    return (-1, 1, run.mesh.tp) if size <= estimate.memory() / 4 else cut
 
 
 def predictor(model: Model, suite: Suite) -> Predictor:
