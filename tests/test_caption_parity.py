@@ -207,6 +207,7 @@ def test_an_interval(scored):
     assert interval.mean == pytest.approx(scored[0]["METEOR"]) and interval.low < interval.mean < interval.high
 
 
+@pytest.mark.slow
 def test_an_evaluation_sets_meteor_beside_twin_and_prior(scored, capsys):
     """Every other test leaves METEOR out of its suites."""
     content = {"task": "caption", "metrics": ["METEOR"], "data": {"test": {"kind": "scenes", "split": "test"}}}

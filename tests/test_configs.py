@@ -8,16 +8,14 @@ import re
 import subprocess
 import sys
 
-import jax.numpy as jnp
 import pytest
 from conftest import REPO, tiny
 
 from configs import base
 from vlax.errors import VlaxError
-from vlax.models import build
 from vlax.params import groups, sharding
 from vlax.suites import protocol
-from vlax.training import optimizer, origins, ranges, session, stages
+from vlax.training import optimizer, origins, planning, ranges, session, stages
 
 MODULES = {p.stem: importlib.import_module(f"configs.{p.stem}") for p in (REPO / "configs").glob("*.py")}
 NAMES = sorted(name for name, module in MODULES.items() if hasattr(module, "get_config"))
@@ -68,7 +66,7 @@ def test_every_field_has_its_comment():
 
 @functools.cache
 def shapes(model):
-    return build.abstract_model(model, jnp.bfloat16)[1]
+    return planning.whole(model, "bfloat16")  # which tests/test_planning.py compares with what a model has
 
 
 @pytest.mark.parametrize("name", CHAIN)

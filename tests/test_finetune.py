@@ -185,6 +185,7 @@ def test_the_export_is_a_model_to_tune_again(tuned, base, tmp_path):
     assert (s.text_length, s.batch_size) == (40, 4)
 
 
+@pytest.mark.slow
 def test_a_finished_stage_is_extended(base, tuned, tmp_path):
     """Rows, moments and state go on; the learning rate starts anew; the other road is named by the error."""
     shutil.copytree(tuned[0], tmp_path, dirs_exist_ok=True)

@@ -176,6 +176,7 @@ def test_packed_loss_and_gradients_are_those_of_rows_by_themselves(packed_batche
             np.testing.assert_allclose(other[path], grad, rtol=ROUNDING, atol=ROUNDING * max(size[path], 0.1), err_msg=path)
 
 
+@pytest.mark.slow
 def test_a_packed_stage_trains_stops_and_goes_on(tmp_path, monkeypatch):
     """The captioner of stage 0, up to two scenes a batch row, two micro-batches an update; stopped between them."""
     fields = {"packing": 2, "text_length": 64, "accumulate": 2, "plan_window": 2, "steps": 3}

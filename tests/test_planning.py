@@ -34,7 +34,10 @@ def config(stage="stage3", **shapes):
     return made
 
 
-@pytest.mark.parametrize(("stage", "remat"), [("stage1", "none"), ("stage3", "attention"), ("stage3", "full")])
+@pytest.mark.parametrize(
+    ("stage", "remat"),
+    [("stage1", "none"), *(pytest.param("stage3", remat, marks=pytest.mark.slow) for remat in ("attention", "full"))],
+)
 def test_few_layers_tell_of_all(stage, remat):
     made = config(stage, vision=4, decoder=3)
     counter = Counter(made.run, made.stage)

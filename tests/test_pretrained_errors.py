@@ -222,6 +222,7 @@ print(loader.load_decoder(sys.argv[1])[2].summary(), tokenizer.load_tokenizer(sy
 """
 
 
+@pytest.mark.slow
 def test_works_where_torch_is_not_installed(tmp_path):
     checkpoint(tmp_path)
     bare_tokenizer(tmp_path)
