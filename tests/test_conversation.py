@@ -255,7 +255,7 @@ def test_a_model_goes_on_with_a_conversation():
 def test_ask_has_a_system_prompt(monkeypatch, capsys, tmp_path):
     PICTURE.save(tmp_path / "a.png")
     made = dataclasses.replace(model())
-    monkeypatch.setattr("vlax.load", lambda directory: made)
+    monkeypatch.setattr("vlax.load", lambda directory, quantise: made)
     parser = argparse.ArgumentParser()
     ask.add_arguments(parser)
     ask.main(parser.parse_args(["export", str(tmp_path / "a.png"), "--system=Be kind.", "--max_new_tokens=6"]))

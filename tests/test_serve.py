@@ -251,8 +251,8 @@ def test_other_sites_pages_are_not_let_in(served):
     for body, reason in (
         ("[1]", "the body is an object"),
         (half, "half a surrogate pair"),
-        ("{", "the body is no JSON"),
-        ("[" * 9999, "the body is no JSON"),
+        ("{", "the body is not JSON"),
+        ("[" * 9999, "the body is not JSON"),
     ):
         code, said, headers = raw(url, body=body, **JSON)
         assert code == 400 and reason in json.loads(said)["error"]["message"]

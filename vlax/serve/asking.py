@@ -1,7 +1,6 @@
 """What may be asked, whoever asks: an `Ask`, checked."""
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -9,10 +8,12 @@ from typing import Any, TypeVar
 
 from vlax import masks
 from vlax.decoding.live import MOST
+from vlax.errors import VlaxError
 from vlax.model.conversation import Conversation
 from vlax.rows import TASKS
 from vlax.serve.limits import Limits, Refusal, refused
 from vlax.serve.said import conversation
+from vlax.storage import state
 from vlax.text.templates import TEMPLATES
 
 T = TypeVar("T")
@@ -61,9 +62,9 @@ def read(body: bytes, limits: Limits, default: int) -> Ask:
     default: tokens of an answer where max_tokens is not there. Refusal names the field and what it takes.
     """
     try:
-        fields = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise Refusal(400, f"the body is no JSON ({str(error)[:100]})") from None
+        fields = state.load_json("the body", body, 'send {"model": ..., "messages": [...]}')
+    except VlaxError as error:
+        raise Refusal(400, str(error)) from None
     if not isinstance(fields, dict):
         raise Refusal(400, 'the body is an object: {"model": ..., "messages": [...]}')
     fields = {name: value for name, value in fields.items() if value is not None}

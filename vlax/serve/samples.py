@@ -1,12 +1,12 @@
 """Pictures of an evaluation, to try a model on: those that its report shows, with question, references and prediction."""
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from vlax.errors import spared
+from vlax.storage import state
 
 MOST = 48  # of one evaluation
 _DATA = re.compile(r'<script type="application/json" id="data">(.*?)</script>', re.DOTALL)
@@ -21,7 +21,7 @@ def of(where: str, manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     with spared(f"a list of the samples in {report}"):
         match = _DATA.search(report.read_text(encoding="utf-8"))
-        data = json.loads(match[1]) if match else {"samples": [], "pictures": []}
+        data = state.load_json(report, match[1], "evaluate again") if match else {"samples": [], "pictures": []}
         shown = [sample for sample in data["samples"] if sample.get("picture") is not None]
         for sample in shown[:: max(1, len(shown) // MOST)][:MOST]:
             picture = data["pictures"][sample["picture"]]

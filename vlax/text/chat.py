@@ -25,6 +25,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from vlax.errors import VlaxError
+from vlax.storage import state
 from vlax.text import sandbox
 from vlax.text.codec import Codec
 from vlax.text.tokenizer import Tokenizer
@@ -129,7 +130,9 @@ def _takes_parts(template: str, special: str) -> bool:
 
     def wrote(template: str) -> bool:
         try:
-            text = sandbox.render(template, [{"role": "user", "content": _hole(0)}], json.loads(special), generate=True)
+            text = sandbox.render(
+                template, [{"role": "user", "content": _hole(0)}], state.load_json("special tokens", special), generate=True
+            )
         except VlaxError:
             return False
         return _hole(0) in text

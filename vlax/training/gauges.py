@@ -1,7 +1,6 @@
 """What of a running stage is read off, not learned: learning rates, memory, the seconds that compiling takes."""
 
 import contextlib
-import json
 import resource
 import time
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from vlax.errors import VlaxError
 from vlax.params import distributed, groups
 from vlax.storage import cache, state
 from vlax.training import console, optimizer
@@ -55,6 +55,6 @@ def _key(session: Session) -> str:
 
 def _read(path: Path) -> dict[str, float]:
     try:
-        return {str(key): float(seconds) for key, seconds in json.loads(path.read_text()).items()}
-    except (OSError, ValueError, AttributeError, TypeError):  # nothing known, or damaged: it is only told
+        return {str(key): float(seconds) for key, seconds in state.load_json(path, path.read_text()).items()}
+    except (OSError, VlaxError, ValueError, AttributeError, TypeError):  # nothing known, or damaged: it is only told
         return {}
