@@ -105,11 +105,27 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     assert "rows/s and hours assume 35% of the peak of 989 TFLOP/s a device, which is not measured" in out
     assert "DOESN'T FIT" in out and "would fit, estimated at " in out and "\n  --config.stage.accumulate=" in out
     assert list(tmp_path.iterdir()) == []
+    with pytest.raises(VlaxError, match=r"stage\.batch_size=64 is not a multiple of stage\.accumulate=7"):
+        plan_table.show(vlax.config("stage1", accumulate=7), "none", "h100", compiles=False)
     assert front.main(["train", "--config=stage3", "--device=h100"]) == 2
     assert "--device and --estimate belong to --plan" in capsys.readouterr().err
 
 
 REAL = peaks.target
+
+
+def test_shapes_of_directories_are_theirs(trained):
+    """A model that lies somewhere is what is planned for, not run.shapes."""
+    made, workdir = trained
+    plans = stages.chain(made, workdir)
+    assert planning.model(plans) is None
+    run = made.run.copy_and_resolve_references()
+    run.vision = str(workdir / "stage0_vision" / "hf" / "vision")
+    run.decoder = str(workdir / "stage0_decoder" / "hf" / "decoder")
+    found = planning.model([dataclasses.replace(plan, run=run) for plan in plans])
+    assert found.decoder.vocab_size > 16 and found.vision.width == 16
+    run.decoder = "org/name"
+    assert planning.model([dataclasses.replace(plan, run=run) for plan in plans]) is None
 
 
 @pytest.mark.slow

@@ -137,6 +137,16 @@ def test_decoding(adapted):
     assert isinstance(eight.caption(picture, max_new_tokens=2), str)
     with pytest.raises(VlaxError, match="quantise='int4' is not one of int8, nf4"):
         vlax.load(where, quantise="int4")
+    other = plain.quantised("int8")
+    assert np.array_equal(other.logits([picture], ["a"], ["red"]), b)
+    assert np.array_equal(plain.logits([picture], ["a"], ["red"]), a)  # it keeps its own
+    assert eight.quantised("int8") is eight
+    with pytest.raises(VlaxError, match="held in int8 already; load it again to hold them in nf4"):
+        eight.quantised("nf4")
+    path = "decoder/layers/0/mlp/up/kernel"
+    flat = groups.arrays(eight.params)
+    assert (flat[f"{path}/0"].dtype, flat[f"{path}/1"].shape) == (jnp.int8, (1, 16)) and path not in flat
+    assert flat["decoder/embedding"] is eight.params["decoder/embedding"]
 
 
 def test_nothing_to_quantise(trained):

@@ -331,7 +331,14 @@ def test_the_page_is_of_this_server_alone(served):
     code, page, headers = raw(served[0], "GET", "/")
     assert code == 200 and headers["content-type"] == "text/html; charset=utf-8"
     parts = re.findall(r'(?:src|href)="([^"]*)"', page)
-    assert set(parts) == {"data:,", "/page/page.css", "/page/page.js", "/report/base.js", "/report/attention.js"}
+    assert set(parts) == {
+        "data:,",
+        "/report/base.css",
+        "/page/page.css",
+        "/page/page.js",
+        "/report/base.js",
+        "/report/attention.js",
+    }
     held = [raw(served[0], "GET", part)[:2] for part in parts[1:]]
     assert all(code == 200 for code, _ in held) and not re.search(r"https?://", page + "".join(text for _, text in held))
     assert raw(served[0], "GET", "/page/..%2Fserver.py")[0] == raw(served[0], "GET", "/report/report.html")[0] == 404

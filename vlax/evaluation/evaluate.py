@@ -14,7 +14,7 @@ from vlax.evaluation.options import Options, chosen, export_directory
 from vlax.evaluation.runner import Evaluation, TestSet
 from vlax.evaluation.table import score_table
 from vlax.model import api, exports, opening
-from vlax.params import distributed, sharding
+from vlax.params import distributed, groups, sharding
 from vlax.process import lease
 from vlax.scores.java import check_spice
 from vlax.storage import jsonl, state
@@ -66,7 +66,8 @@ def _evaluate(
     """The stage itself and its blind twin. known: of `trained_on.find`."""
     below = options.folder()
     mesh = sharding.make_mesh(runner.decoding_mesh(config.run, export))
-    model = opening.load(export, dtype=config.run.dtype, mesh=mesh, templates=config.run.templates)
+    how = {"templates": config.run.templates, "quantise": options.quantise}
+    model = opening.load(export, dtype=config.run.dtype, mesh=mesh, **how)
     title = f"{plan.name} ({options.checkpoint})" if options.checkpoint else plan.name
     folders = plan.directory / "eval" / below, plan.directory / "eval-blind" / below
     return scored(model, title, sets, *folders, options, config.run.data_root, config.run.seed, other, known)
@@ -81,10 +82,11 @@ def scored(
     known: of `trained_on.find`. seed: of the twin's exchange of pictures.
     """
     priors = _priors(sets, root)
-    if "checksums" not in model.manifest:  # of an export they are known; predictions are kept by them
-        gathered = {path: distributed.gather(value) for path, value in model.params.items()}
-        model.manifest |= {"stage": model.where, "checksums": exports.module_checksums(gathered)}
     model = model.quantised(options.quantise)
+    if "checksums" not in model.manifest:  # of an export they are known; predictions are kept by them
+        gathered = {path: distributed.gather(value) for path, value in groups.arrays(model.params).items()}
+        own = {"stage": model.where, "checksums": exports.module_checksums(gathered)}
+        model = dataclasses.replace(model, manifest=model.manifest | own)
     twin = None
     if options.twin or options.blind:
         deranged = [dataclasses.replace(test, rows=runner.derange(test.rows, seed)) for test in sets]

@@ -42,10 +42,17 @@ class Model:
         return summary.text(self)
 
     def quantised(self, kind: str) -> "Model":
-        """This model with its matrices held in few bits ("int8" or "nf4"; "": as it is), for decoding in a quarter or an eighth
-        of float32's memory. This Model itself is of no more use: it gave its matrices away."""
+        """A Model with this one's matrices held in few bits ("int8" or "nf4"; "": this one), for decoding in a quarter or an
+        eighth of float32's memory. This one stays as it is; `vlax.load(..., quantise=)` never has both in memory.
+
+        VlaxError for another kind, and where the matrices are held in the other one already.
+        """
         quantised.check(kind, "quantise")
-        params = quantised.quantise(self.params, kind, next(iter(self.params.values())).dtype)
+        if kind in ("", self.held):
+            return self
+        if self.held:
+            raise VlaxError(f"this Model's matrices are held in {self.held} already; load it again to hold them in {kind}")
+        params = quantised.quantise(dict(self.params), kind, next(iter(self.params.values())).dtype)
         return dataclasses.replace(self, params=params, held=kind)
 
     def generate(

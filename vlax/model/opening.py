@@ -1,6 +1,5 @@
 """Opens a whole model, wherever it comes from: a vlax export, a LLaVA, PaliGemma or SmolVLM directory, or a hub id."""
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -52,13 +51,20 @@ def load(
     """
     quantised.check(quantise, "quantise")
     if is_export(where):
-        return dataclasses.replace(api.load(where, dtype=dtype, mesh=mesh), where=str(where)).quantised(quantise)
+        return _held(api.load(where, dtype=dtype, mesh=mesh), where, quantise)
     model = from_pretrained(str(where), dtype=dtype, mesh=mesh, templates=templates or "plain")
     if not templates:
         own, tokenizer = templates_of(where, model.encoder.tokenizer), model.encoder.tokenizer
         model.encoder = Encoder(tokenizer, own, text_of(where) or Settings())
         model.manifest |= {"template_name": own, "text": model.encoder.settings.to_dict()}
-    return dataclasses.replace(model, where=str(where)).quantised(quantise)
+    return _held(model, where, quantise)
+
+
+def _held(model: api.Model, where: str, kind: str) -> api.Model:
+    """A Model that nobody else has yet, told where it is from, its matrices quantised one after the other."""
+    dtype = next(iter(model.params.values())).dtype
+    model.where, model.held, model.params = str(where), kind, quantised.quantise(model.params, kind, dtype)
+    return model
 
 
 def templates_of(where: str | epath.PathLike, tokenizer: Tokenizer) -> str:

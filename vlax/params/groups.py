@@ -99,6 +99,15 @@ def size_bytes(params: Mapping[str, Shaped]) -> int:
     return sum(math.prod(leaf.shape) * bits(np.dtype(leaf.dtype)) // 8 for leaf in jax.tree.leaves(dict(params)))
 
 
+def arrays(params: Mapping[str, Any]) -> Params:
+    """`params` with what is no array, a quantised matrix, as its arrays: "PATH/0" are its codes, "PATH/1" its scales."""
+    out: Params = {}
+    for path, value in params.items():
+        leaves = jax.tree.leaves(value)
+        out |= {path: value} if len(leaves) == 1 else {f"{path}/{n}": leaf for n, leaf in enumerate(leaves)}
+    return out
+
+
 def check_same_structure(have: Mapping[str, Shaped], want: Mapping[str, Shaped], origin: str) -> None:
     """Raises VlaxError unless both dicts have the same paths and shapes; names the first few that differ."""
     missing, extra = sorted(want.keys() - have.keys()), sorted(have.keys() - want.keys())

@@ -1,4 +1,4 @@
-"""What the page is made of: files of this package as they are, and those of the report that draw attention."""
+"""What the page is made of: files of this package as they are, and of the report its colours and what draws attention."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from vlax.serve.limits import Refusal
 _KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 _FOLDERS = {
     "page": (Path(__file__).parent / "files", ("page.css", "page.js")),
-    "report": (Path(vlax.evaluation.report.__file__).parent / "template", ("base.js", "attention.js")),
+    "report": (Path(vlax.evaluation.report.__file__).parent / "template", ("base.css", "base.js", "attention.js")),
 }
 
 

@@ -12,7 +12,7 @@ from vlax.errors import VlaxError
 from vlax.models.cores import Kernels
 from vlax.params import groups, sharding
 from vlax.printing import columns
-from vlax.training import peaks, planning, stages, topologies
+from vlax.training import guess, peaks, planning, session, stages, topologies
 from vlax.training.peaks import Target
 from vlax.training.planning import Cost, Counter, Way
 from vlax.training.topologies import GIB
@@ -41,10 +41,12 @@ def show(config: ConfigDict, workdir: str, device: str, *, compiles: bool = True
     """Prints the plan of a chain for `device` ("": the one at hand, on a CPU an H100)."""
     target, own = (peaks.target(device), None) if device else _here()
     lines: list[Line] = []
-    for plan in stages.chain(config, workdir):
-        print(f"\r{plan.name} ...", end="", file=sys.stderr, flush=True)
-        lines.append(_line(plan.run, plan.stage, target, own, compiles))
-    print("\r", end="", file=sys.stderr)
+    plans = stages.chain(guess.settled(config, workdir), workdir)
+    for at, plan in enumerate(plans):
+        session.check_settings(plan.run, plan.stage)
+        print(f"planning {plan.name} ...", file=sys.stderr, flush=True)
+        counter = Counter(plan.run, plan.stage, planning.model(plans[: at + 1]))
+        lines.append(_line(counter, target, own, compiles))
     print(text(lines, target))
 
 
@@ -61,23 +63,17 @@ def _here() -> tuple[Target, jax.sharding.Mesh | None]:
     return dataclasses.replace(known, name=f"{len(there)} x {there[0].device_kind}", chips=len(there), limit=limit), whole
 
 
-def _line(run: ConfigDict, stage: ConfigDict, target: Target, own: jax.sharding.Mesh | None, compiles: bool) -> Line:
-    counter, way = Counter(run, stage), planning.shipped(stage, run, target.chips)
-    cost, source = _cost(run, stage, counter, way, target, own, compiles)
+def _line(counter: Counter, target: Target, own: jax.sharding.Mesh | None, compiles: bool) -> Line:
+    stage = counter.stage
+    way = planning.shipped(stage, counter.run, target.chips)
+    cost, source = _cost(counter, way, target, own, compiles)
     instead = None if cost.peak <= target.limit else counter.cheapest(stage.text_length, target)
     return Line(stage, counter, way, cost, source, instead)
 
 
-def _cost(
-    run: ConfigDict,
-    stage: ConfigDict,
-    counter: Counter,
-    way: Way,
-    target: Target,
-    own: jax.sharding.Mesh | None,
-    compiles: bool,
-) -> tuple[Cost, str]:
+def _cost(counter: Counter, way: Way, target: Target, own: jax.sharding.Mesh | None, compiles: bool) -> tuple[Cost, str]:
     """(figures of the compiler where it is installed, else the estimate; which of them)"""
+    run, stage = counter.run, counter.stage
     guessed = counter.cost(way, stage.text_length, target.chips)
     known = own is not None or target.kind in topologies.gpus() or target.kind in topologies.TPU_GIB
     if not compiles or not known:
@@ -86,7 +82,7 @@ def _cost(
     fused = "xla" if target.kind in topologies.TPU_GIB else "cudnn"
     try:
         on = topologies.mesh(target.name, shape) if own is None else sharding.make_mesh(shape)
-        made = topologies.compiled(run, stage, on, stage.text_length, Kernels(fused, fused))
+        made = topologies.compiled(run, stage, on, stage.text_length, Kernels(fused, fused), counter.config)
     except VlaxError:  # its compiler isn't installed
         return guessed, "estimated"
     except jax.errors.JaxRuntimeError as error:

@@ -8,7 +8,8 @@ by a rate that nobody has measured: see `peaks.py`.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -21,8 +22,9 @@ from vlax.models.cores import Kernels
 from vlax.models.remat import KINDS, named
 from vlax.models.vlm import VLMConfig
 from vlax.params import groups, sharding
-from vlax.training import counters, steps, topologies
+from vlax.training import counters, origins, stages, steps, topologies
 from vlax.training.peaks import Target
+from vlax.training.stages import StagePlan
 from vlax.training.topologies import GIB
 
 # Temporaries as compilers reported them (tests/test_planning.py), of what is counted: the residuals and a little around them, a
@@ -86,9 +88,10 @@ def whole(config: VLMConfig, dtype: str) -> groups.Shapes:
 class Counter:
     """What one stage costs, by text length and remat."""
 
-    def __init__(self, run: ConfigDict, stage: ConfigDict):
+    def __init__(self, run: ConfigDict, stage: ConfigDict, config: VLMConfig | None = None):
+        """config: of another model than run.shapes make."""
         self.run, self.stage = run, stage
-        self.config = topologies.model_config(run, stage)
+        self.config = config or topologies.model_config(run, stage)
         self.shapes = whole(self.config, run.dtype)
         self.assigned = groups.assign(self.shapes, stage.trainable)
         self.trainable = {path: value for path, value in self.shapes.items() if path in self.assigned}
@@ -194,6 +197,16 @@ EPOCHS = {
     "blip_laion_cc_sbu_558k.json": 558_128, "share-captioner_coco_lcs_sam_1246k_1107.json": 1_246_901,
     "llava_instruct_150k.json": 157_712, "captions_train2014.json": 414_113, "v2_mscoco_train2014_annotations.json": 443_757,
 }  # fmt: skip
+
+
+def model(plans: Sequence[StagePlan]) -> VLMConfig | None:
+    """The shapes of the last stage's model where directories have them; None where run.shapes do: hub ids are not looked up."""
+    run = plans[-1].run
+    named = [where for where in (run.model, run.vision, run.decoder) if where]
+    if not named or not all(Path(where).expanduser().is_dir() for where in named):
+        return None
+    plan, _ = stages.resolved(list(plans))
+    return origins.model_config(plan, origins.find(plan), 0)
 
 
 def shipped(stage: ConfigDict, run: ConfigDict, chips: int) -> Way:

@@ -94,6 +94,15 @@ def check_stage(stage: ConfigDict) -> None:
     arrange.check(stage)
 
 
+def check_settings(run: ConfigDict, stage: ConfigDict) -> None:
+    """VlaxError for what is wrong with a config whatever its data and weights."""
+    if run.dtype not in DTYPES:
+        raise VlaxError(f"run.dtype={run.dtype!r} is not one of {', '.join(DTYPES)}")
+    ranges.check("run", run)
+    ranges.check("stage", stage)
+    check_stage(stage)
+
+
 def optimizer_config(stage: ConfigDict, updates: int, extended: tuple[int, ...] = ()) -> optimizer.OptimizerConfig:
     return optimizer.OptimizerConfig(
         updates=updates, extended=extended,
@@ -105,11 +114,7 @@ def optimizer_config(stage: ConfigDict, updates: int, extended: tuple[int, ...] 
 def build(plan: StagePlan) -> Session:
     """A Session; every mistake of the config is a VlaxError from here."""
     run, stage = plan.run, plan.stage
-    if run.dtype not in DTYPES:
-        raise VlaxError(f"run.dtype={run.dtype!r} is not one of {', '.join(DTYPES)}")
-    ranges.check("run", run)
-    ranges.check("stage", stage)
-    check_stage(stage)
+    check_settings(run, stage)
     mesh = sharding.make_mesh((run.mesh.data, run.mesh.fsdp, run.mesh.tp))
     sharding.check_batch(stage.batch_size // stage.accumulate, mesh)
     found = origins.find(plan)

@@ -152,10 +152,13 @@ def _held(part: jax.ShapeDtypeStruct, whole: tuple[int, ...], at: NamedSharding)
 
 
 def program(
-    run: ConfigDict, stage: ConfigDict, on: Mesh, text: int, kernels: Kernels = PLAIN
+    run: ConfigDict, stage: ConfigDict, on: Mesh, text: int, kernels: Kernels = PLAIN, config: VLMConfig | None = None
 ) -> tuple[Any, tuple[steps.State, groups.Shapes, dict[str, jax.ShapeDtypeStruct]]]:
-    """(the stage's jitted train step, shapes of its arguments as they lie on the mesh), for rows of so many text tokens."""
-    config = model_config(run, stage)
+    """(the stage's jitted train step, shapes of its arguments as they lie on the mesh), for rows of so many text tokens.
+
+    config: of another model than `model_config` makes.
+    """
+    config = config or model_config(run, stage)
     sharding.check_batch(stage.batch_size // stage.accumulate, on)
     graphdef, abstract = abstract_model(config, DTYPES[run.dtype], kernels)
     assigned = groups.assign(abstract, stage.trainable)
@@ -177,12 +180,14 @@ def program(
     return step, (state, held, batch_shapes(stage, config, text, on))
 
 
-def compiled(run: ConfigDict, stage: ConfigDict, on: Mesh, text: int, kernels: Kernels = PLAIN) -> Compiled:
+def compiled(
+    run: ConfigDict, stage: ConfigDict, on: Mesh, text: int, kernels: Kernels = PLAIN, config: VLMConfig | None = None
+) -> Compiled:
     """The step's memory and collectives by the compiler of the mesh's devices; of two programs those of the larger one.
 
     JaxRuntimeError with RESOURCE_EXHAUSTED where a TPU's compiler finds that it doesn't fit.
     """
-    step, args = program(run, stage, on, text, kernels)
+    step, args = program(run, stage, on, text, kernels, config)
     gpu = on.devices.flat[0].platform in ("cuda", "gpu")
     begun = time.monotonic()
     with jax.set_mesh(on):

@@ -13,13 +13,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 _TEMPLATE = Path(__file__).parent / "template"
+_STYLES = ("base.css", "report.css")
 # One after the other in one function scope; the last one starts.
 _SCRIPTS = ("base.js", "scores.js", "protocol.js", "attention.js", "cards.js", "samples.js", "report.js")
 
 
 def page(title: str, subtitle: str, data: Mapping) -> str:
     """HTML text. `data` is a JSON tree, which the script reads from an element that browsers do not execute."""
-    style = _read("report.css")
+    style = _style()
     script = '\n(() => {\n"use strict";\n' + "\n".join(map(_read, _SCRIPTS)) + "})();\n"
     parts = {
         "policy": f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; "
@@ -36,7 +37,7 @@ def page(title: str, subtitle: str, data: Mapping) -> str:
 
 def plain(title: str, extra: str, body: str) -> str:
     """A page in the report's look without a script. extra: CSS beside the report's; body: HTML whose texts are escaped."""
-    style = _read("report.css") + extra
+    style = _style() + extra
     policy = f"default-src 'none'; img-src data:; style-src {_hash(style)}; base-uri 'none'; form-action 'none'"
     head = (
         f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{policy}">'
@@ -55,6 +56,10 @@ def embedded_json(data: Mapping) -> str:
     Raises ValueError for NaN and infinity.
     """
     return json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+
+
+def _style() -> str:
+    return "".join(map(_read, _STYLES))
 
 
 def _read(name: str) -> str:
