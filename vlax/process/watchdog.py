@@ -33,7 +33,7 @@ def watching(stacks: Path, peers: Callable[[], str] = lambda: "") -> Iterator[No
                 with contextlib.suppress(OSError), stacks.open("w") as file:
                     faulthandler.dump_traceback(file, all_threads=True)
                 what = f"{NOW.phase.name}, after step {NOW.step} of {NOW.of}"
-                kept = "the last checkpoint is whole, and the same command goes on from it"
+                kept = "what was saved is whole, and the same command goes on from it"
                 stop.now(activity.Lost.code, f"vlax: error: {what}: {why}; {kept}. All stacks are in {stacks}")
 
     threading.Thread(target=watch, name="watchdog", daemon=True).start()

@@ -30,7 +30,7 @@ def meet(left_out: DropBudget, trouble: Exception | None = None, limit: float | 
         doing = distributed.told("doing").get(missing.host, "nothing that it told")
         raise Lost(
             f"host {missing.host} of {distributed.hosts()} has not come to step {NOW.step} for {limit:.0f} s; it "
-            f"was last at {doing}. It hangs or has died; the last checkpoint is whole, and the same command goes on from it"
+            f"was last at {doing}. It hangs or has died; what was saved is whole, and the same command goes on from it"
         ) from None
     if trouble is not None:
         return trouble
