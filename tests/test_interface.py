@@ -65,7 +65,7 @@ def test_a_model_on_one_screen(trained):
     assert f"{sum(parts):,} parameters" in shown[0]
 
 
-def test_scores(trained, tmp_path, monkeypatch):
+def test_scores(trained, tmp_path, monkeypatch, capsys):
     """Those of eval.py, kept where a directory is named and nowhere else."""
     monkeypatch.chdir(tmp_path)
     model = vlax.load(str(trained[1] / "stage4" / "export"))
@@ -74,7 +74,9 @@ def test_scores(trained, tmp_path, monkeypatch):
     assert "embedded_questions accuracy" in repr(scores) and "blind twin" in repr(scores)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["kept"] and scores.directory.name == "eval"
     assert (scores.directory / "scores.json").exists() and (tmp_path / "kept" / "eval-blind" / "scores.json").exists()
+    assert "scores.json, samples.png are in kept/eval" in capsys.readouterr().out
     again = vlax.evaluate(model, "embedded_questions", limit=16, twin=False)
+    assert "embedded_questions accuracy" in (out := capsys.readouterr().out) and " are in " not in out
     assert again["accuracy"] == scores["accuracy"] and again.directory is None and len(list(tmp_path.iterdir())) == 1
     with pytest.raises(KeyError, match="there is no 'Accuracy'; there are"):
         scores["Accuracy"]

@@ -160,12 +160,9 @@ def evaluate(
         raise VlaxError("checkpoint, predictions and against belong to a workdir: use `vlax eval`")
     sets = runner.open_sets(chosen(None, asked), data_root, asked.limit)
     with tempfile.TemporaryDirectory(prefix="vlax-evaluation-") as beside:
-        where = epath.Path(directory or beside)
-        if not directory:
-            asked = dataclasses.replace(asked, report_samples=0)
-        raw = evaluation.scored(
-            model, model.where or "a model", sets, where / "eval", where / "eval-blind", asked, data_root, seed
-        )
+        where, title = epath.Path(directory or beside), model.where or "a model"
+        mine, blind = where / "eval", where / "eval-blind"
+        raw = evaluation.scored(model, title, sets, mine, blind, asked, data_root, seed, kept=bool(directory))
     return Scores(raw, Path(directory) / "eval" if directory else None)
 
 

@@ -76,10 +76,11 @@ def _evaluate(
 def scored(
     model: api.Model, title: str, sets: list[TestSet], directory: epath.Path, blind: epath.Path, options: Options, root: str,
     seed: int, other: compare.Kept | None = None, known: Mapping[str, list[dict[str, Any]]] = MappingProxyType({}),
+    kept: bool = True,
 ) -> dict[str, Any]:  # fmt: skip
     """A model and its blind twin on some sets, kept in two directories; what scores.json holds.
 
-    known: of `trained_on.find`. seed: of the twin's exchange of pictures.
+    known: of `trained_on.find`. seed: of the twin's exchange of pictures. kept: False where the directories go afterwards.
     """
     priors = _priors(sets, root)
     model = model.quantised(options.quantise)
@@ -91,10 +92,12 @@ def scored(
     if options.twin or options.blind:
         deranged = [dataclasses.replace(test, rows=runner.derange(test.rows, seed)) for test in sets]
         twin = _predicted(f"{title} blind twin", model, deranged, blind, options, root, seed)
+        twin.kept = kept
         _write(twin, None, priors, options if options.blind else dataclasses.replace(options, report_samples=0))
         if options.blind:
             return twin.scores
     mine = _predicted(title, model, sets, directory, options, root, None)
+    mine.kept = kept
     mine.about |= {"trained_on": dict(known)} if known else {}
     return _write(mine, twin, priors, options, other)
 
@@ -171,6 +174,8 @@ def _write(
         kept = compare.Kept(mine.title, mine.directory, mine.scores, mine.lines)
         pairs = compare.paired(kept, other, options.different_protocols)
         print(f"\n{compare.text(kept, other, pairs)}")
+    if not mine.kept:
+        return mine.scores
     with spared("samples.png"):
         samples.sheet(mine, twin, scored)
     if options.report_samples:

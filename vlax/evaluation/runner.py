@@ -62,6 +62,7 @@ class Evaluation:
     about: dict
     model: Model | None = None
     scores: dict = dataclasses.field(default_factory=dict)
+    kept: bool = True  # False: its directory goes when the scores are known
 
 
 def open_sets(suites: Sequence[Suite], data_root: str, limit: int = 0, split: str = "test") -> list[TestSet]:
