@@ -48,7 +48,7 @@ def test_the_learning_rate_is_the_optimizer_s_own():
     stage = types.SimpleNamespace(learning_rate={"projector": 2e-3, "decoder": 1e-4}, accumulate=1, accumulation="scan",
                                   warmup=0.2, final_learning_rate=0.0, clip=1.0, weight_decay=0.0, beta2=0.9)  # fmt: skip
     session = types.SimpleNamespace(plan=types.SimpleNamespace(stage=stage, extended=()), updates=10)
-    read = [gauges.read(session, update) for update in (1, 2, 6, 10)]
+    read = [gauges.read(session, update, gauges.Compiler()) for update in (1, 2, 6, 10)]
     rates = [one["learning_rate/projector"] for one in read]
     np.testing.assert_allclose(rates, [1e-3, 2e-3, 1e-3, 0.0], atol=1e-9)  # half way, the peak, half of the cosine, its end
     assert read[0]["learning_rate/decoder"] == pytest.approx(5e-5) and 0.01 < read[0]["memory_gib/host"] < 1000

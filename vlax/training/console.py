@@ -115,9 +115,10 @@ def say(text: str) -> None:
 
 
 def show_progress(bar: tqdm, update: int, updates: int, summary: Mapping[str, float]) -> None:
+    mfu = f"MFU {summary['mfu']:.1%}, " if "mfu" in summary else ""
     bar.set_postfix_str(
-        f"loss {summary['loss']:.3f}, {summary['images_per_s']:.0f} img/s, {summary['tokens_per_s']:.0f} tok/s, "
-        f"data wait {summary['data_wait']:.0%}",
+        f"loss {summary['loss']:.3f}, {summary['samples_per_s']:.0f} rows/s, {summary['all_tokens_per_s']:.0f} tok/s, "
+        f"{mfu}padding {summary['padding']:.0%}, data wait {summary['data_wait']:.0%}",
         refresh=False,
     )
 

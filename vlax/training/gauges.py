@@ -18,15 +18,38 @@ from vlax.training.session import Session, optimizer_config
 GIB = 1 << 30
 
 
-def read(session: Session, update: int) -> dict[str, float]:
-    """{"learning_rate/GROUP": of the update that was done last, "memory_gib/host": the most that this process had,
-    "memory_gib/device": likewise of its first device, where the device says so}."""
+class Compiler:
+    """Seconds that this process spent in compilers, loading what was kept of earlier ones included."""
+
+    EVENT = "/jax/core/compile/backend_compile_duration"
+    _listens, _total = False, 0.0
+
+    def __init__(self) -> None:
+        if not Compiler._listens:  # one for all: not every version can take listeners away
+            Compiler._listens = True
+            jax.monitoring.register_event_duration_secs_listener(Compiler._hear)
+        self._told = Compiler._total
+
+    @staticmethod
+    def _hear(event: str, duration_secs: float, **_: str | int) -> None:
+        if event == Compiler.EVENT:
+            Compiler._total += duration_secs
+
+    def seconds(self) -> float:
+        """Since this was made, or asked for the last time."""
+        before, self._told = self._told, Compiler._total
+        return self._told - before
+
+
+def read(session: Session, update: int, compiler: Compiler) -> dict[str, float]:
+    """{"learning_rate/GROUP": of the update that was done last, "compile_s": seconds of the compiler since the last time,
+    "memory_gib/host": the most that this process had, "memory_gib/device": likewise of its first device, where it says so}."""
     plan = session.plan
     share = optimizer.schedule(optimizer_config(plan.stage, session.updates, plan.extended), np)(max(0, update - 1))
     rates = {f"learning_rate/{group}": float(peak * share) for group, peak in plan.stage.learning_rate.items()}
     memory = {"memory_gib/host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB}
     device = (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
-    return rates | memory | ({"memory_gib/device": device / GIB} if device else {})
+    return rates | {"compile_s": compiler.seconds()} | memory | ({"memory_gib/device": device / GIB} if device else {})
 
 
 @contextlib.contextmanager

@@ -32,7 +32,8 @@ class Progress:
     stage, kind   "stage3"; "train" (every run.log_every updates) or "validation"
     step, of      updates done, and all of the stage
     metrics       loss, token_accuracy, images_per_s, ...; of a validation also `SUITE METRIC`, of the small generative one;
-                  of training also learning_rate/GROUP, memory_gib/host and, where it is known, memory_gib/device
+                  of training also learning_rate/GROUP, compile_s, memory_gib/host and, where they are known, mfu and
+                  memory_gib/device; docs/trackers.md says what each is
     samples       of a validation: a few rows with what the model says
     """
 

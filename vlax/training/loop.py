@@ -16,7 +16,7 @@ from vlax.params import distributed, groups
 from vlax.process import activity, stop
 from vlax.process.activity import NOW, Interrupted
 from vlax.storage import state as files
-from vlax.training import agreement, console, gauges, handover, metrics, start, unsound
+from vlax.training import agreement, console, gauges, handover, metrics, profile, start, throughput, unsound
 from vlax.training.checkpoints import Checkpoints
 from vlax.training.feed import Feed
 from vlax.training.held_out import held_out
@@ -43,9 +43,9 @@ class Loop:
     def __init__(self, session: Session, sample: Sample | None = None, listeners: Sequence[Listener] = ()):
         self.session, self.plan, self.stage, self.run = session, session.plan, session.plan.stage, session.plan.run
         self.checkpoints = Checkpoints(self.plan.directory / "checkpoints", **self.run.keep)
-        self.window = metrics.Window()
-        self.pending: collections.deque[tuple[int, dict[str, jax.Array], np.ndarray, int]] = collections.deque()
-        self.first_losses: list[float] = []
+        self.window, self.compiler = metrics.Window(throughput.Meter(session)), gauges.Compiler()
+        self.pending: collections.deque[tuple[int, dict[str, jax.Array], np.ndarray, throughput.Counts]] = collections.deque()
+        self.profile, self.first_losses = profile.Profile(session), list[float]()
         self.mixture, self.left_out = session.batches.collate.mixture, session.batches.collate.left_out
         self.sample, self.begin, self.done, self.left, self.listeners = sample, 0, 0, False, listeners
 
@@ -77,7 +77,7 @@ class Loop:
     def settle(self, keep: int) -> None:
         """Looks at the metrics of all but the last `keep` dispatched steps, and stops the run where one went wrong."""
         while len(self.pending) > keep:
-            micro, device_metrics, rows, images = self.pending.popleft()
+            micro, device_metrics, rows, counts = self.pending.popleft()
             values = {name: float(value) for name, value in jax.device_get(device_metrics).items()}
             if values["tokens"] == 0:
                 raise Unsound(
@@ -89,14 +89,15 @@ class Loop:
                 raise unsound.loss(self.plan.name, micro, values, self.mixture.names(rows), self.checkpoints.latest())
             if micro < FIRST_LOSSES:
                 self.first_losses.append(values["loss_sum"])
-            self.window.add(values, images)
+            self.window.add(values, counts)
 
     def step(self, batch: dict[str, np.ndarray]) -> None:
         """One micro-step, and what the cadence says about its end."""
         compiles = gauges.compiling(self.session, self.phase("compilation", f"nothing is lost; {AGAIN}"))
-        with compiles if self.done == self.begin else contextlib.nullcontext():
+        with compiles if self.done == self.begin else contextlib.nullcontext(), self.profile.step(self.done):
             self.state, values = self.session.train_step(self.state, self.frozen, self.session.place(batch))
-        self.pending.append((self.done, values, batch["row"], int(batch["has_image"].sum()) * distributed.hosts()))
+        self.pending.append((self.done, values, batch["row"], self.window.meter.count(batch)))
+        self.profile.after(self.done, values)
         self.settle(IN_FLIGHT)
         self.done += 1
         activity.progress(self.done, self.session.micro_steps)
@@ -125,7 +126,7 @@ class Loop:
 
     def log(self, update: int) -> None:
         self.settle(0)
-        summary = {**self.window.summary(), **self.left_out.summary(), **gauges.read(self.session, update)}
+        summary = {**self.window.summary(), **self.left_out.summary(), **gauges.read(self.session, update, self.compiler)}
         self.record(update, "train", summary)
         console.show_progress(self.bar, update, self.session.updates, summary)
         self.window.reset()
@@ -217,8 +218,8 @@ def train(session: Session, *, sample: Sample | None = None, listeners: Sequence
             loop.writer = metrics.Writer(plan.directory, resumed, validated, tensorboard=metrics.board(plan.run), enabled=main)
         loop.bar = console.progress_bar(session, loop.begin, main)
         stack.callback(loop.bar.close)  # an error's text starts on a line of its own
-        feed = Feed(session.batches, loop.begin, plan.run)
-        stack.callback(feed.close)
+        feed = stack.enter_context(contextlib.closing(Feed(session.batches, loop.begin, plan.run)))
+        stack.enter_context(loop.profile)
         loop.window.reset()
         NOW.step, NOW.of = loop.begin, session.micro_steps
         with loop.phase("training"), NOW.watched(plan.run.watchdog_minutes * 60):
@@ -235,10 +236,9 @@ def train(session: Session, *, sample: Sample | None = None, listeners: Sequence
 
 
 def _run(loop: Loop, feed: Feed) -> None:
-    session = loop.session
     if loop.due() and not loop.checkpoints.validated(loop.done):
         loop.validate()
-    while loop.done < session.micro_steps:
+    while loop.done < loop.session.micro_steps:
         asked = time.monotonic()
         batch = feed.next()  # None where a stop was asked for; an exception, which the other hosts must hear of
         why = agreement.meet(loop.left_out, batch if isinstance(batch, Exception) else None)

@@ -20,37 +20,46 @@ from vlax.printing import printable
 from vlax.storage import jsonl
 from vlax.storage.paths import remote
 from vlax.training.listeners import Shown
+from vlax.training.throughput import Counts, Meter
 
 
 class Window:
-    """Sums between two log lines; means are taken over tokens, never over batches."""
+    """Sums between two log lines; means are taken over tokens, never over batches. meter: knows what the rows are worth."""
 
-    def __init__(self) -> None:
+    def __init__(self, meter: Meter):
+        self.meter = meter
         self.reset()
 
     def reset(self) -> None:
         self.sums: dict[str, float] = {}
-        self.steps = self.images = 0
+        self.steps, self.seen = 0, Counts()
         self.waited = 0.0
         self.started = time.monotonic()
 
-    def add(self, metrics: Mapping[str, float], images: int) -> None:
+    def add(self, metrics: Mapping[str, float], seen: Counts) -> None:
         for name, value in metrics.items():
             self.sums[name] = self.sums.get(name, 0.0) + float(value)
         self.steps += 1
-        self.images += images
+        self.seen += seen
 
     def summary(self) -> dict[str, float]:
-        """loss (per answer token), perplexity, accuracy, rates, share of the time that waited for data, mean gradient norms."""
+        """loss (per answer token), perplexity, accuracy; a second of samples, images, answer tokens, tokens of text, all
+        tokens; shares: of positions that are padding, of the time that waited for data, of the devices' peak (`mfu`); mean
+        gradient norms."""
         seconds, tokens = max(time.monotonic() - self.started, 1e-9), max(self.sums.get("tokens", 0.0), 1.0)
         loss = self.sums.get("loss_sum", 0.0) / tokens
         out = {
             "loss": loss,
             "perplexity": math.exp(min(loss, 50.0)),
             "token_accuracy": self.sums.get("correct", 0.0) / tokens,
-            "images_per_s": self.images / seconds,
+            "samples_per_s": self.seen.samples / seconds,
+            "images_per_s": self.seen.images / seconds,
             "tokens_per_s": tokens / seconds,
+            "text_tokens_per_s": self.seen.text / seconds,
+            "all_tokens_per_s": (self.seen.text + self.seen.seen) / seconds,
+            "padding": self.seen.padding,
             "data_wait": self.waited / seconds,
+            **self.meter.mfu(self.seen, seconds),
         }
         norms = {k: v / max(self.steps, 1) for k, v in self.sums.items() if k.startswith("grad_norm/")}
         return {**out, **norms}

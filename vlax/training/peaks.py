@@ -12,6 +12,13 @@ PEAKS = {
     "h100": (989, 80e9), "h200": (989, 141e9), "a100-40": (312, 40e9), "a100-80": (312, 80e9), "rtx4090": (165, 24e9),
     "rtx3090": (71, 24e9), "l40s": (362, 48e9), "v4": (275, 0), "v5e": (197, 0), "v5p": (459, 0), "v6e": (918, 0),
 }  # fmt: skip
+KINDS = {"H100": "h100", "H200": "h200", "A100-SXM4-40GB": "a100-40", "A100": "a100-80", "4090": "rtx4090", "3090": "rtx3090",
+         "L40S": "l40s", "v5 lite": "v5e", "v6 lite": "v6e", "v5p": "v5p", "TPU v5": "v5p", "v4": "v4"}  # fmt: skip
+
+
+def kind(device_kind: str) -> str | None:
+    """The row of PEAKS for what JAX calls a device, `"NVIDIA H100 80GB HBM3" -> "h100"`; None where there is none."""
+    return next((name for word, name in KINDS.items() if word in device_kind), None)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,8 +21,6 @@ HEADS = (
     "stage", "parameters", "trained", "rows x micro-batches", "text", "remat", "state", "temporaries", "together", "",
     "TFLOP a row", "rows/s", "hours",
 )  # fmt: skip
-KINDS = {"H100": "h100", "H200": "h200", "A100-SXM4-40GB": "a100-40", "A100": "a100-80", "4090": "rtx4090", "3090": "rtx3090",
-         "L40S": "l40s", "v5 lite": "v5e", "v6 lite": "v6e", "v5p": "v5p", "TPU v5": "v5p", "v4": "v4"}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +52,7 @@ def _here() -> tuple[Target, jax.sharding.Mesh | None]:
     there = jax.devices()
     if there[0].platform == "cpu":
         return peaks.target("h100"), None
-    kind = next((name for word, name in KINDS.items() if word in there[0].device_kind), None)
+    kind = peaks.kind(there[0].device_kind)
     if kind is None:
         raise VlaxError(f"--plan knows no {there[0].device_kind}; name a device that it knows: --device=h100")
     known = peaks.target(kind)

@@ -1,6 +1,7 @@
 """The numbers that a config's fields may have, in one table: what lies outside is refused before anything is built."""
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -13,7 +14,7 @@ SHARE = (0.0, 1.0, "from 0 to 1")
 RUN: dict[str, tuple[float, float, str]] = {
     "seed": NATURAL, "threads": NATURAL, "prefetch": NATURAL, "image_cache_mb": NATURAL, "grace_seconds": NATURAL,
     "watchdog_minutes": NATURAL, "log_every": POSITIVE, "bpe_vocab": POSITIVE, "image_size": NATURAL, "vocab_size": NATURAL,
-    "tiles": NATURAL,
+    "tiles": NATURAL, "peak_tflops": NATURAL,
 }  # fmt: skip
 STAGE: dict[str, tuple[float, float, str]] = {
     "learning_rate": (0.0, math.inf, "0 or more"), "epochs": NATURAL, "steps": NATURAL, "batch_size": POSITIVE,
@@ -39,3 +40,16 @@ def check(part: str, values: Mapping[str, Any]) -> None:
         limits = table.get(field) or table.get(field.partition(".")[0])
         if limits and not limits[0] <= value <= limits[1]:
             raise VlaxError(f"{part}.{field}={value}: give {limits[2]}; it is set by --config.{part}.{field}=NUMBER")
+
+
+def updates(text: str) -> range:
+    """`"10:13" -> range(10, 13)`, the three updates after the tenth; `"" -> range(0)`. VlaxError for what is no range."""
+    if not text:
+        return range(0)
+    found = re.fullmatch(r"(\d+):(\d+)", str(text))
+    if found is None or int(found[1]) >= int(found[2]):
+        raise VlaxError(
+            f"run.profile={text!r} is no range of updates: give START:STOP, such as --config.run.profile=10:13 for the three "
+            "updates after the tenth"
+        )
+    return range(int(found[1]), int(found[2]))

@@ -98,6 +98,7 @@ def check_settings(run: ConfigDict, stage: ConfigDict) -> None:
     """VlaxError for what is wrong with a config whatever its data and weights."""
     if run.dtype not in DTYPES:
         raise VlaxError(f"run.dtype={run.dtype!r} is not one of {', '.join(DTYPES)}")
+    ranges.updates(run.profile)
     ranges.check("run", run)
     ranges.check("stage", stage)
     check_stage(stage)
