@@ -334,7 +334,8 @@ DEEP: list = []
 for _ in range(400):
     DEEP = [DEEP]
 NONSENSE = (
-    None, True, False, -1, 0, 1, 10**9, -(10**30), 0.5, math.inf, math.nan, "", " ", "a\0b", "\ud800", "../../../outside.png",
+    None, True, False, -1, 0, 1, 10**9, -(10**30), 10**400, 0.5, math.inf,
+    math.nan, "", " ", "a\0b", "\ud800", "../../../outside.png",
     "/etc/passwd", "x" * 300, "NaN", [], {}, [[]], [None], [{}], {"": {}}, ["a", 1], {"text": []}, DEEP,
 )  # fmt: skip
 

@@ -2,13 +2,16 @@
 
 import os
 import re
+import threading
 
 import numpy as np
 import pytest
 from etils import epath
 
+from configs import stage1
 from vlax.errors import VlaxError
 from vlax.storage import seal
+from vlax.training import stages, start
 
 AGAIN = "copy it again"
 
@@ -96,3 +99,54 @@ def test_a_seal_may_lie_beside_its_folder(folder):
     (folder / "seal.json").write_bytes(b"x")
     with pytest.raises(VlaxError, match=r"seal\.json is damaged"):
         seal.check(folder, way_out=AGAIN, seal=beside)
+
+
+@pytest.fixture
+def large(folder):
+    (folder / "params/a").write_bytes(bytes(seal.LARGE))
+    seal.write(folder, coming={"manifest.json": b'{"format": 2}'})
+    return folder
+
+
+def test_large_files_are_compared_ahead_and_waited_for_by_whoever_reads_them(large, monkeypatch):
+    read, gate = [], threading.Event()
+
+    def sha256(file, real=seal.paths.sha256):
+        read.append((file.name, threading.current_thread().name))
+        if file.name == "a":
+            assert gate.wait(30)
+        return real(file)
+
+    monkeypatch.setattr(seal.paths, "sha256", sha256)
+    for _ in range(2):
+        seal.ahead(large)
+    assert seal.check(large, "config.json", way_out=AGAIN)  # while the other is still read
+    threading.Timer(0.05, gate.set).start()
+    assert seal.check(large, "params", way_out=AGAIN)
+    assert [name for name, _ in read].count("a") == 1 and ("a", "seals") in read
+
+
+def test_what_is_found_ahead_is_said_where_it_is_read(large):
+    content = bytearray((large / "params/a").read_bytes())
+    content[7] ^= 1
+    (large / "params/a").write_bytes(bytes(content))
+    seal.ahead(large)
+    assert seal.check(large, "config.json", way_out=AGAIN)
+    for _ in range(2):
+        with pytest.raises(VlaxError, match=r"params/a is damaged: its content is not what was written \(by .*; copy it again"):
+            seal.check(large, "params", way_out=AGAIN)
+
+
+def test_a_stage_compares_its_checkpoints_and_its_parents_ahead(large, tmp_path, monkeypatch):
+    begun = []
+    monkeypatch.setattr(seal, "ahead", lambda *given: begun.append(tuple(map(str, given))))
+    plan = stages.chain(stage1.get_config(), tmp_path)[-1]
+    for path in (plan.directory / "checkpoints" / "8", *(parent / "export" for parent in plan.parents.values())):
+        path.mkdir(parents=True)
+        (path / "manifest.json").write_text("{}")
+    start.compare_ahead(plan)
+    wanted = [(f"{plan.directory}/checkpoints/8", f"{plan.directory}/seals/8.json")]
+    wanted += [(f"{tmp_path}/stage0_decoder/export",), (f"{tmp_path}/stage0_vision/export",)]
+    assert sorted(begun) == sorted(wanted)
+    plan.run.model, plan.stage.init.decoder = "", "model"
+    start.compare_ahead(plan)  # names no model: the build says so

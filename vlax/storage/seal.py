@@ -5,13 +5,16 @@
 
 A seal is written after all that it covers, or, where another file says that the folder is finished, just before that one, whose
 content it then knows already. Readers compare what they are about to read; what was compared is not compared again while its
-size and time of change stay.
+size and time of change stay. What will be read later can be compared `ahead`, beside other work.
 """
 
 import concurrent.futures
+import contextlib
 import hashlib
 import logging
 import os
+import queue
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,6 +28,8 @@ SHOWN = 3  # damaged files that an error names
 
 _verify = True
 _compared: set[tuple[str, str, int]] = set()  # (file, its digest, time of change)
+_ahead: dict[str, tuple[set[str], list[threading.Thread]]] = {}  # by seal: its large files, and who compares them already
+LARGE = 1 << 20  # bytes: smaller files are compared when they are read
 
 
 def verify(on: bool) -> None:
@@ -72,6 +77,11 @@ def check(folder: epath.PathLike, *parts: str, way_out: str, seal: epath.Path | 
         return True
     entries = _entries(seal, way_out)
     wanted = [name for name in entries if not parts or any(f"{name}/".startswith(f"{part}/") for part in parts)]
+    names, threads = _ahead.get(str(seal), (set(), []))
+    if names.intersection(wanted):
+        for thread in threads:
+            thread.join()
+        _ahead.pop(str(seal), None)
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         found = pool.map(lambda name: _fault(folder / name, entries[name]), wanted)
     faults = [fault for fault in found if fault]
@@ -81,10 +91,41 @@ def check(folder: epath.PathLike, *parts: str, way_out: str, seal: epath.Path | 
     return True
 
 
+def ahead(folder: epath.PathLike, seal: epath.Path | None = None) -> None:
+    """Begins to compare the large files of a folder, in threads that no end of the process waits for. Nothing is said of what
+    they find, and nothing may be read yet: `check` waits for them, and finds the sound files done."""
+    folder = epath.Path(folder)
+    seal = folder / NAME if seal is None else seal
+    if not _verify or str(seal) in _ahead:
+        return
+    try:
+        entries = _entries(seal, "") if seal.exists() else {}
+    except (VlaxError, OSError):  # whoever reads it says so
+        return
+    names = sorted((name for name in entries if entries[name]["bytes"] >= LARGE), key=lambda name: -entries[name]["bytes"])
+    waiting = queue.SimpleQueue[str]()
+    for name in names:
+        waiting.put(name)
+
+    def work() -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                name = waiting.get_nowait()
+                _fault(folder / name, entries[name])
+
+    half = max((os.cpu_count() or 1) // 2, 1)  # of the cores: the others are for the work that this is done beside
+    threads = [threading.Thread(target=work, name="seals", daemon=True) for _ in names[:half]]
+    _ahead[str(seal)] = set(names), threads
+    for thread in threads:
+        thread.start()
+
+
 def _entries(seal: epath.Path, way_out: str) -> dict[str, Any]:
     values = state.read(seal, way_out)
     files = values.get("files")
-    whole = isinstance(files, dict) and all(isinstance(e, dict) and e.keys() == {"bytes", "sha256"} for e in files.values())
+    whole = isinstance(files, dict) and all(
+        isinstance(e, dict) and e.keys() == {"bytes", "sha256"} and type(e["bytes"]) is int for e in files.values()
+    )
     if values.get("format") != FORMAT or not whole or values.get("sha256") != _digest(files):
         raise VlaxError(f"{seal} is damaged; {way_out}")
     return dict(files)

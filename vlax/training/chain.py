@@ -13,7 +13,7 @@ from vlax.params import distributed
 from vlax.process import activity, lease, stop, watchdog
 from vlax.process.activity import NOW
 from vlax.storage import disk, paths
-from vlax.training import agreement, exclusion, guess, lineage, loop, plots, profile, session, stages
+from vlax.training import agreement, exclusion, guess, lineage, loop, plots, profile, session, stages, start
 from vlax.training.listeners import Listener
 from vlax.training.replay import replay_stage
 
@@ -73,12 +73,15 @@ def _run(
     if extend:
         lineage.extend(plans[-1], extend)
     pending = stages.todo(plans)
+    for plan in pending[:1]:
+        start.compare_ahead(plan)
     for plan in pending[1:]:  # compiles nothing: a mistake in the last stage should not wait for the first to be trained
         built = session.build(stages.resolved(plans[: plans.index(plan) + 1])[0])
         if plan is plans[-1]:
             profile.check(built)
     for plan in pending:
         with activity.phase(f"{plan.name}: build", f"nothing is lost; {loop.AGAIN}"):
+            start.compare_ahead(plan)
             built = session.build(plan)
             stages.check_end(plan, built.micro_steps)
             if plan is plans[-1]:

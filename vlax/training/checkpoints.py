@@ -71,6 +71,14 @@ def recorded_order(stage: epath.Path) -> int | None:
     return None if found is None else int(found.get("order", 1))
 
 
+def ahead(stage: epath.Path) -> None:
+    """Begins to compare the checkpoints of a stage's directory with their seals (`seal.ahead`), before they are opened."""
+    folder = stage / "checkpoints"
+    for path in folder.iterdir() if folder.exists() else ():
+        if path.name.isdigit():
+            seal.ahead(path, stage / "seals" / f"{path.name}.json")
+
+
 class Checkpoints:
     """The checkpoints of one stage. Kept are the `last` newest, so that there is one to fall back to, the `best` on validation,
     and with `hours` one for each so many."""

@@ -1,5 +1,6 @@
 """What a stage begins with: the parameters that its parents, pretrained weights or the seed give it."""
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -12,10 +13,11 @@ from vlax.model import exports
 from vlax.models import quantised
 from vlax.models.build import DTYPES, fresh_part
 from vlax.params import groups, sharding
+from vlax.storage import seal
 from vlax.text.tokenizer import Tokenizer
-from vlax.training import optimizer, origins, parts
+from vlax.training import checkpoints, optimizer, origins, parts
 from vlax.training.session import Session, train_state_shardings
-from vlax.training.stages import FORKED, GIVEN
+from vlax.training.stages import FORKED, GIVEN, StagePlan
 from vlax.training.steps import State
 
 
@@ -24,6 +26,15 @@ def tokenizer_hash(tokenizer: Tokenizer) -> str:
     content = [sorted(tokenizer.get_vocab().items()), tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id]
     content.append(tokenizer.chat_template or "")
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+
+def compare_ahead(plan: StagePlan) -> None:
+    """Begins to compare what a stage will read with its seals: its checkpoints, and what its parts come from. For gigabytes
+    that takes seconds, in which the stage is built."""
+    checkpoints.ahead(plan.directory)
+    with contextlib.suppress(VlaxError):  # of a config that is wrong, which the build says
+        for where in {origin.where for origin in origins.find(plan).values() if origin.where}:
+            seal.ahead(where)
 
 
 def initial_state(session: Session) -> tuple[State, groups.Params]:
