@@ -65,6 +65,24 @@ def test_a_rows_tokens_do_not_depend_on_its_batch(model, images, questions):
     assert len({tuple(row) for row in found[1]}) > 1  # or the test says little
 
 
+def test_few_prompts_are_decoded_in_a_small_batch_with_the_same_answers(model, images, questions, answers, monkeypatch):
+    from vlax.decoding import sure
+    from vlax.decoding.predict import Predictor
+
+    made, sizes = Predictor.batch, []
+
+    def batch(self, requests, length, slots=0, rows=0):
+        sizes.append((len(requests), rows))
+        return made(self, requests, length, slots, rows)
+
+    monkeypatch.setattr(Predictor, "batch", batch)
+    assert model.answer(images[:1], questions[:1], max_new_tokens=NEW, batch_size=8) == answers[:1]
+    assert sizes == [(1, 1)]
+    monkeypatch.setattr(sure, "MARGIN", np.inf)  # nothing is sure: the whole batch decides
+    assert model.answer(images[:1], questions[:1], max_new_tokens=NEW, batch_size=8) == answers[:1]
+    assert sizes == [(1, 1), (1, 1), (1, 0)]
+
+
 def test_logits_agree_with_greedy_decoding(model, images):
     """The text that greedy decoding wrote, given back as the answer, is at each token the argmax of the logits."""
     prompts = [model.encoder.prompt_text("caption", "")] * 2

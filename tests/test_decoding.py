@@ -9,7 +9,8 @@ import pytest
 from tiny import EOS, LENGTH, PAD, ROWS, VOCAB, answer_logits, build, log_softmax, prompts
 
 from vlax import masks
-from vlax.decoding.generator import Generator, sample
+from vlax.decoding.draw import sample
+from vlax.decoding.generator import Generator
 from vlax.decoding.options import DecodeConfig
 from vlax.errors import VlaxError
 

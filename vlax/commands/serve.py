@@ -7,7 +7,6 @@ python -m vlax serve runs/embedded/stage3 runs/embedded/stage4       # two model
 import argparse
 import importlib.util
 
-from vlax.commands import setup
 from vlax.commands.flags import Parser, at_least
 from vlax.errors import VlaxError
 
@@ -37,11 +36,12 @@ def main(args: argparse.Namespace) -> None:
         raise VlaxError(f"vlax serve needs {' and '.join(missing)}: pip install -r requirements-serve.txt, or 'vlax[serve]'")
     from vlax.serve import server  # after the flags: a typo should not wait for jax
     from vlax.serve.limits import Limits
+    from vlax.storage import compiled
 
     listening = server.bound(args.host, args.port)
     limits = Limits(body=args.max_body_mb << 20, pixels=args.max_megapixels * 10**6, requests=args.queue)
     if args.max_new_tokens > limits.answer:
         raise VlaxError(f"--max_new_tokens={args.max_new_tokens}: an answer has at most {limits.answer} tokens here")
-    setup.keep_compiled(args.compilation_cache)
+    compiled.keep(args.compilation_cache)
     made = server.house(args.models, limits, args.batch_size, args.max_new_tokens, args.dtype)
     server.run(made, listening, args.host)

@@ -1,7 +1,6 @@
 """What happens before a config runs: logging, processes, the cache of compiled programs."""
 
 import logging
-import os
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -30,17 +29,10 @@ def settings(config: ConfigDict) -> ConfigDict:
     pictures.allow_outside(config.run.allow_outside)
     if initialise.wanted(config.run):
         initialise.join(config.run.hosts)
-    keep_compiled(config.run.compilation_cache)
+    from vlax.storage import compiled  # it brings jax
+
+    compiled.keep(config.run.compilation_cache)
     return config
-
-
-def keep_compiled(directory: str) -> None:
-    """Compiled programs are kept there between runs; "" keeps none."""
-    import jax
-
-    if directory:
-        jax.config.update("jax_compilation_cache_dir", os.path.expanduser(directory))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
 def _worth_reading(record: logging.LogRecord) -> bool:

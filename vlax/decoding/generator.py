@@ -15,6 +15,7 @@ Axis letters: B batch, N pictures a row, I image tokens, P prompt slots, S = N*I
 
 import functools
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,8 +23,9 @@ import numpy as np
 from flax import nnx
 
 from vlax import masks
-from vlax.decoding import beam, constrain
+from vlax.decoding import beam, constrain, weights
 from vlax.decoding.beam import State
+from vlax.decoding.draw import sample
 from vlax.decoding.options import DecodeConfig
 from vlax.errors import VlaxError
 from vlax.models.attention import KV
@@ -31,29 +33,6 @@ from vlax.models.vlm import VLM, Batch, VLMConfig
 from vlax.params import groups
 
 View = Mapping[str, jax.Array]  # what the steps must know of the prefix
-
-
-def sample(logits: jax.Array, row: jax.Array, t: jax.Array, config: DecodeConfig) -> jax.Array:
-    """int32[B]: one token a row from softmax(logits / temperature), cut to the nucleus. logits f32[B,V], row int32[B].
-
-    The key of a row is folded from (seed, row id, t): what it draws depends neither on its slot nor on its batch mates. Tokens
-    that tie with the last one of the nucleus belong to it.
-    """
-    logits = logits / config.temperature
-    if config.top_p < 1:
-        logits = nucleus(logits, config.top_p)
-    key = jax.random.key(config.seed)
-    keys = jax.vmap(lambda r: jax.random.fold_in(jax.random.fold_in(key, r), t))(row)
-    return jax.vmap(jax.random.categorical)(keys, logits).astype(jnp.int32)
-
-
-def nucleus(logits: jax.Array, top_p: float | jax.Array) -> jax.Array:
-    """logits f32[B,V] with -inf outside the fewest tokens that hold this much probability (f32[B,1], or one number)."""
-    ordered = jnp.flip(jnp.sort(logits, axis=-1), axis=-1)
-    share = jax.nn.softmax(ordered, axis=-1)
-    inside = jnp.cumsum(share, axis=-1) - share < top_p
-    least = jnp.where(inside, ordered, jnp.inf).min(-1, keepdims=True)
-    return jnp.where(logits < least, -jnp.inf, logits)
 
 
 class Generator:
@@ -79,6 +58,7 @@ class Generator:
                 raise VlaxError(f"decoding: eos_id={stop} is no token of a vocabulary of {model.decoder.vocab_size}")
         self.graphdef, self.model, self.decode = graphdef, model, decode
         self.stops, self.pad_id, self.trie = stops, pad_id, trie
+        self._dtype: Any = None  # what the model computes in, once somebody brought parameters
         # The prefill chooses the first token, so one step fewer than tokens; equal chunks keep the overshoot small.
         steps = decode.max_new_tokens - 1
         self._chunks = -(-steps // decode.chunk)
@@ -89,14 +69,21 @@ class Generator:
         self._likelihood: Callable[..., tuple[jax.Array, jax.Array]] = jax.jit(self._likelihood_impl)
 
     def __call__(self, params: groups.Params, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        state = self.run(params, batch)
+        if self.decode.num_beams > 1:
+            return state["best_tokens"], state["best_logp"]
+        return state["tokens"], state["scores"]
+
+    def run(self, params: groups.Params, batch: Batch) -> State:
+        """The state after the last token."""
+        params = self._held(params)
+        state: State
         view, state = self._start(params, self._inputs(batch), self.trie)
         for _ in range(self._chunks):
             if state["done"]:
                 break
             state = self._advance(params, view, state, self.trie)
-        if self.decode.num_beams > 1:
-            return state["best_tokens"], state["best_logp"]
-        return state["tokens"], state["scores"]
+        return state
 
     def forced_logits(self, params: groups.Params, batch: Batch, answers: jax.Array) -> jax.Array:
         """f32[B,A,V]: what the cached path predicts for each answer token, given those before it.
@@ -104,13 +91,18 @@ class Generator:
         answers: int32[B,A], A at most max_new_tokens. The same numbers, up to rounding, as `VLM.__call__` on [prompt | answer].
         """
         self._check_room(answers)
-        return self._forced(params, self._inputs(batch), answers)
+        return self._forced(self._held(params), self._inputs(batch), answers)
 
     def likelihood(self, params: groups.Params, batch: Batch, answers: jax.Array | np.ndarray) -> tuple[jax.Array, jax.Array]:
         """(f32[B,A], bool[B,A]) of A alternatives a row, int32[A,B,L], padded after EOS: the sum of the log-probabilities of
         each, EOS included, under the model itself, and whether greedy decoding would write it. One prefill serves all."""
         self._check_room(answers)
-        return self._likelihood(params, self._inputs(batch), answers)
+        return self._likelihood(self._held(params), self._inputs(batch), answers)
+
+    def _held(self, params: groups.Params) -> groups.Params:
+        if self._dtype is None:
+            self._dtype = weights.compute_dtype(self.graphdef, params)
+        return weights.held(params, self._dtype)
 
     def _check_room(self, answers: jax.Array | np.ndarray) -> None:
         if answers.shape[-1] > self.decode.max_new_tokens:

@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 
 from vlax.data.batches.pipeline import filler
-from vlax.decoding import constrain
+from vlax.decoding import constrain, sure
 from vlax.decoding.generator import Generator
 from vlax.decoding.options import DecodeConfig
 from vlax.errors import VlaxError
@@ -59,11 +59,15 @@ class Predictor:
             trie = self.answers.trie if by == "trie" else None
         self.decode, tokenizer = decode, encoder.tokenizer
         self.generate = Generator(graphdef, config, decode, encoder.stops, tokenizer.pad_token_id, trie)
+        greedy = decode.num_beams == 1 and decode.temperature == 0 and self.answers is None
+        self._sure: sure.Sure | None = None  # where it can be: see `sure.py`
+        if greedy and mesh.size == 1 and mesh.devices.flat[0].platform == "cpu":
+            self._sure = sure.Sure(graphdef, config, decode, encoder.stops, tokenizer.pad_token_id)
 
-    def batch(self, requests: Sequence[Request], length: int, slots: int = 0) -> dict[str, np.ndarray]:
+    def batch(self, requests: Sequence[Request], length: int, slots: int = 0, rows: int = 0) -> dict[str, np.ndarray]:
         """The batch contract's arrays for at most batch_size prompts, padded to `length` text slots and as many of pictures as
-        `slots` says, by default as one of them needs."""
-        out = filler(self.batch_size, length, self.config.preprocess, self.encoder, self.slots(requests, slots))
+        `slots` says, by default as one of them needs. rows: of the batch; 0: batch_size."""
+        out = filler(rows or self.batch_size, length, self.config.preprocess, self.encoder, self.slots(requests, slots))
         out["row"] = out["row"].astype(np.int32)  # places in a test set, which sampling draws by: on the device, 32 bits wide
         for i, request in enumerate(requests):
             size = len(request.prompt)
@@ -96,22 +100,45 @@ class Predictor:
         return slots
 
     def tokens(
-        self, params: groups.Params, requests: Sequence[Request], length: int = 0, slots: int = 0
+        self, params: groups.Params, requests: Sequence[Request], length: int = 0, slots: int = 0, few: bool = False
     ) -> Iterator[np.ndarray]:
         """Yields int32[n,max_new_tokens] for one physical batch of n requests after another, in order: the ids of each
-        answer, its EOS included where it came to one, then pads. length, slots: as in the methods of these names."""
+        answer, its EOS included where it came to one, then pads. length, slots: as in the methods of these names. few: a batch
+        that would be filler for the most part may be smaller, with the same answers: one program more for each size."""
         length, slots = self.length(requests, length), self.slots(requests, slots)
         for begin in range(0, len(requests), self.batch_size):
             part = requests[begin : begin + self.batch_size]
+            if few and (size := self._small(params, len(part))):
+                yield self._certain(params, part, length, slots, size)
+                continue
             if self.answers is not None and self.by == "likelihood":
                 each = self.answers.tokens[:, None]  # the same alternatives in every row
                 alternatives = np.broadcast_to(each, (len(each), self.batch_size, each.shape[-1]))
                 sums, _ = self.score(params, part, alternatives, length, slots)
                 yield self.answers.tokens[sums.argmax(-1)]
                 continue
-            with jax.set_mesh(self.mesh):
-                tokens, _ = self.generate(params, self.place(self.batch(part, length, slots)))
-            yield distributed.gather(tokens)[: len(part)]
+            yield self._whole(params, part, length, slots)
+
+    def _whole(self, params: groups.Params, part: Sequence[Request], length: int, slots: int) -> np.ndarray:
+        with jax.set_mesh(self.mesh):
+            tokens, _ = self.generate(params, self.place(self.batch(part, length, slots)))
+        return distributed.gather(tokens)[: len(part)]
+
+    def _small(self, params: groups.Params, requests: int) -> int:
+        """The smaller batch that so many requests fit in and whose answers can be sure; 0 where there is none."""
+        if self._sure is None or next(iter(params.values())).dtype != np.float32:
+            return 0
+        return next((size for size in sure.sizes(self.batch_size) if size >= requests), 0)
+
+    def _certain(self, params: groups.Params, part: Sequence[Request], length: int, slots: int, size: int) -> np.ndarray:
+        """As `_whole`, by a batch of `size` rows; those of which it isn't sure once more by the whole one."""
+        assert self._sure is not None, "or `_small` is 0"
+        with jax.set_mesh(self.mesh):
+            tokens, known = self._sure.certain(params, jax.device_put(self.batch(part, length, slots, size)))
+        tokens, open_ = tokens[: len(part)].copy(), np.flatnonzero(~known[: len(part)]).tolist()
+        if open_:
+            tokens[open_] = self._whole(params, [part[i] for i in open_], length, slots)
+        return tokens
 
     def score(
         self, params: groups.Params, requests: Sequence[Request], answers: np.ndarray, length: int = 0, slots: int = 0
@@ -125,9 +152,11 @@ class Predictor:
             sums, greedy = self.generate.likelihood(params, batch, answers)
         return distributed.gather(sums)[: len(requests)], distributed.gather(greedy)[: len(requests)]
 
-    def texts(self, params: groups.Params, requests: Sequence[Request], length: int = 0, slots: int = 0) -> Iterator[list[str]]:
+    def texts(
+        self, params: groups.Params, requests: Sequence[Request], length: int = 0, slots: int = 0, few: bool = False
+    ) -> Iterator[list[str]]:
         """Yields the texts of one physical batch after another, in order; an answer of a list as the list gives it."""
-        for tokens in self.tokens(params, requests, length, slots):
+        for tokens in self.tokens(params, requests, length, slots, few):
             yield [self.text(row) for row in tokens]
 
     def text(self, tokens: np.ndarray) -> str:

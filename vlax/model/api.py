@@ -102,7 +102,7 @@ class Model:
         requests = [self._request(*each, row) for row, each in enumerate(zip(asked, images, strict=True))]
         predictor = self.predictor(decode, batch_size, tuple(answers or ()), by)
         slots = self.config.views * max(1, *(len(each) for each in images))
-        return [text for batch in predictor.texts(self.params, requests, slots=slots) for text in batch]
+        return [text for batch in predictor.texts(self.params, requests, slots=slots, few=True) for text in batch]
 
     def _several(self, images: Any) -> list:
         """The pictures of one prompt."""

@@ -11,7 +11,7 @@ from vlax.model import api, exports
 from vlax.model.from_pretrained import from_pretrained
 from vlax.models import quantised
 from vlax.rows import Row, Turn
-from vlax.storage import hub, state
+from vlax.storage import compiled, hub, state
 from vlax.text import settings
 from vlax.text.prompts import Encoder
 from vlax.text.settings import Settings
@@ -50,6 +50,7 @@ def load(
     VlaxError when there is no such model.
     """
     quantised.check(quantise, "quantise")
+    compiled.keep_by_default()
     if is_export(where):
         return _held(api.load(where, dtype=dtype, mesh=mesh), where, quantise)
     model = from_pretrained(str(where), dtype=dtype, mesh=mesh, templates=templates or "plain")
