@@ -3,9 +3,9 @@
     python -m benchmarks.decoding
     python -m benchmarks.decoding --width 512 --layers 8 --repeats 5        # a larger decoder
 
-A random LLaVA of the embedded model's size, exported and opened by transformers; parity first: both write the same tokens. Each
-time is the least of several, in milliseconds of all cores together, of one prompt with its picture a row and 32 tokens each; the
-arms take turns: vlax, transformers, vlax. Pictures are prepared for both before.
+A random LLaVA of the embedded model's size, exported and opened by transformers; parity first: both write the same tokens.
+Each time is the least of several, in milliseconds of all cores together, of one prompt with its picture a row and 32 tokens
+each; the arms take turns: vlax, transformers, vlax. Pictures are prepared for both before.
 """
 
 import argparse
