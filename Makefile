@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 WORKDIR ?= runs/embedded
 
-.PHONY: train test test-all lint clean
+.PHONY: train test test-all lint docs docs-serve clean
 
 # Modules are compiled when they are first imported: all of them, at installation, would take a minute more.
 unexport PYTHONDONTWRITEBYTECODE
@@ -43,6 +43,13 @@ lint: .venv/dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/mypy
+
+# The documentation as a site, in .cache/site; every warning is an error.
+docs: .venv/dev
+	$(BIN)/python -m mkdocs build --strict
+
+docs-serve: .venv/dev
+	$(BIN)/python -m mkdocs serve
 
 clean:
 	rm -rf .venv .cache .pytest_cache .ruff_cache
