@@ -20,6 +20,7 @@ COMMANDS = {
     "export": "writes a trained model in Hugging Face layout",
     "launch": "trains or evaluates in several processes on this machine",
     "runs": "lists runs: stages, steps, scores, sizes, what can be gone on with; one page of all curves",
+    "findings": "runs the paper's findings as experiments: arms, seeds, paired tests, a page for each",
     "clean": "deletes old checkpoints, second exports and caches, and asks first",
     "completion": "prints the completion of bash, zsh or fish",
     "data preview": "what a file or folder is, and five rows as the model will see them",
@@ -30,6 +31,7 @@ COMMANDS = {
 KEPT = {
     "eval": "the predictions so far are kept; the same command goes on",
     "data prepare": "the shards that are whole are kept; the same command goes on",
+    "findings": "what is trained and measured is kept; the same command goes on",
     "serve": "what was asked last is not answered; the same command serves again",
     "train": "nothing is lost; the same command goes on",
 }

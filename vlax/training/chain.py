@@ -80,24 +80,36 @@ def _run(
         if plan is plans[-1]:
             profile.check(built)
     for plan in pending:
-        with activity.phase(f"{plan.name}: build", f"nothing is lost; {loop.AGAIN}"):
-            start.compare_ahead(plan)
-            built = session.build(plan)
-            stages.check_end(plan, built.micro_steps)
-            if plan is plans[-1]:
-                profile.check(built)
-            stages.record_identity(plan)
-            stages.record_length(plan, built.micro_steps, built.per_update)
-            exclusion.record(plan, built.batches.collate.mixture.sources)
-            sample = sampler(built)
-        with follow(plan) as heard:
-            loop.train(built, sample=sample, listeners=[*listeners, *heard])
+        train_stage(plan, sampler, listeners=listeners, follow=follow, profiled=plan is plans[-1])
         with activity.phase("train: between stages", f"nothing is lost; {loop.AGAIN}"):
             if distributed.is_main():
                 with spared("curves.png"):
                     plots.draw(config, workdir)
     if not pending:
         print(f"{plans[-1].name} is finished: {plans[-1].export}")
+
+
+def train_stage(
+    plan: stages.StagePlan,
+    sampler: Callable[[session.Session], loop.Sample | None],
+    *,
+    listeners: Sequence[Listener] = (),
+    follow: Follow = lambda plan: contextlib.nullcontext(()),
+    profiled: bool = False,
+) -> None:
+    """One stage from where it stands to its export; its parents are finished, and its workdir is this process's to write in."""
+    with activity.phase(f"{plan.name}: build", f"nothing is lost; {loop.AGAIN}"):
+        start.compare_ahead(plan)
+        built = session.build(plan)
+        stages.check_end(plan, built.micro_steps)
+        if profiled:
+            profile.check(built)
+        stages.record_identity(plan)
+        stages.record_length(plan, built.micro_steps, built.per_update)
+        exclusion.record(plan, built.batches.collate.mixture.sources)
+        sample = sampler(built)
+    with follow(plan) as heard:
+        loop.train(built, sample=sample, listeners=[*listeners, *heard])
 
 
 def replay(config: ConfigDict, workdir: str) -> None:
