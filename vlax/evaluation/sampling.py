@@ -38,6 +38,7 @@ def sampler(s: session.Session) -> Callable | None:
     with ThreadPoolExecutor(runner.THREADS) as pool:
         asked = [(test, runner.requests(model, test, test.rows, pool)) for test in sets]  # pictures are decoded once
 
+    scorers: dict[str, scoring.Scorer] = {}  # each keeps its references' tokens from one validation to the next
     pictures = {(test.name, i): _small(test.rows[i]) for test in sets for i in _some(len(test.rows))}
 
     def sample(state: Mapping[str, Any], frozen: groups.Params) -> tuple[dict[str, float], list[Shown]]:
@@ -53,7 +54,9 @@ def sampler(s: session.Session) -> Callable | None:
                 words = line["question"], line["prediction"], tuple(line["references"])
                 shown.append(Shown(test.name, line["id"], image, *words))
             try:
-                with scoring.scorer(suite, lines) as score:
+                if test.name not in scorers:
+                    scorers[test.name] = scoring.Scorer(suite, lines)
+                with scorers[test.name] as score:
                     out[f"{test.name} {name}"] = score(lines).scores[name]
             except VlaxError as error:  # a score that is missing must not cost the updates since the last checkpoint
                 logging.warning("%s %s was not computed: %s", test.name, name, error)

@@ -1,8 +1,7 @@
 """Scores of predictions beside their blind twin and a prior: values by row, intervals, JSON and table."""
 
-import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from etils import epath
@@ -31,22 +30,37 @@ class Scored:
     by_row: Mapping[str, Mapping[str, float]]
 
 
-@contextlib.contextmanager
-def scorer(suite: Suite, lines: Sequence[Mapping]) -> Iterator[Callable[[Sequence[Mapping]], Scored]]:
-    """What scores predictions of these rows, as often as it is called; Java is started once."""
-    references = {line["id"]: line["references"] for line in lines}
-    if not suite.is_caption:
-        types = {line["id"]: line["answer_type"] or None for line in lines}
-        yield lambda lines: _answers(suite, references, {line["id"]: line["prediction"] for line in lines}, types)
-        return
-    with CaptionScorer(references, suite.metrics) as captions:
+class Scorer:
+    """What scores predictions of a set's rows, the same predictions once. Within its `with` METEOR is started once; references
+    are tokenised once at all."""
 
-        def score(lines: Sequence[Mapping]) -> Scored:
-            scores, by_image = captions({line["id"]: line["prediction"] for line in lines})
-            pooled = captions.pooled()
-            return Scored(scores, {name: pooled.get(name, by_image[name]) for name in scores}, by_image)
+    def __init__(self, suite: Suite, lines: Sequence[Mapping]):
+        self._suite, self._known = suite, dict[tuple[str, ...], Scored]()
+        self._references = {line["id"]: line["references"] for line in lines}
+        self._types = {line["id"]: line["answer_type"] or None for line in lines}
+        self._captions = CaptionScorer(self._references, suite.metrics) if suite.is_caption else None
 
-        yield score
+    def __enter__(self) -> "Scorer":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._known.clear()
+        if self._captions:
+            self._captions.__exit__(*exception)
+
+    def __call__(self, lines: Sequence[Mapping]) -> Scored:
+        predictions = {line["id"]: line["prediction"] for line in lines}
+        key = (*predictions, *predictions.values())
+        if key not in self._known:
+            self._known[key] = self._scored(predictions)
+        return self._known[key]
+
+    def _scored(self, predictions: Mapping[str, str]) -> Scored:
+        if not self._captions:
+            return _answers(self._suite, self._references, predictions, self._types)
+        scores, by_image = self._captions(predictions)
+        pooled = self._captions.pooled()
+        return Scored(scores, {name: pooled.get(name, by_image[name]) for name in scores}, by_image)
 
 
 def _answers(suite: Suite, references: Mapping, answers: Mapping, types: Mapping) -> Scored:
@@ -102,13 +116,18 @@ def fit_prior(suite: Suite, data_root: str) -> Prior | None:
 
 
 def score_set(
-    suite: Suite, lines: Sequence[Mapping], twin: Sequence[Mapping] | None, prior: Prior | None
+    suite: Suite, lines: Sequence[Mapping], twin: Sequence[Mapping] | None, prior: Prior | None, score: Scorer | None = None
 ) -> tuple[dict, dict[str, Scored]]:
     """(JSON-ready {metric: {score, interval, twin, prior, over_twin, over_prior}, "rows": n}, the Scored of "model", "twin" and
-    "prior" as far as they are there). Over one picture there are no intervals: nothing could be drawn instead of it."""
+    "prior" as far as they are there). Over one picture there are no intervals: nothing could be drawn instead of it.
+
+    score: of these rows, where more than this is scored of them.
+    """
+    if score is None:
+        with Scorer(suite, lines) as own:
+            return score_set(suite, lines, twin, prior, own)
     constant = [{**line, "prediction": prior(line)} for line in lines] if prior else None
-    with scorer(suite, lines) as score:
-        scored = {name: score(part) for name, part in (("model", lines), ("twin", twin), ("prior", constant)) if part}
+    scored = {name: score(part) for name, part in (("model", lines), ("twin", twin), ("prior", constant)) if part}
     clusters = {line["id"]: line["image_id"] or line["id"] for line in lines}
     pictures = len(set(clusters.values()))
     if pictures < FEW_PICTURES:

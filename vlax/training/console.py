@@ -14,6 +14,7 @@ from vlax.model import exports
 from vlax.models import quantised
 from vlax.models.build import DTYPES
 from vlax.params import distributed, groups
+from vlax.process import memory
 from vlax.training import exclusion
 from vlax.training.session import Session
 
@@ -30,6 +31,8 @@ def print_header(session: Session, begin: int) -> None:
         f"devices   {len(devices)} {devices[0].device_kind}, {distributed.hosts()} process(es); "
         f"mesh {mesh}; compute {plan.run.dtype}{f', frozen matrices {stage.quantise}' if stage.quantise else ''}"
     )
+    if memory.kept():
+        print(f"memory    what a step frees is kept for the next one ({memory.VARIABLE}=0 gives it back)")
     print(
         f"model     {groups.count(session.abstract):,} parameters, {config.tokens_per_image} tokens an image, "
         f"mask {config.mask}"
