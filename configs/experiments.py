@@ -42,8 +42,9 @@ def suite(stage: str, name: str, metric: str, **more) -> dict:
     return {"of": "suite", "stage": stage, "suite": name, "metric": metric, **more}
 
 
-def masks(outcomes: dict, stages: tuple, rates: tuple, deciding: int) -> dict:
-    """The four mask kinds in `stages`; each outcome compared with `causal`, those of the paper's mask first."""
+def masks(outcomes: dict, stages: tuple, rates: tuple, deciding: int, changes: tuple = ()) -> dict:
+    """The four mask kinds in `stages`; each outcome compared with `causal`, those of the paper's mask first. changes: of every
+    arm."""
     names = [name for name, each in outcomes.items() if not each.get("mask")]
     compare = [(name, "image_bidirectional", "causal") for name in names]
     compare += [(name, other, "causal") for other in MASKS[2:] for name in names]
@@ -51,7 +52,7 @@ def masks(outcomes: dict, stages: tuple, rates: tuple, deciding: int) -> dict:
         "Is it better not to mask image tokens causally?",
         "a model whose image tokens see each other scores higher than a causal one",
         rates, swept=stages, sweep=MASKS[:2], deciding=deciding, outcomes=outcomes, compare=tuple(compare),
-        arms={mask: tuple((f"{stage}.mask", mask) for stage in stages) for mask in MASKS},
+        arms={mask: (*changes, *((f"{stage}.mask", mask) for stage in stages)) for mask in MASKS},
     )  # fmt: skip
 
 

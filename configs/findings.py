@@ -69,7 +69,7 @@ def _embedded() -> ConfigDict:
             own.decoding.max_new_tokens = 24 if own.task == "caption" else 10
             own.data.test["size"] = 200 if own.task == "caption" else 100  # scenes or slides
     _quick(config, 50)
-    joint.eval_every, cells.steps = 20, 150
+    joint.eval_every, cells.steps = 20, 100
     steps = {name: stage.steps for name, stage in stages.items()}
     loss, asked = ("stage3", "captions"), ("stage4", "questions")
     both = {"CIDEr": of.suite("stage4", "captions", "CIDEr"), "accuracy": of.suite("stage4", "questions", "accuracy")}
@@ -78,7 +78,7 @@ def _embedded() -> ConfigDict:
     sizes = {count: (("pathvqa.mixture", {"questions": {"kind": "cells", "split": "train", "size": count, "weight": 1.0}}),)
              for count in (100, 300, 1000)}  # fmt: skip
     config.findings = of.settings(
-        mask=of.masks(both | wrong, ("stage1", "stage2", "stage3", "stage4"), asked, 2),
+        mask=of.masks(both | wrong, ("stage1", "stage4"), asked, 2, (("stage4.init", of.init("stage1")),)),
         data=of.data(ai, human, 150_000, "tuned", ("tuned", "captions")),
         alignment=of.alignment(400, loss, of.BACKBONES, learning, text=True),
         transfer=of.transfer("pathvqa", "questions", starts, sizes, ("pathvqa", "questions")),

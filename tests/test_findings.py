@@ -232,8 +232,8 @@ def test_the_plan_counts_what_is_shared(capsys):
     """Stage 0 is one for all arms and seeds of ... its seed; a sweep has a seed of its own."""
     assert front.main(["findings", "mask", "--plan", "--config=configs/findings.py", "--config.findings.seeds=(1,2)"]) == 0
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("mask"))
-    # two seeds: stage 0 twice, and four stages of four arms; the sweep: stage 0 once, three factors of two arms
-    assert line.split()[:4] == ["mask", "4", "2", f"{2 * (2 + 4 * 4) + 2 + 3 * 2 * 4}"]
+    # two seeds: both of stage 0, and two stages of four arms; the sweep: stage 0 once, three factors of two arms
+    assert line.split()[:4] == ["mask", "4", "2", f"{2 * (2 + 4 * 2) + 2 + 3 * 2 * 2}"]
 
 
 def test_an_unknown_experiment_is_an_error_that_lists_what_there_is(capsys):
