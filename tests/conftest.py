@@ -3,6 +3,7 @@
 import atexit
 import contextlib
 import fcntl
+import functools
 import importlib
 import io
 import os
@@ -10,6 +11,7 @@ import pathlib
 import shutil
 import signal
 import tempfile
+import types
 
 # Tiny programs run for microseconds and compile for seconds: a third as long with these.
 FAST_COMPILE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false"
@@ -88,6 +90,26 @@ def train(config, workdir, **options) -> str:
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(io.StringIO()):
         chain.run(config, str(workdir), sampling.sampler, **options)
     return out.getvalue()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compiled_once():
+    """Tests train the same tiny stages again and again; the programs of more than one are kept."""
+    from vlax.training import session
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session, "_jitted", functools.lru_cache(maxsize=24)(session._jitted.__wrapped__))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _undrawn():
+    """A quarter of a tiny stage would go into its curves.png. Those of the README's commands are drawn, in other processes."""
+    from vlax.training import chain
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chain, "plots", types.SimpleNamespace(draw=lambda config, workdir: None))
+        yield
 
 
 def pytest_collection_modifyitems(items):

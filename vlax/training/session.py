@@ -151,16 +151,29 @@ def programs(
     """(optimizer, train step, evaluation step), the steps jitted."""
     scan = stage.accumulation == "scan"
     config = steps.StepConfig(run.layers, remat.named(run.remat), stage.accumulate if scan else 1)
+    window = stage.accumulate if stage.accumulate > 1 and not scan else 0
+    shapes, trained, rates = (tuple(each.items()) for each in (abstract, assigned, stage.learning_rate))
+    return _jitted(graphdef, shapes, trained, rates, settings, config, window, mesh)
+
+
+@functools.lru_cache(maxsize=1)
+def _jitted(
+    graphdef: nnx.GraphDef[VLM], shapes: tuple[tuple[str, jax.ShapeDtypeStruct], ...], trained: tuple[tuple[str, str], ...],
+    rates: tuple[tuple[str, float], ...], settings: optimizer.OptimizerConfig, config: steps.StepConfig, window: int,
+    mesh: jax.sharding.Mesh,
+) -> tuple[optax.GradientTransformation, Any, Any]:  # fmt: skip
+    """The same stage anew in one process (another seed, other rows, a resumed run) traces and compiles nothing. One is kept:
+    the programs of a stage that is done would lie in a device's memory."""
+    assigned = dict(trained)
     tx, inner = (
-        optimizer.make(each, assigned, dict(stage.learning_rate))
-        for each in (settings, dataclasses.replace(settings, accumulate=1))
+        optimizer.make(each, assigned, dict(rates)) for each in (settings, dataclasses.replace(settings, accumulate=1))
     )
-    options: dict[str, Any] = {"graphdef": graphdef, "assigned": dict(assigned), "config": config}
+    options: dict[str, Any] = {"graphdef": graphdef, "assigned": assigned, "config": config}
     # Pinned output shardings: without them the second call meets other shardings than the first and compiles again.
-    out = train_state_shardings(abstract, assigned, tx, mesh), sharding.replicated(mesh)
+    out = train_state_shardings(dict(shapes), assigned, tx, mesh), sharding.replicated(mesh)
     evaluate = jax.jit(functools.partial(steps.eval_step, graphdef=graphdef, config=config))
-    if stage.accumulate > 1 and not scan:
-        return tx, windows.windowed(options, inner, stage.accumulate, out), evaluate
+    if window:
+        return tx, windows.windowed(options, inner, window, out), evaluate
     return tx, jax.jit(functools.partial(steps.train_step, tx=tx, **options), donate_argnums=0, out_shardings=out), evaluate
 
 

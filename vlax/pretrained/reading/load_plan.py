@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from vlax.errors import VlaxError
-from vlax.params import groups
+from vlax.models.build import abstract_part
 from vlax.pretrained.families.rules import Rule
 from vlax.pretrained.reading.load_report import LoadReport
 from vlax.pretrained.reading.tensors import Stored
@@ -27,14 +26,16 @@ class Part:
 
     path      "vision/", "decoder/" or "projector/"
     anchor    the tensor whose position in the checkpoint tells the prefix
-    module    () -> the nnx module, built abstractly for its shapes
+    kind      the nnx module's class
+    config    what it is made of
     unused    rules of layers that do not run
     alone     whether everything beside this module is left out
     """
 
     path: str
     anchor: str
-    module: Callable[[nnx.Rngs], nnx.Module]
+    kind: Callable[..., nnx.Module]
+    config: Any
     rules: list[Rule]
     unused: list[Rule] = dataclasses.field(default_factory=list)
     ignored: tuple[str, ...] = ()
@@ -50,11 +51,6 @@ class Step:
     tensors: tuple[str, ...]
     paths: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
-
-
-def abstract(module: Callable[[nnx.Rngs], nnx.Module]) -> dict[str, jax.ShapeDtypeStruct]:
-    """{path: shape and dtype} of a module that is never built."""
-    return jax.eval_shape(lambda: groups.flatten(module(nnx.Rngs(0)))[1])
 
 
 def fake_like(array: Any) -> np.ndarray:
@@ -89,7 +85,7 @@ def make(
         full = partial(_full, start=start, head=heads[0] if heads else HEAD)
         lacks = any(full(name) not in stored for rule in part.rules for name in rule.tensors)
         # Of a module that lacks tensors nobody asks the shapes, and a thousand layers take their time.
-        shapes = {} if lacks else {part.path + path: leaf.shape for path, leaf in abstract(part.module).items()}
+        shapes = {} if lacks else {part.path + path: leaf.shape for path, leaf in abstract_part(part.kind, part.config).items()}
         for rule in part.rules:
             tensors, paths = tuple(map(full, rule.tensors)), tuple(part.path + path for path in rule.paths)
             lacking = [name for name in tensors if name not in stored]

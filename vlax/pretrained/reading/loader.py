@@ -17,12 +17,10 @@ Arguments that the three loads share:
 import dataclasses
 import functools
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from flax import nnx
 
 from vlax.errors import VlaxError
 from vlax.models.decoder import Decoder, DecoderConfig
@@ -143,19 +141,13 @@ def _minus(whole: list[Rule], used: list[Rule]) -> list[Rule]:
 def _vision_part(family: Family[VisionConfig], full: VisionConfig, c: VisionConfig, alone: bool = False) -> Part:
     rules = family.rules(c)
     unused = _minus(family.rules(full), rules)
-    module = partial(_module, VisionTower, c)
-    return Part("vision/", family.anchor, module, rules, unused, family.ignored, family.outside, alone)
+    return Part("vision/", family.anchor, VisionTower, c, rules, unused, family.ignored, family.outside, alone)
 
 
 def _decoder_part(family: Family[DecoderConfig], c: DecoderConfig, alone: bool = False) -> Part:
     # A tied model may carry its head all the same; it is a copy of the embedding.
     outside = (*family.outside, *((r"(.*\.)?lm_head\.weight",) if c.tied else ()))
-    module = partial(_module, Decoder, c)
-    return Part("decoder/", family.anchor, module, family.rules(c), [], family.ignored, outside, alone)
-
-
-def _module(kind: Callable[..., nnx.Module], c: object, rngs: nnx.Rngs) -> nnx.Module:
-    return kind(c, rngs=rngs)
+    return Part("decoder/", family.anchor, Decoder, c, family.rules(c), [], family.ignored, outside, alone)
 
 
 def resized(c: VisionConfig, image_size: int | None) -> VisionConfig:
@@ -209,6 +201,6 @@ def whole_source(
     vision = dataclasses.replace(c.tower.vision, mean=settings.mean, std=settings.std)
     c = dataclasses.replace(c, vision=vision, preprocess=settings.at(vision.image_size))
     between = c.tower.projector
-    projector = Part("projector/", model.anchor, partial(_module, Projector, between), model.rules(between))
+    projector = Part("projector/", model.anchor, Projector, between, model.rules(between))
     parts = [_vision_part(family, full, vision), projector, _decoder_part(speaker, c.decoder)]
     return Source(directory, c, parts, int(vision.class_token), family.resampling, there)

@@ -14,12 +14,11 @@ processors do not make for every tokenizer, and `wording.py` says what goes arou
 import copy
 import dataclasses
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from flax import nnx
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from vlax.errors import VlaxError
@@ -113,7 +112,7 @@ def write_whole(out: Path, kind: Whole, config: VLMConfig, params: Params, encod
     stems = ("vision_tower.", "language_model.")
     found = (
         writer.part_tensors("vision/", VisionTower, vision[0], eye, params, stems[0] + vision[0].stem)
-        | writer.module_tensors("projector/", projector_of(projector), kind.rules(projector), params)
+        | writer.module_tensors("projector/", Projector, projector, kind.rules(projector), params)
         | writer.part_tensors(
             "decoder/", Decoder, decoder[0], config.decoder, params, stems[1] + decoder[0].stem, stems[1] + HEAD
         )
@@ -183,10 +182,6 @@ def grown(params: Params, c: DecoderConfig, rows: int) -> tuple[dict[str, Any], 
     return {path: later(v, shapes[path]) if path in shapes else v for path, v in params.items()}, wider
 
 
-def projector_of(c: ProjectorConfig) -> Callable[[nnx.Rngs], Projector]:
-    return lambda rngs: Projector(c, rngs=rngs)
-
-
 def apart_rules(c: ProjectorConfig) -> list[Rule]:
     return [rule for name in ("fc1", "fc2")[: 1 + (c.kind == "mlp")] for rule in linear(name, name, c.bias)]
 
@@ -197,7 +192,7 @@ def write_apart(out: Path, config: VLMConfig, params: Params, encoder: Encoder, 
     writer.write_vision(out / "vision", eye, params, preprocess=config.preprocess)
     said = wording.wording(encoder)
     writer.write_decoder(out / "decoder", config.decoder, params, encoder.tokenizer, limit=limit, said=said)
-    write_file(out / PROJECTOR, writer.module_tensors("projector/", projector_of(projector), apart_rules(projector), params))
+    write_file(out / PROJECTOR, writer.module_tensors("projector/", Projector, projector, apart_rules(projector), params))
     own = {
         "mask": config.mask, "image_tokens": config.tokens_per_image, "window": config.decoder.window,
         "leading": int(eye.class_token) + eye.registers, "post_normed": eye.post_norm,

@@ -20,12 +20,13 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from vlax.errors import VlaxError
 from vlax.images import Preprocess
+from vlax.models.build import abstract_part
 from vlax.models.decoder import Decoder, DecoderConfig
 from vlax.models.vision import VisionConfig, VisionTower
 from vlax.params import groups
 from vlax.pretrained.families import known
 from vlax.pretrained.families.rules import C, Family, Rule, hidden_state
-from vlax.pretrained.reading.load_plan import HEAD, abstract, fake_like
+from vlax.pretrained.reading.load_plan import HEAD, fake_like
 from vlax.pretrained.reading.tensors import Later
 from vlax.pretrained.writing import wording
 from vlax.pretrained.writing.shards import LIMIT, write_tensors
@@ -154,7 +155,7 @@ def part_tensors(
     def full(name: str) -> str:
         return head if name == HEAD else stem + name
 
-    tensors = module_tensors(path, lambda rngs: module(config, rngs=rngs), family.rules(config), params, full)
+    tensors = module_tensors(path, module, config, family.rules(config), params, full)
     dtype = next(iter(tensors.values())).dtype
     for name, (shape, value) in family.filler(config).items():
         tensors[full(name)] = Later(shape, dtype, partial(np.full, shape, value, dtype))
@@ -162,12 +163,12 @@ def part_tensors(
 
 
 def module_tensors(
-    path: str, module: Callable[[nnx.Rngs], nnx.Module], rules: Sequence[Rule], params: Mapping[str, Any],
+    path: str, module: Callable[..., nnx.Module], config: Any, rules: Sequence[Rule], params: Mapping[str, Any],
     full: Callable[[str], str] = str,
 ) -> dict[str, Later]:  # fmt: skip
     """{full(tensor name): what the rules write of it}; shapes come from a run on arrays without memory."""
     mine = {name.removeprefix(path): value for name, value in params.items() if name.startswith(path)}
-    groups.check_same_structure(mine, abstract(module), f"the {path.strip('/')} to write")
+    groups.check_same_structure(mine, abstract_part(module, config), f"the {path.strip('/')} to write")
     out = {}
     for rule in rules:
         for i, (name, fake) in enumerate(zip(rule.tensors, rule.write([fake_like(mine[p]) for p in rule.paths]), strict=True)):
