@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from vlax.pretrained.reading.load_plan import abstract
+from vlax.models.build import abstract_part
 
 VOCAB = 304
 TEXT = ["caption: a red square", "question: is it red? answer: no, it isn't 2024"]
@@ -71,7 +71,7 @@ TOWERS = {
 def drawn(module, config, path: str, dtype="float32") -> dict:
     """{path: array}, every parameter redrawn: zero biases and unit norms hide faults."""
     rng = np.random.default_rng(0)
-    shapes = abstract(lambda rngs: module(config, rngs=rngs))
+    shapes = abstract_part(module, config)
     values = {name: rng.standard_normal(leaf.shape) * (0.3 if leaf.ndim > 1 else 0.2) for name, leaf in sorted(shapes.items())}
     return {path + name: (value + name.endswith("scale")).astype(np.dtype(dtype)) for name, value in values.items()}
 

@@ -10,10 +10,10 @@ import pytest
 from benchmarks.backbone_cases import DECODER, VOCAB, YARN
 from benchmarks.backbones import TOLERANCE, decoder_case, measure, write
 from vlax.models import rope
+from vlax.models.build import abstract_part
 from vlax.models.decoder import Decoder
 from vlax.params import groups
 from vlax.pretrained.families.known import DECODER as FAMILIES
-from vlax.pretrained.reading.load_plan import abstract
 from vlax.pretrained.reading.loader import decoder_source, load_decoder
 from vlax.storage.hub import read_config
 
@@ -220,7 +220,7 @@ def test_parameter_counts_of_real_configs(name, tmp_path):
     config = FAMILIES[hf["model_type"]].config(hf)
     with torch.device("meta"):
         reference = getattr(transformers, model)(transformers.AutoConfig.for_model(**copy.deepcopy(values)))
-    count = groups.count(abstract(lambda rngs: Decoder(config, rngs=rngs)))
+    count = groups.count(abstract_part(Decoder, config))
     assert count == sum(value.numel() for value in reference.parameters())
     assert count // 10**6 == millions
     assert config.rope_theta == values.get("rope_theta")

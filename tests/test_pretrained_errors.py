@@ -12,9 +12,9 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from vlax.errors import VlaxError
+from vlax.models.build import abstract_part
 from vlax.pretrained.families.known import DECODER
 from vlax.pretrained.reading import loader
-from vlax.pretrained.reading.load_plan import abstract
 from vlax.pretrained.reading.tensors import INDEX
 from vlax.storage.hub import read_config
 from vlax.text.bpe import train_bpe
@@ -33,7 +33,7 @@ def checkpoint(directory, **changes):
     hf = read_config(directory, DECODER)
     config = DECODER["qwen2"].config(hf)
     rng = np.random.default_rng(0)
-    shapes = abstract(lambda rngs: loader.Decoder(config, rngs=rngs))
+    shapes = abstract_part(loader.Decoder, config)
     params = {path: rng.standard_normal(leaf.shape).astype(np.float32) for path, leaf in shapes.items()}
     tensors = {}
     for rule in DECODER["qwen2"].rules(config):

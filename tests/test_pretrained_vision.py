@@ -10,12 +10,12 @@ from benchmarks.backbone_cases import VISION
 from benchmarks.backbones import TOLERANCE, difference, measure, vision_case, write
 from vlax.errors import VlaxError
 from vlax.images import Preprocess
+from vlax.models.build import abstract_part
 from vlax.models.vision import VisionTower
 from vlax.params import groups
 from vlax.pretrained.families.known import VISION as FAMILIES
 from vlax.pretrained.families.known import vision_tower
 from vlax.pretrained.reading import positions
-from vlax.pretrained.reading.load_plan import abstract
 from vlax.pretrained.reading.loader import load_vision, preprocess, vision_source
 from vlax.pretrained.reading.tensors import headers
 from vlax.storage.hub import read_config
@@ -151,7 +151,7 @@ def test_parameter_counts_of_real_configs(name, tmp_path):
     config = vision_tower(hf)[0].config(hf)
     with torch.device("meta"):
         reference = getattr(transformers, model)(transformers.AutoConfig.for_model(**values))
-    count = groups.count(abstract(lambda rngs: VisionTower(config, rngs=rngs)))
+    count = groups.count(abstract_part(VisionTower, config))
     assert count + unused == sum(value.numel() for value in reference.parameters())
     assert count // 10**6 == millions
     assert config.image_size == {"siglip2": 256, "InternV": 448}.get(name[:7], values.get("image_size"))

@@ -11,11 +11,11 @@ import pytest
 from benchmarks.backbone_wholes import WHOLE
 from benchmarks.backbones import TOLERANCE, build, difference, measure, whole_batch, whole_case, whole_inputs, write
 from vlax.errors import VlaxError
+from vlax.models.build import abstract_part
 from vlax.models.decoder import Decoder
 from vlax.models.vision import VisionTower
 from vlax.models.vlm import VLM
 from vlax.params import groups
-from vlax.pretrained.reading.load_plan import abstract
 from vlax.pretrained.reading.loader import load_decoder, load_vision, load_vlm
 
 torch = pytest.importorskip("torch", reason="parity needs torch: pip install -r requirements-parity.txt")
@@ -122,7 +122,7 @@ def test_parameter_counts_of_real_configs(name, tmp_path):
         kind = {"smolvlm": "SmolVLM", "idefics3": "Idefics3"}[values["model_type"]]
         hf = transformers.AutoConfig.for_model(**copy.deepcopy(values))
         reference = getattr(transformers, f"{kind}ForConditionalGeneration")(hf)
-    count = groups.count(abstract(lambda rngs: VLM(config, rngs=rngs)))
+    count = groups.count(abstract_part(VLM, config))
     assert count == sum(value.numel() for value in reference.parameters())
     assert (count // 10**6, config.tokens_per_image, config.mask) == (millions, tokens, "causal")
 
