@@ -222,7 +222,7 @@ def test_every_choice_that_changes_results_has_its_own_folder():
 )
 def test_a_protocol_is_checked(change, text):
     content = {"task": "question", "metrics": ["gqa"], "data": {"test": {"kind": "cells", "split": "test"}}}
-    with pytest.raises(VlaxError, match=f"suite mine: .*{text}"):
+    with pytest.raises(VlaxError, match=f"suite mine.*{text}"):
         protocol.from_dict("mine", content | change)
 
 
