@@ -1,7 +1,7 @@
 """The long form of `tests/faults/test_fuzz.py`: every parser of files of strangers under atheris, a fuzzer that is led by which
 branches of vlax and Pillow an input reaches.
 
-    pip install 'atheris>=3,<4'                           (Linux and macOS, Python 3.11 to 3.13)
+    pip install -e '.[fuzz]'                              Linux and macOS, Python 3.11 to 3.13
     python -m benchmarks.fuzz --minutes=5                 of each parser in turn
     python -m benchmarks.fuzz --only coco request --minutes=60 --folder=runs/fuzz
 
