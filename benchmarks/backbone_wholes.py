@@ -1,6 +1,6 @@
 """The tiny whole models on which imports are compared with transformers + torch, of the shapes in `backbone_cases.py`."""
 
-from benchmarks.backbone_cases import GEMMA, GEMMA2, LLAMA, SIGLIP, Case
+from benchmarks.backbone_cases import GEMMA, GEMMA2, GEMMA3, LLAMA, SIGLIP, VIT, Case
 
 WHOLE_GEMMA = GEMMA | {"num_key_value_heads": 1}
 TOWER = SIGLIP | {"vision_use_head": False}
@@ -41,6 +41,28 @@ WHOLE = {
         "SmolVLMForConditionalGeneration", "SmolVLMConfig",
         IDEFICS | {"vision_config": ("SmolVLMVisionConfig", SIGLIP), "text_config": ("LlamaConfig", LLAMA)},
         {"causal mask": {"mask": "image_bidirectional"}},
+    ),
+    "Gemma 3, whole": Case(
+        "Gemma3ForConditionalGeneration", "Gemma3Config",
+        {"image_token_index": 66, "mm_tokens_per_image": 4, "tie_word_embeddings": False,
+         "vision_config": ("SiglipVisionConfig", TOWER | {"layer_norm_eps": 0.02}),
+         "text_config": ("Gemma3TextConfig", GEMMA3)},
+        {"image mask": {"mask": "causal"}, "mean of features": {"projector": {"pool": 1}},
+         "projector norm": {"projector": {"norm": ""}}, "its eps": {"projector": {"eps": 0.5}}},
+    ),
+    "LLaVA-OneVision": Case(
+        "LlavaOnevisionForConditionalGeneration", "LlavaOnevisionConfig",
+        {"image_token_id": 66, "tie_word_embeddings": True, "vision_config": ("SiglipVisionConfig", TOWER),
+         "text_config": ("Qwen2Config", LLAMA | {"tie_word_embeddings": True})},
+        {"causal mask": {"mask": "prefix_lm"}, "newline": {"projector": {"newline": False}}},
+    ),
+    "InternVL": Case(
+        "InternVLForConditionalGeneration", "InternVLConfig",
+        {"image_token_id": 66, "tie_word_embeddings": False,
+         "vision_config": ("InternVLVisionConfig", VIT | {"image_size": 28, "layer_norm_eps": 0.03, "attention_bias": True}),
+         "text_config": ("Qwen2Config", LLAMA)},
+        {"causal mask": {"mask": "prefix_lm"}, "projector norm": {"projector": {"norm": ""}},
+         "its eps": {"projector": {"eps": 0.5}}},
     ),
     "LLaVA, SigLIP + Gemma 2": Case(  # whose last soft cap LLaVA's class leaves out
         "LlavaForConditionalGeneration", "LlavaConfig",

@@ -170,8 +170,13 @@ def whole_inputs(batch: dict, config: VLMConfig, case: Case) -> dict:
     }
     if config.mask == "prefix_lm":
         inputs["token_type_ids"] = np.concatenate([images * 0, batch["segment"] != 1], 1).astype(int)
+    if "Gemma3" in case.model:  # 1: of a picture
+        inputs["token_type_ids"] = np.concatenate([images * 0 + 1, batch["tokens"] * 0], 1)
     shown = pixels(batch["image"][:, 0], config.vision)
-    shown = shown if "image_token_index" in case.values else shown[:, None]  # Idefics3's take several pictures a row
+    if "Idefics3" in case.model or "SmolVLM" in case.model or "Onevision" in case.model:  # which take several pictures a row
+        shown = shown[:, None]
+    if "Onevision" in case.model:  # of two pictures that belong together each is shown whole
+        inputs |= {"image_sizes": np.array([shown.shape[-2:]] * 2), "batch_num_images": np.array([2])}
     return {name: torch.tensor(value) for name, value in inputs.items()} | {"pixel_values": shown}
 
 
@@ -199,8 +204,14 @@ def difference(reference: np.ndarray, value: np.ndarray) -> float:
 
 def measure(case: Case, reference: np.ndarray, run, config) -> tuple[float, dict[str, float]]:
     """(difference of the import, {option: difference with it switched off})"""
-    off = {name: difference(reference, run(dataclasses.replace(config, **fields))) for name, fields in case.off.items()}
+    off = {name: difference(reference, run(changed(config, fields))) for name, fields in case.off.items()}
     return difference(reference, run(config)), off
+
+
+def changed(config, fields: dict):
+    """The config with other fields; {"projector": {...}} changes some of a part's."""
+    parts = {name: changed(getattr(config, name), own) for name, own in fields.items() if name == "projector"}
+    return dataclasses.replace(config, **fields | parts)
 
 
 def main(wanted: tuple[str, ...] = ("",)) -> None:

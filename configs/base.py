@@ -63,9 +63,8 @@ def run(variant: str = "embedded") -> ConfigDict:
     r.bpe_text = ConfigDict()  # its text, sources by name as in stage.mixture; {}: what the chain's first stage trains on
     r.vision = ""  # pretrained vision tower: a directory in Hugging Face layout, a hub id, or a vlax export
     r.decoder = ""  # pretrained decoder: likewise
-    r.model = (
-        ""  # a whole model to start from: a vlax export, a directory in the layout of LLaVA, PaliGemma or SmolVLM, or a hub id
-    )
+    # a whole model to start from: a vlax export, a hub id, or a directory in the layout of LLaVA, PaliGemma, SmolVLM or Gemma 3
+    r.model = ""
     r.image_size = 0  # pixels a side for a tower that has been trained; 0: its own. Position embeddings are resampled
     r.vocab_size = 0  # embedding rows for such a decoder; 0: its own. More make room for a pad token
     r.shapes = _shapes_0_9b() if variant == "0.9b" else _shapes_embedded()  # of what starts fresh

@@ -1,4 +1,4 @@
-"""One stage on one's own data, from any whole model: a vlax export, a LLaVA, PaliGemma or SmolVLM directory, or a hub id.
+"""One stage on one's own data, from any whole model: a vlax export, a hub id, a LLaVA, PaliGemma, SmolVLM or Gemma 3 directory.
 
     python train.py --config=configs/finetune.py --config.run.model=DIR --config.stage.data=captions.json --workdir=runs/mine
 

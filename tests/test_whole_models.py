@@ -25,7 +25,7 @@ ALL = {"vision": "model", "projector": "model", "decoder": "model"}
 def whole(tmp_path_factory):
     """{"llava": directory, "paligemma": directory}"""
     base = tmp_path_factory.mktemp("whole")
-    return {name: whole_cases.write(name, base / name) for name in ("llava", "paligemma", "smolvlm")}
+    return {name: whole_cases.write(name, base / name) for name in ("llava", "paligemma", "smolvlm", "onevision", "internvl")}
 
 
 def built(workdir, where, stage="stage3", **fields):
@@ -39,7 +39,8 @@ def initial(made):
     return trainable["params"] | frozen
 
 
-KINDS = (("llava", "causal"), ("paligemma", "prefix_lm"), pytest.param("smolvlm", "causal", marks=pytest.mark.slow))
+OTHERS = ("smolvlm", "onevision", "internvl")
+KINDS = (("llava", "causal"), ("paligemma", "prefix_lm"), *(pytest.param(n, "causal", marks=pytest.mark.slow) for n in OTHERS))
 
 
 @pytest.mark.parametrize(("name", "mask"), KINDS)
@@ -47,7 +48,9 @@ def test_every_part_comes_from_the_checkpoint(whole, tmp_path, name, mask):
     made = built(tmp_path, whole[name])
     config, params, _ = loader.load_vlm(whole[name])
     assert made.config == config and config.mask == mask
-    assert (made.encoder.templates, len(made.encoder.tokenizer)) == ("plain", 300)
+    within = name in whole_cases.WITHIN
+    assert (made.encoder.templates, len(made.encoder.tokenizer) > 300) == ("chat" if within else "plain", within)
+    assert made.encoder.settings.picture == (whole_cases.WITHIN[name][2] if within else None)
     mine = initial(made)
     assert mine.keys() == params.keys() and {path.split("/")[0] for path in mine} == {"vision", "projector", "decoder"}
     for path, value in params.items():
@@ -77,7 +80,7 @@ def test_a_chat_template_holds_where_it_takes_texts_or_lists_of_them(tmp_path):
         assert opening.templates_of(where, tokenizer) == name
 
 
-@pytest.mark.parametrize("name", ("llava", "paligemma", pytest.param("smolvlm", marks=pytest.mark.slow)))
+@pytest.mark.parametrize("name", ("llava", "paligemma", *(pytest.param(n, marks=pytest.mark.slow) for n in OTHERS)))
 def test_load_takes_them_too(whole, name):
     model, same = vlax.load(str(whole[name])), vlax.from_pretrained(str(whole[name]))
     row = [Image.new("RGB", (20, 30), "red")], ["caption:"], ["a brown dog"]

@@ -1,7 +1,7 @@
 """vlax: small vision-language models, aligned in four stages, in JAX.
 
 import vlax
-model = vlax.load("runs/embedded/stage3/export")        # or a LLaVA, PaliGemma or SmolVLM directory, or a hub id
+model = vlax.load("runs/embedded/stage3/export")        # or a LLaVA, PaliGemma, SmolVLM or Gemma 3 directory, or a hub id
 model.caption(["photo.jpg"])
 model.answer(["photo.jpg"], ["what colour is the circle?"])
 print(model)                                            # what it is

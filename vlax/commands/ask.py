@@ -12,7 +12,7 @@ from vlax.commands.flags import at_least
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of a question."""
     parser.add_argument(
-        "export", help="WORKDIR/STAGE/export, a directory in the layout of LLaVA, PaliGemma or SmolVLM, or a hub id"
+        "export", help="WORKDIR/STAGE/export, a directory in the layout of LLaVA, PaliGemma, SmolVLM or Gemma 3, or a hub id"
     )
     parser.add_argument("image", help="a picture file")
     parser.add_argument("--question", default="", help="without one, a caption is written")

@@ -14,7 +14,12 @@ from vlax.errors import VlaxError
 def add_arguments(parser: Parser) -> None:
     """Models, the address, limits."""
     add = parser.add_argument
-    add("models", nargs="+", metavar="MODEL", help="WORKDIR/STAGE/export, WORKDIR, or a LLaVA, PaliGemma or SmolVLM directory")
+    add(
+        "models",
+        nargs="+",
+        metavar="MODEL",
+        help="WORKDIR/STAGE/export, WORKDIR, or a LLaVA, PaliGemma, SmolVLM or Gemma 3 directory",
+    )
     add(
         "--host",
         default="127.0.0.1",

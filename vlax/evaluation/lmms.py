@@ -35,6 +35,7 @@ from vlax.decoding.predict import Request
 from vlax.errors import VlaxError
 from vlax.model import opening
 from vlax.rows import TASKS
+from vlax.text.places import Encoded
 
 try:
     from lmms_eval.api.model import lmms
@@ -112,7 +113,7 @@ class Vlax(lmms):
             for decode, members in groups.items():
                 predictor = self.model.predictor(decode, self.rows)
                 prompts = {i: self._prompt(requests[i].args[0]) for i in members}
-                length = -(-max(map(len, prompts.values())) // 16) * 16
+                length = -(-max(len(prompt.tokens) for prompt in prompts.values()) // 16) * 16
                 for begin in range(0, len(members), predictor.batch_size):
                     part = members[begin : begin + predictor.batch_size]
                     asked = [self._request(prompts[i], requests[i].args, i) for i in part]
@@ -129,7 +130,7 @@ class Vlax(lmms):
             return []
         tails = [constrain.answer_ids(self.model.encoder, self._target(request.args)) for request in requests]
         prompts = [self._prompt(request.args[0]) for request in requests]
-        longest, length = -(-max(map(len, tails)) // 8) * 8, -(-max(map(len, prompts)) // 16) * 16
+        longest, length = -(-max(map(len, tails)) // 8) * 8, -(-max(len(prompt.tokens) for prompt in prompts) // 16) * 16
         predictor, out = self.model.predictor(DecodeConfig(longest), self.rows), []
         for begin in tqdm(range(0, len(requests), predictor.batch_size), desc="vlax", unit="batch", mininterval=0.5):
             part = range(begin, min(begin + predictor.batch_size, len(requests)))
@@ -144,18 +145,20 @@ class Vlax(lmms):
     def generate_until_multi_round(self, requests: Sequence[Any]) -> list[str]:
         raise VlaxError("vlax answers one question an image: choose tasks of one round (output_type generate_until)")
 
-    def _prompt(self, context: str) -> list[int]:
+    def _prompt(self, context: str, pictures: int = 1) -> Encoded:
         """The ids of a task's text."""
         text, encoder = context.replace(PLACEHOLDER, "").strip(), self.model.encoder
-        return encoder.typed(text) if self.template == "raw" else encoder.prompt(self.template, text)
+        return encoder.asked(text if self.template == "raw" else encoder.prompt_text(self.template, text), pictures)
 
-    def _request(self, prompt: list[int], args: tuple[Any, ...], row: int) -> Request:
+    def _request(self, prompt: Encoded, args: tuple[Any, ...], row: int) -> Request:
         """The Request of an Instance's args (context, _, doc_to_visual, doc_id, task, split); the picture is opened now."""
-        if len(args) < 6:  # a choice without its context: lmms-eval asks so for acc_mutual_info
-            return Request(prompt, None, row)
-        visuals = args[2](self._document(args))
-        image = one_image(visuals, f"task {args[4]}, document {args[3]}")
-        return Request(prompt, None if image is None or self.model.config.vision is None else self.model.views(image), row)
+        image = None
+        if len(args) >= 6:  # fewer: a choice without its context, lmms-eval asks so for acc_mutual_info
+            image = one_image(args[2](self._document(args)), f"task {args[4]}, document {args[3]}")
+        if image is None or self.model.config.vision is None:
+            return Request(self._prompt(args[0], 0).tokens, None, row)
+        views = self.model.views(image)
+        return Request(prompt.tokens, views, row, prompt.before * len(views))
 
     def _target(self, args: tuple[Any, ...]) -> str:
         target = args[1](self._document(args)) if callable(args[1]) else args[1]

@@ -39,7 +39,7 @@ def cost(directory: epath.PathLike, model: Model, rows: int = ROWS) -> str:
 
 def request(model: Model, row: Row) -> Request:
     encoder, preprocess = model.encoder, model.config.tower.preprocess
-    question = places.shown_in(row, 0) if encoder.settings.interleaved else row.turns[0].question
+    question = places.shown_in(row, 0, encoder.settings)
     prompt = encoder.asked(encoder.prompt_text(row.task, question), len(row.pictures))
     return Request(prompt.tokens, [picture.pixels(preprocess) for picture in row.pictures], 0, prompt.before)
 

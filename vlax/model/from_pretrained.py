@@ -12,6 +12,7 @@ from vlax.models.projector import ProjectorConfig
 from vlax.models.vlm import VLMConfig
 from vlax.params import groups, sharding
 from vlax.pretrained.reading import loader
+from vlax.pretrained.reading.around import pictures
 from vlax.text.prompts import make
 from vlax.text.tokenizer import check_vocabulary, load_tokenizer
 
@@ -21,7 +22,7 @@ def from_pretrained(
     image_size: int | None = None, vocab_size: int | None = None, seed: int = 0, dtype: str = "float32",
     templates: str = "plain", mesh: jax.sharding.Mesh | None = None,
 ) -> Model:  # fmt: skip
-    """The Model of a whole PaliGemma, LLaVA or SmolVLM checkpoint, or of two backbones with a fresh projector between them.
+    """The Model of a whole PaliGemma, LLaVA, SmolVLM or Gemma 3 checkpoint, or of two backbones with a fresh projector between.
 
     whole              directory or hub id of a whole model; its mask kind comes with it
     vision, decoder    directories or hub ids of a tower and a decoder: any listed pair (docs/backbones.md)
@@ -52,7 +53,8 @@ def from_pretrained(
         between = {path: jax.device_put(jnp.asarray(v, DTYPES[dtype]), shardings[path]) for path, v in between.items()}
         params, reports = {**seeing, **between, **speaking}, [first, second]
     groups.check_same_structure(params, abstract, whole or f"{vision} with {decoder}")
-    encoder = make(tokenizer, templates)
+    around = pictures(whole, tokenizer.backend_tokenizer) if whole else None
+    encoder = make(tokenizer, templates, interleaved=around is not None, picture=around)
     manifest = {"pretrained": [report.summary() for report in reports], "template_name": encoder.templates}
     return Model(config, params, encoder, graphdef, mesh, {**manifest, "text": encoder.settings.to_dict()})
 

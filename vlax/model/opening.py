@@ -1,4 +1,4 @@
-"""Opens a whole model, wherever it comes from: a vlax export, a LLaVA, PaliGemma or SmolVLM directory, or a hub id."""
+"""Opens a whole model, wherever it comes from: a vlax export, a LLaVA, PaliGemma, SmolVLM or Gemma 3 directory, or a hub id."""
 
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from vlax.errors import VlaxError
 from vlax.model import api, exports
 from vlax.model.from_pretrained import from_pretrained
 from vlax.models import quantised
+from vlax.pretrained.reading.around import pictures
 from vlax.rows import Row, Turn
 from vlax.storage import compiled, hub, state
 from vlax.text import settings
@@ -17,7 +18,8 @@ from vlax.text.prompts import Encoder
 from vlax.text.settings import Settings
 from vlax.text.tokenizer import Tokenizer
 
-KINDS = "a vlax export (WORKDIR/STAGE/export), a directory in the layout of LLaVA, PaliGemma or SmolVLM, or a hub id"
+LAYOUTS = "LLaVA, LLaVA-OneVision, PaliGemma, SmolVLM, Gemma 3 or InternVL"
+KINDS = f"a vlax export (WORKDIR/STAGE/export), a directory in the layout of {LAYOUTS}, or a hub id"
 _TRIAL = Row("trial", "", "question", (Turn("how many dogs", "a pair of them"),), None)
 
 
@@ -30,7 +32,7 @@ def is_export(where: str | epath.PathLike) -> bool:
     if path.name == "export" or not ((path / "config.json").exists() or _may_be_hub_id(where)):
         raise VlaxError(
             f"{where} is not a finished vlax export: it has no manifest.json. Exports are WORKDIR/STAGE/export; a "
-            "directory in the layout of LLaVA, PaliGemma or SmolVLM has a config.json, and a hub id is org/name"
+            "directory in the layout of LLaVA, PaliGemma, SmolVLM or Gemma 3 has a config.json, and a hub id is org/name"
         )
     return False
 
@@ -42,7 +44,7 @@ def _may_be_hub_id(where: str | epath.PathLike) -> bool:
 def load(
     where: str, *, dtype: str = "float32", mesh: jax.sharding.Mesh | None = None, templates: str = "", quantise: str = ""
 ) -> api.Model:
-    """The Model of a vlax export, of a directory in the layout of LLaVA, PaliGemma or SmolVLM, or of a hub id.
+    """The Model of a vlax export, of a directory in the layout of LLaVA, PaliGemma, SmolVLM or Gemma 3, or of a hub id.
 
     dtype: compute and storage dtype, "float32" or "bfloat16". mesh: default, all devices along the data axis. templates: prompt
     templates of a model that brings none; "" is what `templates_of` finds. An export keeps its own. quantise: "int8" or "nf4"
@@ -56,7 +58,7 @@ def load(
     model = from_pretrained(str(where), dtype=dtype, mesh=mesh, templates=templates or "plain")
     if not templates:
         own, tokenizer = templates_of(where, model.encoder.tokenizer), model.encoder.tokenizer
-        model.encoder = Encoder(tokenizer, own, text_of(where) or Settings())
+        model.encoder = Encoder(tokenizer, own, text_of(where, tokenizer) or Settings())
         model.manifest |= {"template_name": own, "text": model.encoder.settings.to_dict()}
     return _held(model, where, quantise)
 
@@ -79,13 +81,19 @@ def templates_of(where: str | epath.PathLike, tokenizer: Tokenizer) -> str:
     return "chat" if tokenizer.chat_template and _renders(tokenizer) else "plain"
 
 
-def text_of(where: str | epath.PathLike) -> Settings | None:
-    """How a whole model turns text into ids beside its templates' name, as its export or its config.json says; None where a
-    model that vlax has not written says nothing."""
+def text_of(where: str | epath.PathLike, tokenizer: Tokenizer) -> Settings | None:
+    """How a whole model turns text into ids beside its templates' name, as its export or its config.json says; of one that vlax
+    has not written, what its kind has around pictures, None where that is nothing. tokenizer: the model's.
+
+    VlaxError where the tokenizer lacks a token of those.
+    """
     if is_export(where):
         return settings.from_dict(exports.read_manifest(where).get("text"))
     said = _said(where).get("text")
-    return settings.from_dict(said) if said else None
+    if said:
+        return settings.from_dict(said)
+    around = pictures(str(where), tokenizer.backend_tokenizer)
+    return Settings(interleaved=True, picture=around) if around else None
 
 
 def _said(where: str | epath.PathLike) -> dict[str, Any]:

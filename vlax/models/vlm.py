@@ -65,7 +65,8 @@ class VLMConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return {key: value for key, value in dataclasses.asdict(self).items() if value or key != "tiles"}
+        values = dataclasses.asdict(self) | ({"projector": self.projector.to_dict()} if self.projector else {})
+        return {key: value for key, value in values.items() if value or key != "tiles"}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "VLMConfig":

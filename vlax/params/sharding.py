@@ -30,7 +30,7 @@ RULES: tuple[tuple[str, P], ...] = (
     (r"projector/fc2/kernel$", P("tp", "fsdp")),
     (r"vision/patch/kernel$", P(None, "fsdp")),
     (r"/(position|prefix)$", P(None, "fsdp")),
-    (r"(norm\d?/(scale|bias)|/bias|/scale\d)$", P()),
+    (r"(norm\d?/(scale|bias)|/bias|/scale\d|/newline)$", P()),
 )
 
 

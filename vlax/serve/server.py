@@ -51,8 +51,8 @@ def found(where: str) -> str:
     path = Path(where).expanduser()
     if not path.is_dir():
         raise VlaxError(
-            f"{where} is no directory; give WORKDIR/STAGE/export, WORKDIR, or a LLaVA, PaliGemma or SmolVLM directory. "
-            "vlax serve fetches nothing: download a model of a hub first (hf download ORG/NAME --local-dir DIR)"
+            f"{where} is no directory; give WORKDIR/STAGE/export, WORKDIR, or a LLaVA, PaliGemma, SmolVLM or Gemma 3 "
+            "directory. vlax serve fetches nothing: download a model of a hub first (hf download ORG/NAME --local-dir DIR)"
         )
     for one in (path, path / "export"):
         if (one / "manifest.json").exists():

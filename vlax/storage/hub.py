@@ -15,11 +15,7 @@ SMALL = ("*.json", "*.txt", "*.model", "*.jinja")
 LAYERS, MOST = 1_000, 1 << 24  # of any config: layers, and other sizes
 _SIZE = re.compile(r"(?!mscale_)(?:.*_)?(layers|n_layer|n_head|n_embd|n_inner|size|dim|heads|channels|width)")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-_PARTS = "its tower and decoder are: name it as --config.run.vision and --config.run.decoder, with a fresh projector"
 INSTEAD = {  # model types of checkpoints with code of their own, or of a later kind: what to take in their place
-    "llava_onevision": _PARTS,
-    "gemma3": _PARTS,
-    "internvl": _PARTS,
     "intern_vit_6b": "OpenGVLab/InternVL3-1B-hf has the tower InternViT-300M in transformers' layout",
     "internvl_chat": "a repository of the same name with -hf at its end is in transformers' layout",
     "stablelm_epoch": "stabilityai/stablelm-2-1_6b is of model_type stablelm",

@@ -32,7 +32,7 @@ from vlax.storage import state
 from vlax.storage.paths import absolute
 from vlax.suites.files import read
 from vlax.text import places
-from vlax.text.codec import Rendered
+from vlax.text.codec import Rendered, in_front
 from vlax.text.places import Encoded
 from vlax.text.prompts import Encoder
 
@@ -105,7 +105,7 @@ class Suite:
 
     def asked(self, row: Row, encoder: Encoder) -> Encoded:
         """The prompt of a row, with its pictures where the model sees them."""
-        question = places.shown_in(row, 0) if encoder.settings.interleaved else row.turns[0].question
+        question = places.shown_in(row, 0, encoder.settings)
         return encoder.asked(self.prompt_text(question, encoder), len(row.pictures))
 
 
@@ -178,7 +178,7 @@ def settings(suite: Suite, source: Source, rows: int, encoder: Encoder, blind_se
         del decoding["seed"]
     decoded = {
         "source": {"name": source.name, "fingerprint": source.fingerprint, "rows": rows},
-        "prompt": suite.prompt_text("{question}", encoder),
+        "prompt": in_front(suite.prompt_text("{question}", encoder), 1, places.TOKEN),
         "decoding": decoding,
         "physical_batch": suite.physical_batch,
         "answers": list(suite.answers),

@@ -23,11 +23,12 @@ import functools
 import json
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from vlax.errors import VlaxError
 from vlax.storage import state
 from vlax.text import sandbox
-from vlax.text.codec import Codec
+from vlax.text.codec import FRONT, HERE, ONE_IN_FRONT, Codec
 from vlax.text.tokenizer import Tokenizer
 
 WAY_OUT = "use --config.run.templates=instruct"
@@ -63,26 +64,63 @@ def fill(text: str, contents: Sequence[str]) -> str:
     return _HOLE.sub(lambda hole: contents[int(hole[1])], text)
 
 
-def shapes(codec: Codec, full: Sequence[bool], system: bool, date: str, row: str) -> tuple[Shape, ...]:
+def shapes(codec: Codec, full: Sequence[bool], system: bool, date: str, row: str, image: str = "") -> tuple[Shape, ...]:
     """The turns of a dialogue. full: of each message, alternately the user's and the assistant's, whether it says anything.
 
-    The system's message, if there is one, is content 0; the messages follow. row: a name, for errors.
+    The system's message, if there is one, is content 0; the messages follow. row: a name, for errors. image: what the template
+    writes for a picture: then what it writes for one stands between FRONTs in the first turn (`codec.py`); of a template that
+    takes no pictures, they stand before the first content.
     VlaxError when the tokenizer has no template, or one that does not end an answer.
     """
-    messages: list[dict[str, str]] = [{"role": "system", "content": _hole(0)}] if system else []
-    first, out, begin = len(messages), [], ""
+    messages: list[dict[str, Any]] = [{"role": "system", "content": _hole(0)}] if system else []
+    first, out, begin, each = len(messages), [], "", ""
     for at, said in enumerate(full):
         content = _hole(first + at) if said else ""
         messages.append({"role": ("user", "assistant")[at % 2], "content": content})
+        if image and not at:
+            messages[-1]["content"], each = _pictured(codec, messages, content, date, image)
         if at % 2:
-            opened = render(codec.tokenizer, messages[:-1], row, generate=True, date=date)
-            closed = render(codec.tokenizer, messages, row, generate=False, date=date)
+            opened = _front(render(codec.tokenizer, messages[:-1], row, generate=True, date=date), each, image)
+            closed = _front(render(codec.tokenizer, messages, row, generate=False, date=date), each, image)
+            closed = _as_asked(opened, closed, content) if image else closed
             if system and _hole(0) not in closed.partition(content)[0]:
                 raise VlaxError(f"row {row}: the chat template leaves the system prompt out; say it in the prompts instead")
             out.append(_turn(codec, opened, closed, content, begin, row))
             end = out[-1].end if out[-1].end != codec.tokenizer.eos_token or closed.count(content + out[-1].end) else ""
             begin = content + end
     return tuple(out)
+
+
+def _pictured(codec: Codec, messages: list[dict[str, Any]], content: str, date: str, image: str) -> tuple[Any, str]:
+    """(the content of the last message with a picture in front, what the template writes for it, "" if it takes none)"""
+    text = [{"type": "text", "text": content}]
+
+    def written(pictures: int) -> str:
+        asked = messages[-1] | {"content": [{"type": "image"}] * pictures + text}
+        return render(codec.tokenizer, [*messages[:-1], asked], "", generate=True, date=date)
+
+    try:
+        none, one, two = map(written, range(3))
+    except VlaxError:
+        none, one, two = "", "", ""
+    at, more = one.find(image), len(one) - len(none)
+    if at >= 0 and content in one:
+        for begin in range(max(0, at + len(image) - more), at + 1):  # where one[begin : begin + more] is what a picture adds
+            each = one[begin : begin + more]
+            if one[:begin] + one[begin + more :] == none and one[:begin] + each + one[begin:] == two:
+                return [{"type": "image"}, *text], each
+    return ONE_IN_FRONT + content, ""
+
+
+def _front(text: str, each: str, image: str) -> str:
+    """What a template wrote, with marks around what it wrote for the picture in front."""
+    return text.replace(each, FRONT + each.replace(image, HERE) + FRONT, 1) if each else text
+
+
+def _as_asked(opened: str, closed: str, answer: str) -> str:
+    """`closed`, with the blanks before an answer that the generation prompt has, where it has others (LLaVA-OneVision's)."""
+    head, found, rest = closed.partition(answer or closed)
+    return opened + found + rest if head.split() == opened.split() else closed
 
 
 def _turn(codec: Codec, opened: str, closed: str, answer: str, begin: str, row: str) -> Shape:
@@ -107,7 +145,7 @@ def _turn(codec: Codec, opened: str, closed: str, answer: str, begin: str, row: 
     return Shape(head[start:cut], head[cut:], blank + token if token else eos, token or eos)
 
 
-def render(tokenizer: Tokenizer, messages: Sequence[Mapping[str, str]], row: str, *, generate: bool, date: str = "") -> str:
+def render(tokenizer: Tokenizer, messages: Sequence[Mapping[str, Any]], row: str, *, generate: bool, date: str = "") -> str:
     if not tokenizer.chat_template:
         raise VlaxError(
             f"row {row}: --config.run.templates=chat, but the tokenizer has no chat template; use templates=instruct or plain"

@@ -25,6 +25,11 @@ from vlax.text.tokenizer import Tokenizer, no_panic
 MARK, BEGIN, END, AFTER, ITSELF = "\ufdd0", "\ufdd1", "\ufdd2", "\ufdd3", "\ufdd6"  # a mark is MARK and one of the others
 _MARKS = re.compile(f"{MARK}([{BEGIN}{END}{AFTER}{ITSELF}])")
 PLACE = f"{MARK}\ufdd7"  # where a picture stands: texts are cut there (`places.py`) before they become ids
+# Where the pictures of a prompt stand that does not place them itself: what is between two FRONTs is said once for each,
+# with the picture HERE.
+FRONT, HERE = f"{MARK}\ufdd9", f"{MARK}\ufdda"
+ONE_IN_FRONT = FRONT + HERE + FRONT
+_EACH = re.compile(f"{FRONT}(.*?){FRONT}", re.DOTALL)
 _SALT = secrets.token_hex(8)  # in names that no text can be made to hold; ids don't depend on it
 LONELY = "\x01"
 TAIL = 64  # characters of what precedes a text that decide how it goes on
@@ -37,14 +42,15 @@ class Rendered(str):
 class Codec:
     """Ids of marked texts under one tokenizer. Thread-safe.
 
-    template: a chat template; added tokens that it writes are special, whether or not the tokenizer calls them so.
+    template: a chat template; added tokens that it writes are special, whether or not the tokenizer calls them so, as are those
+    of `more`, what is written around pictures.
     version: 1 is how vlax 0.x did it: nothing is marked, and every span is tokenised by itself.
     """
 
-    def __init__(self, tokenizer: Tokenizer, template: str = "", version: int = 2):
+    def __init__(self, tokenizer: Tokenizer, template: str = "", version: int = 2, more: str = ""):
         self.tokenizer, self.version = tokenizer, version
         added = tokenizer.backend_tokenizer.get_added_tokens_decoder()
-        self.special = {x.content: i for i, x in added.items() if x.content and (x.special or x.content in template)}
+        self.special = {x.content: i for i, x in added.items() if x.content and (x.special or x.content in template + more)}
         self._chat, self._written = bool(template), [token for token in self.special if token in template]
         self._first = {token[0] for token in self.special}
         longest_first = sorted(self.special, key=len, reverse=True)
@@ -166,6 +172,18 @@ def _name(token_id: int) -> str:
     return f"{MARK}{_SALT}:{token_id}{MARK}"
 
 
+def front(text: str) -> str:
+    """What a prompt says for each picture in front; "" where it has no place for them."""
+    found = _EACH.search(text)
+    return found[1] if found else ""
+
+
+def in_front(text: str, pictures: int, picture: str) -> str:
+    """A prompt with so many pictures where it has them in front; picture: what is written for one."""
+    return _EACH.sub(lambda each: each[1].replace(HERE, picture) * pictures, text)
+
+
 def shown(text: str) -> str:
     """A marked text for people: without its marks, and without what it goes on from."""
-    return _MARKS.sub(lambda mark: MARK if mark[1] == ITSELF else "", text.rpartition(MARK + AFTER)[2])
+    text = in_front(text.rpartition(MARK + AFTER)[2], 0, "")
+    return _MARKS.sub(lambda mark: MARK if mark[1] == ITSELF else "", text)

@@ -12,7 +12,9 @@ from typing import NamedTuple
 
 from vlax.masks import ANSWER
 from vlax.rows import Row
+from vlax.text import codec
 from vlax.text.codec import PLACE
+from vlax.text.settings import Settings
 
 TOKEN = "<image>"
 Piece = tuple[str, bool]  # a text, and whether it is supervised
@@ -41,10 +43,26 @@ def told(text: str, literal: Callable[[str], str]) -> str:
     return PLACE.join(map(literal, text.split(TOKEN)))
 
 
-def shown_in(row: Row, turn: int) -> str:
-    """A turn's question with <image> where its pictures stand."""
+def shown_in(row: Row, turn: int, settings: Settings) -> str:
+    """A turn's question, with <image> where its pictures stand unless that is in front."""
+    if in_front(row.places, settings):
+        return row.turns[turn].question
     question, ends = row.turns[turn].question, [at for number, at in row.places if number == turn]
     return TOKEN.join(question[a:b] for a, b in zip([0, *ends], [*ends, len(question)], strict=True))
+
+
+def in_front(places: Sequence[tuple[int, int]], settings: Settings) -> bool:
+    """Whether the pictures of a dialogue, placed as `Row.places` says, stand where those of one stand that says nothing."""
+    return not settings.interleaved or (settings.picture is not None and set(places) <= {(0, 0)})
+
+
+def wrapped(text: str, pictures: int | None, settings: Settings) -> str:
+    """A prompt with what is written around its pictures, so many of which stand in front unless it places them itself; None:
+    not known yet, and left for later."""
+    if settings.picture is None or pictures is None:
+        return text
+    text = codec.in_front(text, 0 if PLACE in text else pictures, PLACE)
+    return text.replace(PLACE, settings.picture["before"] + PLACE + settings.picture["after"])
 
 
 def within(places: Sequence[int], prompt: str, literal: Callable[[str], str]) -> tuple[str, Callable[[str], str]]:

@@ -14,16 +14,18 @@ import copy
 import dataclasses
 import functools
 import hashlib
+import itertools
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from vlax.errors import VlaxError
 from vlax.masks import ANSWER, PROMPT
 from vlax.rows import Row
 from vlax.text import chat, places
-from vlax.text.codec import PLACE, Codec, Rendered, shown
+from vlax.text.codec import FRONT, ONE_IN_FRONT, PLACE, Codec, Rendered, shown
 from vlax.text.exchanges import exchanges, prompt_text, template_hash
 from vlax.text.places import Encoded
-from vlax.text.settings import Settings
+from vlax.text.settings import Around, Settings
 from vlax.text.templates import named, template
 from vlax.text.tokenizer import Tokenizer
 
@@ -48,8 +50,8 @@ class Encoder:
             raise VlaxError("the tokenizer has no EOS token: the model could never learn to stop. Set one before training")
         if t.pad_token_id is None or t.pad_token_id == t.eos_token_id:
             raise VlaxError(
-                "the tokenizer's pad token is missing or is its EOS: masking pads would mask EOS and answers would never "
-                "stop. Add a pad token of its own (tokenizer.add_special_tokens({'pad_token': '<pad>'}))"
+                "the tokenizer's pad token is missing or is its EOS: masking pads would mask EOS and answers would never stop. "
+                "Add a pad token of its own (tokenizer.add_special_tokens({'pad_token': '<pad>'}))"
             )
 
     @property
@@ -68,7 +70,8 @@ class Encoder:
 
     @functools.cached_property
     def codec(self) -> Codec:
-        return Codec(self.tokenizer, (self.tokenizer.chat_template or "") if self.is_chat else "", self.settings.version)
+        template, around = (self.tokenizer.chat_template or "") if self.is_chat else "", self.settings.picture or {}
+        return Codec(self.tokenizer, template, self.settings.version, "".join(around.values()))
 
     @functools.cached_property
     def digest(self) -> str:
@@ -78,6 +81,8 @@ class Encoder:
             more.append(str(self.settings.version))
         if self.settings.system or self.settings.chat:
             more += [self.settings.system, str(self.is_chat)]
+        if self.settings.picture:
+            more.append(json.dumps(dict(self.settings.picture), sort_keys=True))
         return hashlib.sha256(" ".join([plain, *more]).encode()).hexdigest()[:12] if more else plain
 
     @functools.cached_property
@@ -87,7 +92,8 @@ class Encoder:
     @functools.cached_property
     def _shapes(self) -> Callable[..., tuple[chat.Shape, ...]]:
         def made(*full: bool) -> tuple[chat.Shape, ...]:
-            return chat.shapes(self.codec, full, bool(self.settings.system), self.settings.date, "{row}")
+            image = self.settings.picture["token"] if self.settings.picture else ""
+            return chat.shapes(self.codec, full, bool(self.settings.system), self.settings.date, "{row}", image)
 
         return functools.lru_cache(maxsize=1 << 10)(made)
 
@@ -101,21 +107,18 @@ class Encoder:
         return Rendered(self._pieces("prompt", [(prompt_text(task, question, self.prompts, self.literal), "answer")])[0][0])
 
     def dialogue(
-        self,
-        turns: Sequence[tuple[str, str]],
-        question: str,
-        pictures: Sequence[tuple[int, int]] = (),
+        self, turns: Sequence[tuple[str, str]], question: str, pictures: Sequence[tuple[int, int]] = (),
         tasks: Sequence[str] = (),
-    ) -> Encoded:
+    ) -> Encoded:  # fmt: skip
         """A conversation up to where the next answer begins. turns: what was asked and answered before; pictures: where they
         stand, as `Row.places`; tasks: of each question the task by whose prompt it is asked; () is "chat" for all."""
-        literal, asked = self.codec.literal, []
+        literal, asked, front = self.codec.literal, [], places.in_front(pictures, self.settings)
         tasks = tasks or ["chat"] * (len(turns) + 1)
         for number, ((text, answer), task) in enumerate(zip([*turns, (question, "answer")], tasks, strict=True)):
-            stand = [at for turn, at in pictures if turn == number] if self.settings.interleaved else []
+            stand = [] if front else [at for turn, at in pictures if turn == number]
             shape, put = places.within(stand, self.prompts[task], literal)
             asked.append((prompt_text(task, text, {task: shape}, put), literal(answer.strip())))
-        return self._encoded(self._pieces("conversation", asked)[:-1], len(pictures))
+        return self._encoded(self._pieces("conversation", asked, len(pictures))[:-1], len(pictures))
 
     def prompt(self, task: str, question: str) -> list[int]:
         """Ids of a prompt as generation meets them."""
@@ -131,12 +134,11 @@ class Encoder:
         VlaxError where it says another number.
         """
         text = prompt if isinstance(prompt, Rendered) else self.literal(prompt)
-        found = text.count(PLACE)
-        if found and pictures not in (None, found):
-            raise VlaxError(
-                f"the prompt {shown(prompt)[:80]!r} has {found} <image> and {pictures} pictures; give as many of both"
-            )
-        return self._encoded([(text, False)], found or pictures or 0)
+        if (found := text.count(PLACE)) and pictures not in (None, found):
+            prompt = shown(prompt)[:80]
+            raise VlaxError(f"the prompt {prompt!r} has {found} <image> and {pictures} pictures; give as many of both")
+        text = text if found or FRONT in text or not self.settings.picture else ONE_IN_FRONT + text
+        return self._encoded([(places.wrapped(text, pictures or 0, self.settings), False)], found or pictures or 0)
 
     def literal(self, text: str) -> str:
         """What a user typed, to be put into a prompt."""
@@ -146,7 +148,7 @@ class Encoder:
         """Ids of an answer as it follows a prompt, by default that of a caption, with what ends it. One of nothing but spaces
         is the end alone."""
         text = self.codec.literal(answer.strip())
-        before = prompt or self.prompt_text("caption", "")
+        before = places.wrapped(prompt or self.prompt_text("caption", ""), 1, self.settings)
         if not self.is_chat:
             return [*(self.ids(self.codec.after(before, " " + text)) if text else []), self.tokenizer.eos_token_id]
         shape = self._turns("answer", [("question", "answer")])[0]
@@ -174,26 +176,29 @@ class Encoder:
         return places.cut(self._said(row), self.codec.after)[0], self._end
 
     def _said(self, row: Row) -> list[tuple[str, bool]]:
-        return self._pieces(row.id, exchanges(row, self.prompts, self.codec.literal, self.settings.interleaved))
+        within = not places.in_front(row.places, self.settings)
+        return self._pieces(row.id, exchanges(row, self.prompts, self.codec.literal, within), len(row.pictures))
 
     @property
     def _end(self) -> list[int]:
         return [] if self.is_chat else [self.tokenizer.eos_token_id]  # a chat's text has its end
 
-    def _pieces(self, name: str, said: Sequence[tuple[str, str]]) -> list[tuple[str, bool]]:
-        """(text, supervised) of exchanges, marked. name: the row's, for errors."""
+    def _pieces(self, name: str, said: Sequence[tuple[str, str]], pictures: int | None = None) -> list[tuple[str, bool]]:
+        """(text, supervised) of exchanges, marked. name: the row's, for errors; pictures: how many, None if not known yet."""
         after, system = self.codec.after, [self.codec.literal(self.settings.system)] if self.settings.system else []
         out: list[tuple[str, bool]] = []
-        end = ""
+        in_front = 0 if pictures and any(PLACE in prompt for prompt, _ in said) else pictures
+        wrapped, end = functools.partial(places.wrapped, pictures=in_front, settings=self.settings), ""
         if not self.is_chat:
             for prompt, answer in said:
                 prompt = "\n".join([*system, prompt]) if not out else prompt
+                prompt = wrapped(ONE_IN_FRONT + prompt if self.settings.picture and not out else prompt)
                 out += [(after(end, prompt), False), (after(prompt, " " + answer), True)]
                 end = self.tokenizer.eos_token
             return out
         contents = [*system, *(text for exchange in said for text in exchange)]
         for shape, (_, answer) in zip(self._turns(name, said), said, strict=True):
-            prompt = chat.fill(shape.prompt, contents)
+            prompt = wrapped(chat.fill(shape.prompt, contents))
             out += [(after(end, prompt), False), (after(prompt, shape.lead + answer + shape.end), True)]
             end = shape.stop
         return out
@@ -229,19 +234,15 @@ class Encoder:
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of generated ids, up to where the answer ends."""
-        kept = []
-        for token in ids:
-            if token in self.stops:
-                break
-            kept.append(int(token))
+        kept = [int(token) for token in itertools.takewhile(lambda token: token not in self.stops, ids)]
         return self.tokenizer.decode(kept, skip_special_tokens=True).strip()
 
 
-def make(tokenizer: Tokenizer, templates: str, system: str = "", interleaved: bool = False) -> Encoder:
+def make(tokenizer: Tokenizer, templates: str, system: str = "", interleaved: bool = False, picture: Around = None) -> Encoder:
     """The Encoder of a new run. templates: a set's name or a TOML file (`templates.py`); system: its system prompt, if any;
-    interleaved: pictures stand where the text has them."""
+    interleaved: pictures stand where the text has them; picture: as in Settings."""
     name, settings, jinja = named(templates, system)
-    settings = dataclasses.replace(settings, interleaved=interleaved)
+    settings = dataclasses.replace(settings, interleaved=interleaved, picture=picture)
     if jinja:
         tokenizer = copy.deepcopy(tokenizer)  # which others share
         tokenizer.chat_template = jinja

@@ -30,7 +30,7 @@ _started: dict[int, subprocess.Popen[bytes]] = {}  # by our process: a fork must
 
 
 def render(
-    template: str, messages: Sequence[Mapping[str, str]], special: Mapping[str, Any], *, generate: bool, date: str = ""
+    template: str, messages: Sequence[Mapping[str, Any]], special: Mapping[str, Any], *, generate: bool, date: str = ""
 ) -> str:
     """What a template makes of messages. special: the tokens that it knows by name; date: "2026-01-31", what `strftime_now`
     takes for today (midnight), so that the same row has the same text at any time; "": today.

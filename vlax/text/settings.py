@@ -13,6 +13,7 @@ from typing import Any
 
 from vlax.errors import VlaxError
 
+Around = Mapping[str, str] | None
 VERSION = 2
 """1: special tokens in users' texts are special; every span is tokenised by itself, so that SentencePiece begins an answer with
 a second blank. 2: they are text; a span has the ids that it has in the whole text."""
@@ -28,6 +29,9 @@ class Settings:
     prompts  a user's own, by task; None: those that the template set's name stands for
     chat     the chat template goes around them
     interleaved  pictures stand where the text has them (`places.py`), and not before it
+    picture  what a whole model was trained to see around one, {"before", "after"}, and "token", which its chat template writes
+             for it; pictures that a text does not place then stand in the first prompt, where that template has them, else
+             before its words. None: nothing, and they stand before all text
     """
 
     version: int = VERSION
@@ -36,6 +40,7 @@ class Settings:
     prompts: Mapping[str, str] | None = None
     chat: bool = False
     interleaved: bool = False
+    picture: Around = None
 
     def dated(self) -> "Settings":
         return self if self.date else dataclasses.replace(self, date=datetime.date.today().isoformat())
@@ -47,7 +52,7 @@ class Settings:
     @property
     def own(self) -> tuple[Any, ...]:
         """What a user chose, and not vlax or the day."""
-        return self.system, self.prompts, self.chat, self.interleaved
+        return self.system, self.prompts, self.chat, self.interleaved, self.picture
 
     def as_json(self) -> str:
         return json.dumps(self.to_dict(), sort_keys=True)

@@ -36,7 +36,7 @@ def encoder(plan: StagePlan, tokenizer: Tokenizer, templates: str, model: str = 
     before_it = [plan.directory / FORKED, *(path / "export" for path in plan.parents.values())]
     known = [str(path) for path in before_it if (path / "manifest.json").exists()]
     for parent in dict.fromkeys([*known, *([model] if model else [])]):
-        before = opening.text_of(parent)
+        before = opening.text_of(parent, tokenizer)
         if before is None:
             continue
         if before.version < made.settings.version and made.codec.contextual:
@@ -51,10 +51,11 @@ def encoder(plan: StagePlan, tokenizer: Tokenizer, templates: str, model: str = 
 
 def _chosen(plan: StagePlan, tokenizer: Tokenizer, templates: str, model: str) -> Encoder:
     """The Encoder that the config asks for; where it says nothing, with the prompts of the whole model."""
-    before = (opening.text_of(model) if model else None) or OLD
+    before = (opening.text_of(model, tokenizer) if model else None) or OLD
+    picture = before.picture if before.picture and "vision" in plan.stage.init else None
     system = plan.run.system or ("" if plan.run.templates else before.system)
     interleaved = plan.run.interleaved or before.interleaved
     if plan.run.templates or before.prompts is None:
-        return make(tokenizer, templates, system, interleaved)
-    settings = Settings(system=system, prompts=before.prompts, chat=before.chat, interleaved=interleaved)
+        return make(tokenizer, templates, system, interleaved, picture)
+    settings = Settings(system=system, prompts=before.prompts, chat=before.chat, interleaved=interleaved, picture=picture)
     return Encoder(tokenizer, templates, settings)

@@ -33,8 +33,9 @@ END = "<end>"
 
 def grid(config: VLMConfig) -> tuple[int, int]:
     """(h, w) of the image tokens in the decoder's sequence, in reading order. Class token and registers are not among them."""
-    side = config.tower.vision.grid // config.tower.projector.pixel_shuffle
-    if side * side != config.tokens_per_image:
+    projector = config.tower.projector
+    side = projector.side(config.tower.vision.grid)
+    if side * side != config.tokens_per_image - projector.newline:
         raise VlaxError(f"{config.tokens_per_image} image tokens are no {side} x {side} grid: there is no map to draw")
     return side, side
 
@@ -65,8 +66,9 @@ def answer_attention(
         maps = _maps(model, [requests[i] for i in wanted[part]], heads[part], tails[part], length, room)
         for row, (i, tail) in enumerate(zip(wanted[part], tails[part], strict=True)):
             count = len(requests[i].images)
-            each = maps[row, : len(tail)].reshape(len(tail), -1, height, width)[:, :count]
-            each = each.transpose(0, 2, 1, 3).reshape(len(tail), height, count * width)
+            slots = maps[row, : len(tail)].reshape(len(tail), -1, model.config.tokens_per_image)
+            shown = slots[:, :count, : height * width].reshape(len(tail), count, height, width)  # without a newline's
+            each = shown.transpose(0, 2, 1, 3).reshape(len(tail), height, count * width)
             found[i] = list(zip(readable(model.encoder.tokenizer, tail), each, strict=True))
     return found
 

@@ -9,13 +9,16 @@ from vlax.pretrained.families import (
     dinov2,
     dinov3,
     gemma,
+    gemma3,
     gpt2,
     granite,
     idefics3,
     internvit,
+    internvl,
     llama,
     llava,
     olmo2,
+    onevision,
     opt,
     paligemma,
     phi,
@@ -36,7 +39,11 @@ DECODERS = (
 )  # fmt: skip
 VISION = {kind: family for family in TOWERS for kind in family.model_types}
 DECODER = {kind: family for family in DECODERS for kind in family.model_types}
-WHOLE = {kind: model for model in (paligemma.MODEL, llava.MODEL, idefics3.MODEL) for kind in model.model_types}
+WHOLE = {
+    kind: model
+    for model in (paligemma.MODEL, llava.MODEL, idefics3.MODEL, gemma3.MODEL, onevision.MODEL, internvl.MODEL)
+    for kind in model.model_types
+}
 # Models that contain a tower, and the type of a nested config that does not name its own.
 NESTED_VISION = {
     "siglip": "siglip_vision_model", "siglip2": "siglip2_vision_model", "clip": "clip_vision_model",

@@ -24,12 +24,13 @@ def config(hf: dict, vision: VisionConfig, decoder: DecoderConfig) -> VLMConfig:
     layer, strategy = hf["vision_feature_layer"], hf["vision_feature_select_strategy"]
     if not isinstance(layer, int):
         raise VlaxError(
-            f"llava config: vision_feature_layer={layer} is not implemented, only one layer is; choose another checkpoint"
+            f"{hf['model_type']} config: vision_feature_layer={layer} is not implemented, only one layer is; choose another "
+            "checkpoint"
         )
     wanted = "default" if vision.class_token else "full"  # "default" drops the first token
     if strategy != wanted:
         raise VlaxError(
-            f"llava config: vision_feature_select_strategy={strategy!r} is not implemented for a tower "
+            f"{hf['model_type']} config: vision_feature_select_strategy={strategy!r} is not implemented for a tower "
             f"{'with' if vision.class_token else 'without'} a class token, only {wanted!r}; choose another checkpoint"
         )
     # With this field the last hidden state is the post-normed one.
@@ -75,6 +76,8 @@ def obstacles(c: VLMConfig, decoder: str) -> list[str]:
             f"the projector joins {projector.pixel_shuffle} x {projector.pixel_shuffle} features to a token: the stock "
             f"class makes a token of each"
         )
+    if projector.pool > 1 or projector.norm or projector.newline:
+        found.append("the projector averages or norms features, or writes tokens of its own: the stock class does not")
     if vision.registers:
         found.append("the tower has register tokens: the stock class drops the class token alone and takes them for features")
     elif vision.class_token and vision.post_norm:

@@ -40,7 +40,8 @@ def obstacles(c: VLMConfig, decoder: str) -> list[str]:
         found.append(f"the mask is {c.mask}: the stock class uses prefix_lm")
     if decoder not in ("gemma", "gemma2"):
         found.append(f"the mask prefix_lm has a stock class around Gemma only, and the decoder is {decoder}")
-    if projector.kind != "linear" or not projector.bias or projector.pixel_shuffle > 1:
+    plain = projector == ProjectorConfig("linear", vision.width, c.decoder.width, activation=projector.activation)
+    if not plain:
         found.append("the projector is not one linear layer with a bias, the only thing that the stock class applies")
     if vision.class_token or not vision.post_norm:
         found.append("the stock class takes the post-normed features of a tower without class token")

@@ -122,7 +122,8 @@ def identity_norm(name: str, width: int) -> dict[str, tuple[tuple[int, ...], flo
 
 @dataclasses.dataclass(frozen=True)
 class Whole:
-    """A checkpoint of tower, projector and decoder. config: (completed config.json, its towers) -> VLMConfig.
+    """A checkpoint of tower, projector and decoder. config: (completed config.json, its towers) -> VLMConfig. picture: of those
+    that were trained to see something around one, (completed config.json, id or token -> token) -> `Settings.picture`.
 
     For the export, of layouts that are written too: to_hf: VLMConfig -> what config.json says beside its towers; obstacles:
     (VLMConfig, model_type of the decoder's family) -> why the stock class would compute something else.
@@ -134,6 +135,7 @@ class Whole:
     rules: Callable[[ProjectorConfig], list[Rule]]
     to_hf: Callable[[VLMConfig], dict] = lambda c: {}
     obstacles: Callable[[VLMConfig, str], list[str]] = lambda c, decoder: ["this layout is read and not written"]
+    picture: Callable[[dict, Callable[[int | str], str]], dict[str, str]] | None = None
 
 
 def hidden_state(c: VisionConfig, layer: int) -> VisionConfig:

@@ -42,6 +42,9 @@ def _geometry(values: dict, default: Preprocess, file: Path) -> tuple[int, str, 
 
     if str(values.get("image_processor_type")).startswith(("Idefics3", "SmolVLM")):  # which show the tower squares alone
         return (values.get("max_image_size") or {}).get("longest_edge", default.size), "squash", 0
+    if str(values.get("image_processor_type")).startswith("LlavaOnevision"):  # pictures as it shows several of them
+        side = square(values.get("size") or default.size)
+        return side, "pad", side
     size = values.get("size") or default.size  # NaFlex's has none: its pictures keep their shape there
     shortest = size.get("shortest_edge") if isinstance(size, dict) else size if values.get("do_center_crop") else None
     pad = "pad" if values.get("do_pad") else "crop"

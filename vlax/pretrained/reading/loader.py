@@ -82,7 +82,7 @@ def load_vlm(
     dtype: Dtype = np.float32,
     place: Place | None = None,
 ) -> tuple[VLMConfig, dict[str, Any], LoadReport]:  # fmt: skip
-    """(config, all parameters, report) of a PaliGemma, LLaVA or SmolVLM checkpoint; its mask kind is in the config.
+    """(config, all parameters, report) of a PaliGemma, LLaVA, SmolVLM or Gemma 3 checkpoint; its mask kind is in the config.
 
     part                    "vision", "projector" or "decoder": the parameters of that part alone
     image_size, vocab_size  as of `load_vision` and `load_decoder`

@@ -17,16 +17,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import transformers
 from PIL import Image, ImageOps
 from safetensors.torch import load_file
-from transformers import (
-    AddedToken,
-    AutoImageProcessor,
-    AutoModel,
-    AutoModelForCausalLM,
-    AutoModelForImageTextToText,
-    PreTrainedTokenizerFast,
-)
 from transformers.activations import ACT2FN
 
 IMAGE, PLACE = "<image>", -1  # how a prompt says where a picture stands, and what stands there among ids
@@ -39,14 +32,14 @@ def load(directory, dtype=torch.float32, device="cpu"):
         text, pictures = directory / "decoder", directory / "vision"
         model = Parts(directory, dtype)
     else:
-        model = AutoModelForImageTextToText.from_pretrained(directory, dtype=dtype)
+        model = transformers.AutoModelForImageTextToText.from_pretrained(directory, dtype=dtype)
         if getattr(model.config.vision_config, "tie_last_hidden_states", False):
             check_features(model)
     # The tokenizer as it was saved; AutoTokenizer may exchange it for the decoder family's own.
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(text)
+    tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(text)
     if own_settings(model)["text"].get("interleaved") and IMAGE not in tokenizer.get_vocab():
-        tokenizer.add_tokens([AddedToken(IMAGE, special=True, normalized=False)], special_tokens=True)
-    return model.eval().to(device), tokenizer, AutoImageProcessor.from_pretrained(pictures, backend="pil")
+        tokenizer.add_tokens([transformers.AddedToken(IMAGE, special=True, normalized=False)], special_tokens=True)
+    return model.eval().to(device), tokenizer, transformers.AutoImageProcessor.from_pretrained(pictures, backend="pil")
 
 
 @torch.no_grad()
@@ -66,8 +59,8 @@ class Parts(torch.nn.Module):
         super().__init__()
         values = json.loads((directory / "projector.json").read_text())
         self.between, self.own = values["projector"], values["vlax"]
-        self.tower = AutoModel.from_pretrained(directory / "vision", dtype=dtype)
-        self.decoder = AutoModelForCausalLM.from_pretrained(directory / "decoder", dtype=dtype)
+        self.tower = transformers.AutoModel.from_pretrained(directory / "vision", dtype=dtype)
+        self.decoder = transformers.AutoModelForCausalLM.from_pretrained(directory / "decoder", dtype=dtype)
         for name, value in load_file(directory / "projector.safetensors").items():
             self.register_buffer(name.replace(".", "_"), value.to(dtype))
 
@@ -87,10 +80,16 @@ class Parts(torch.nn.Module):
         out = self.tower(pixels, output_hidden_states=True)
         x = out.last_hidden_state if self.own["post_normed"] else out.hidden_states[-1]
         x = x[:, self.own["leading"] :]  # without class token and registers
-        if (r := self.between["pixel_shuffle"]) > 1:  # each r x r square of the grid, in reading order, becomes one token
+        mean = self.between.get("pool", 1)
+        if (
+            r := self.between["pixel_shuffle"] * mean
+        ) > 1:  # each r x r square of the grid, in reading order, becomes one token
             rows, count, width = x.shape
             side = round(count**0.5) // r
-            x = x.reshape(rows, side, r, side, r, width).transpose(2, 3).reshape(rows, side * side, r * r * width)
+            x = x.reshape(rows, side, r, side, r, width).transpose(2, 3).reshape(rows, side**2, r * r, width)
+            x = x.mean(2) if mean > 1 else x.flatten(2)
+        if self.between.get("norm"):  # Gemma's
+            x = torch.nn.functional.rms_norm(x, x.shape[-1:], 1 + self.norm_weight, self.between.get("eps", 1e-6))
         x = self.linear("fc1", x)
         return x if self.between["kind"] == "linear" else self.linear("fc2", ACT2FN[self.own["activation"]](x))
 
@@ -124,15 +123,19 @@ def own_settings(model):
     return model.own if isinstance(model, Parts) else model.config.vlax
 
 
-def prompt_ids(own, tokenizer, prompt):
-    """The ids of a prompt and of what stands around it, with PLACE for every <image> of a model that was trained so.
+def prompt_ids(own, tokenizer, prompt, pictures=0):
+    """The ids of a prompt and of what stands around it, with PLACE for every <image> of a model that was trained so; of one
+    that has words around a picture, pictures that the prompt does not place stand in front of it.
 
     ValueError where the prompt names a special token: vlax reads it as text.
     """
     before, after = own["around"]
-    places = own["text"].get("interleaved", False)
+    places, picture = own["text"].get("interleaved", False), own["text"].get("picture") or {"before": "", "after": ""}
+    shown = picture["before"] + IMAGE + picture["after"]
+    before = before.replace(IMAGE, "" if IMAGE in prompt else IMAGE.join(own.get("picture", ["", ""])) * pictures)
+    prompt = prompt.replace(IMAGE, shown) if places else prompt
     added = tokenizer.added_tokens_decoder
-    special = {i for i, token in added.items() if token.special or token.content in before + after}
+    special = {i for i, token in added.items() if token.special or token.content in before + shown + after}
     special -= {tokenizer.convert_tokens_to_ids(IMAGE)} if places else set()
 
     def ids_of(text):
@@ -140,9 +143,9 @@ def prompt_ids(own, tokenizer, prompt):
         return ids, [i for i in ids if i in special]
 
     ids, found = ids_of(before + prompt + after)
-    if found != ids_of(before + "x" + after)[1]:
+    if found != ids_of(before + (shown * prompt.count(IMAGE) if places else "x") + after)[1]:
         raise ValueError("the prompt has a special token in it, which vlax reads as text and this script does not; reword it")
-    if places and IMAGE in prompt:
+    if places and IMAGE in before + prompt:
         place = tokenizer.convert_tokens_to_ids(IMAGE)
         ids = [PLACE if i == place else i for i in ids]
         count = next((n for n, i in enumerate(reversed(ids)) if i != PLACE), 0)
@@ -188,12 +191,10 @@ def inputs(model, tokenizer, processor, image, prompt, answer=()):
     own, apart = own_settings(model), isinstance(model, Parts)
     pictures = [] if image is None else [image] if isinstance(image, Image.Image) else list(image)
     shown = [views(own, processor, picture) for picture in pictures]
-    text = prompt_ids(own, tokenizer, prompt)
+    text = prompt_ids(own, tokenizer, prompt, len(shown))
     text = text if PLACE in text else [PLACE] * len(shown) + text
     if text.count(PLACE) != len(shown):
-        raise ValueError(
-            f"the prompt has {text.count(PLACE)} {IMAGE} and there are {len(shown)} pictures; give as many of both"
-        )
+        raise ValueError(f"the prompt has {text.count(PLACE)} {IMAGE}, and there are {len(shown)} pictures: as many of both")
     ids, owner, left, slot = [], [], iter(shown), 0  # owner: the number of each place's picture or part, 0 of text
     for token in text:
         for _ in next(left) if token == PLACE else ():
@@ -238,7 +239,7 @@ def generate_ids(model, tokenizer, processor, image, prompt, max_new_tokens=32):
 def generate(model, tokenizer, processor, image, prompt, max_new_tokens=32):
     """The answer's text."""
     ids = generate_ids(model, tokenizer, processor, image, prompt, max_new_tokens)
-    said = ids[:-1] if ids[-1:] and ids[-1] in own_settings(model)["stops"] else ids
+    said = ids[:-1] if ids and ids[-1] in own_settings(model)["stops"] else ids
     return tokenizer.decode(said, skip_special_tokens=True).strip()
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from PIL import Image
 
 from vlax.errors import VlaxError
-from vlax.pretrained.writing.wording import Wording
+from vlax.pretrained.writing.wording import Wording, around
 from vlax.rows import TASKS
 from vlax.text import sandbox
 from vlax.text.prompts import Encoder
@@ -50,7 +50,7 @@ def check_tokenizer(directory: Path, said: Wording, encoder: Encoder) -> None:
     from transformers import PreTrainedTokenizerFast
 
     written: Any = open_tokenizer(directory, PreTrainedTokenizerFast)
-    before, after = said["around"]
+    before, after = around(said)
     for text, prompt in prompts(encoder):
         have = [*said["start"], *written(before + text + after, add_special_tokens=False)["input_ids"]]
         if have != (want := encoder.typed(prompt)):
@@ -68,7 +68,7 @@ def recipe(directory: Path, layout: str, said: Wording, encoder: Encoder, images
     ids = _asking(directory, layout, images, size)
     said_and_meant = [(text, encoder.typed(prompt)) for text, prompt in prompts(encoder)]
     for before, cut in _candidates(layout, said, encoder.tokenizer.bos_token or ""):
-        found = Recipe(before, said["around"][1], cut)
+        found = Recipe(before, around(said)[1], cut)
         if all(_same(ids(before + text + found.after), want, images, cut) for text, want in said_and_meant):
             return dataclasses.replace(found, templated=_templated(directory, found, encoder, images))
     return None
@@ -77,12 +77,12 @@ def recipe(directory: Path, layout: str, said: Wording, encoder: Encoder, images
 def _candidates(layout: str, said: Wording, bos: str) -> list[tuple[str, int]]:
     """(text before the prompt, ids to be cut off)"""
     image = IMAGE if layout in ("llava", "paligemma") else ""
-    around = said["around"][0]
+    own = around(said)[0]
     start = bos * len(said["start"])
     if layout == "paligemma":  # its processor writes BOS
-        start, around = "", around.removeprefix(bos)
+        start, own = "", own.removeprefix(bos)
     # SentencePiece writes a blank before what stands first in a sequence, and in newer files before nothing else.
-    return [(image + start + lead + around, cut) for cut in ((1,) if layout == "paligemma" else (0,)) for lead in ("", " ")]
+    return [(image + start + lead + own, cut) for cut in ((1,) if layout == "paligemma" else (0,)) for lead in ("", " ")]
 
 
 def _same(have: Sequence[int] | None, want: Sequence[int], images: int, cut: int) -> bool:

@@ -27,7 +27,7 @@ from vlax.models.projector import Projector, ProjectorConfig
 from vlax.models.vision import VisionTower
 from vlax.models.vlm import VLMConfig
 from vlax.pretrained.families import fields, llava, paligemma
-from vlax.pretrained.families.rules import Rule, Whole, linear
+from vlax.pretrained.families.rules import Rule, Whole, linear, same
 from vlax.pretrained.reading import source, tensors
 from vlax.pretrained.reading.load_plan import HEAD
 from vlax.pretrained.reading.loader import load_decoder, load_vision, preprocess
@@ -183,12 +183,16 @@ def grown(params: Params, c: DecoderConfig, rows: int) -> tuple[dict[str, Any], 
 
 
 def apart_rules(c: ProjectorConfig) -> list[Rule]:
-    return [rule for name in ("fc1", "fc2")[: 1 + (c.kind == "mlp")] for rule in linear(name, name, c.bias)]
+    scale = [same("norm/scale", "norm.weight")] if c.norm else []
+    return [*scale, *(rule for name in ("fc1", "fc2")[: 1 + (c.kind == "mlp")] for rule in linear(name, name, c.bias))]
 
 
 def write_apart(out: Path, config: VLMConfig, params: Params, encoder: Encoder, obstacles: list[str], limit: int) -> Written:
     """vision/, decoder/ and projector.safetensors with projector.json: torch's [out,in] matrices and what joins the parts."""
     eye, projector, _ = config.tower
+    if projector.newline or projector.norm == "layer":
+        raise VlaxError("generate.py does not know this projector, of LLaVA-OneVision or InternVL: the model runs with vlax "
+                        "alone; export its tower and decoder with --part=vision and --part=decoder")  # fmt: skip
     writer.write_vision(out / "vision", eye, params, preprocess=config.preprocess)
     said = wording.wording(encoder)
     writer.write_decoder(out / "decoder", config.decoder, params, encoder.tokenizer, limit=limit, said=said)
@@ -198,7 +202,7 @@ def write_apart(out: Path, config: VLMConfig, params: Params, encoder: Encoder, 
         "leading": int(eye.class_token) + eye.registers, "post_normed": eye.post_norm,
         "activation": fields.activation_name(projector.activation), "image_size": eye.image_size, "tiles": config.tiles,
     }  # fmt: skip
-    values = {"projector": dataclasses.asdict(projector), "mask": config.mask, "vlax": own | said}
+    values = {"projector": projector.to_dict(), "mask": config.mask, "vlax": own | said}
     writer.write_json(out / "projector.json", values)
     return Written("apart", obstacles)
 
