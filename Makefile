@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 WORKDIR ?= runs/embedded
 
-.PHONY: train test test-all lint docs docs-serve clean
+.PHONY: train test test-all lint recipe-check docs docs-serve clean
 
 # Modules are compiled when they are first imported: all of them, at installation, would take a minute more.
 unexport PYTHONDONTWRITEBYTECODE
@@ -42,6 +42,10 @@ lint: .venv/dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/mypy
+
+# Every :0.9b config for two updates, on stand-ins of its data and backbones: the recipe begins.
+recipe-check: .venv/run
+	$(BIN)/python -m benchmarks.recipe
 
 # The documentation as a site, in .cache/site; every warning is an error.
 docs: .venv/dev

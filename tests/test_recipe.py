@@ -1,0 +1,46 @@
+"""The `:0.9b` configs on stand-ins of their data sets and backbones, in the layout of the real ones."""
+
+import pytest
+
+from benchmarks import recipe, recipe_cases
+from vlax.training.inspect import inspection
+
+# Rows that a stage reads, by source.
+SOURCES = {
+    "stage1": {"llava-blip_laion_cc_sbu_558k": 24},
+    "stage2": {"llava-share-captioner_coco_lcs_sam_1246k_1107": 24, "coco-captions_train2014": 48},
+    "stage3": {"llava-share-captioner_coco_lcs_sam_1246k_1107": 24, "coco-captions_train2014": 48},
+    "stage4": {"vqa-v2_OpenEnded_mscoco_train2014_questions": 24, "llava-llava_instruct_150k": 24,
+               "coco-captions_train2014": 48},
+    "pathvqa": {"hf-pathvqa-train": 24},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def stand_ins(tmp_path_factory):
+    """(folder with the data, directories of the backbones: one layer each, a small vocabulary)"""
+    folder = tmp_path_factory.mktemp("recipe")
+    recipe_cases.write_data(folder / "data")
+    return folder, recipe_cases.write_backbones(folder, 1, recipe.VOCAB)
+
+
+@pytest.mark.parametrize("name", recipe.STAGES)
+def test_every_config_finds_and_reads_its_data(stand_ins, name, tmp_path, capsys):
+    """The first batch of the stage, with the tower's and the decoder's own shapes; nothing is compiled."""
+    folder, backbones = stand_ins
+    inspection.run(recipe.config(name, folder, backbones, updates=2, rows=2, last=True), str(tmp_path), 1)
+    out = capsys.readouterr().out
+    for source, rows in SOURCES[name].items():
+        assert f"{source} ({rows} rows" in out, out
+    assert "256 tokens an image" in out and "224 x 224 pixels" in out
+    assert "ok         every picture is shown to the model" in out
+    assert "FAULT" not in out.upper().replace("0 FAULTS", "")
+
+
+@pytest.mark.slow
+def test_the_whole_recipe_trains(tmp_path):
+    """Five stages, two updates each, two layers of each backbone: what `make recipe-check` does."""
+    records = recipe.run(tmp_path)
+    assert [record["stage"] for record in records] == list(recipe.STAGES)
+    assert all(3 < record["first"] < 9 for record in records[:1])  # about log 512 of an untrained model
+    assert all((tmp_path / "run" / record["stage"] / "export" / "manifest.json").exists() for record in records)
