@@ -11,7 +11,7 @@ from jax.typing import DTypeLike
 from vlax.errors import VlaxError
 from vlax.models.attention import KV, Attention, AttentionConfig, Slot
 from vlax.models.cores import Mask, keys_of, one_of, whole
-from vlax.models.layers import MLP, RMSNorm, apply_layers, f32_matmul, layer_norm
+from vlax.models.layers import MLP, RMSNorm, apply_layers, by_row_and_width, f32_matmul, layer_norm
 from vlax.models.lora import LoRAConfig
 from vlax.models.loss import Head
 from vlax.models.remat import keep
@@ -162,7 +162,7 @@ class Decoder(nnx.Module):
 
     def embed(self, tokens: jax.Array) -> jax.Array:
         """int32[B,T] -> [B,T,D]"""
-        x = jnp.take(self.embedding[...], tokens, axis=0).astype(self.dtype)
+        x = by_row_and_width(jnp.take(self.embedding[...], tokens, axis=0)).astype(self.dtype)
         if self.config.embed_multiplier != 1.0:
             x = x * jnp.asarray(self.config.embed_multiplier, self.dtype)
         return x * jnp.asarray(self.config.width**0.5, self.dtype) if self.config.embed_scale else x

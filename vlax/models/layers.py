@@ -39,6 +39,16 @@ def by_row(x: jax.Array, rows: int) -> jax.Array:
     return x if axes is None else jax.lax.with_sharding_constraint(x, P(axes))
 
 
+def by_row_and_width(x: jax.Array) -> jax.Array:
+    """x [B,T,D] of a table that is cut along D over `fsdp`, said to lie by row on the mesh: rows are exchanged for columns among
+    the devices of one `fsdp` group, and in the backward pass the other way. Left to itself, the compiler would copy the
+    gradients of all rows to all devices where there is a `data` axis, too."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if row_axes(x.shape[0]) is not None and x.shape[-1] % mesh.shape["fsdp"] == 0:
+        x = jax.lax.with_sharding_constraint(x, P("data", None, "fsdp"))
+    return by_row(x, x.shape[0])
+
+
 class RMSNorm(nnx.Module):
     """Root-mean-square norm in float32 (Zhang and Sennrich 2019). `offset=1` is Gemma's form, whose stored scale is w - 1."""
 
