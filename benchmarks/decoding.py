@@ -42,7 +42,7 @@ def model_of(width: int, layers: int) -> Model:
     made = topologies.model_config(config.run, config.stage)
     decoder = dataclasses.replace(made.decoder, layers=layers or made.decoder.layers, vocab_size=512)
     if width:
-        heads = {"heads": width // 64, "kv_heads": width // 64, "head_dim": 64}
+        heads: dict[str, Any] = {"heads": width // 64, "kv_heads": width // 64, "head_dim": 64}
         decoder = dataclasses.replace(decoder, width=width, mlp_dim=width * 8 // 3 // 16 * 16, **heads)
     projector = dataclasses.replace(made.tower.projector, width=decoder.width)
     made = VLMConfig(decoder, made.vision, projector, "causal")
@@ -56,7 +56,7 @@ def model_of(width: int, layers: int) -> Model:
     return Model(made, params, encoder, graphdef, sharding.make_mesh((1, 1, 1), jax.devices()[:1]), {})
 
 
-def batch_of(model: Model, rows: int) -> dict[str, np.ndarray]:
+def batch_of(model: Model, rows: int) -> dict[str, Any]:
     rng, size = np.random.default_rng(1), model.config.tower.preprocess.size
     ones = np.ones((rows, PROMPT), np.int32)
     return {
@@ -66,7 +66,7 @@ def batch_of(model: Model, rows: int) -> dict[str, np.ndarray]:
     }  # fmt: skip
 
 
-def transformers_of(model: Model, directory: str) -> Callable[[dict[str, np.ndarray], int], np.ndarray]:
+def transformers_of(model: Model, directory: str) -> Callable[[dict[str, Any], int], np.ndarray]:
     """(batch, beams) -> tokens, by the stock class."""
     import torch
     import transformers
@@ -76,7 +76,7 @@ def transformers_of(model: Model, directory: str) -> Callable[[dict[str, np.ndar
     stock = transformers.LlavaForConditionalGeneration.from_pretrained(directory).eval()
     seen, vision = model.config.tokens_per_image, model.config.tower.vision
 
-    def generate(batch: dict[str, np.ndarray], beams: int) -> np.ndarray:
+    def generate(batch: dict[str, Any], beams: int) -> np.ndarray:
         rows = len(batch["tokens"])
         ids = np.concatenate([np.full((rows, seen), stock.config.image_token_id), batch["tokens"]], axis=1)
         pixels = (batch["image"][:, 0].transpose(0, 3, 1, 2) / 255 - vision.mean[0]) / vision.std[0]

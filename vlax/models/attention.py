@@ -13,6 +13,7 @@ from jax.typing import DTypeLike
 from vlax.models.cores import Mask, attend, core, whole
 from vlax.models.layers import RMSNorm, residual_init
 from vlax.models.lora import LoRAConfig, dense
+from vlax.models.placement import by_column, gathered
 from vlax.models.remat import keep
 from vlax.models.rope import Rope, rotate
 
@@ -82,7 +83,8 @@ class Attention(nnx.Module):
         return self.config.head_dim**-0.5 if self.config.scale is None else self.config.scale
 
     def _out(self, out: jax.Array) -> jax.Array:
-        return self.o(keep(out.transpose(0, 2, 1, 3).reshape(-1, self.config.heads * self.config.head_dim), "context"))
+        context = out.transpose(0, 2, 1, 3).reshape(-1, self.config.heads * self.config.head_dim)
+        return gathered(self.o(keep(context, "context")))
 
     def _heads(self, x: jax.Array, batch: int, rope: Rope | None) -> tuple[jax.Array, jax.Array, jax.Array]:
         """q [B,H,S,K], k and v [B,G,S,K], normed and rotated."""
@@ -91,7 +93,8 @@ class Attention(nnx.Module):
         def split_heads(y: jax.Array, heads: int) -> jax.Array:
             return y.reshape(batch, -1, heads, c.head_dim)
 
-        q, k, v = self.q(x), self.k(x), self.v(x)
+        x = gathered(x)
+        q, k, v = by_column(self.q(x), c.heads), by_column(self.k(x), c.kv_heads), by_column(self.v(x), c.kv_heads)
         if c.qk_norm_joint:
             q, k = self.q_norm(q), self.k_norm(k)
         q, k, v = split_heads(q, c.heads), split_heads(k, c.kv_heads), split_heads(v, c.kv_heads)

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from vlax.models.layers import f32_matmul, row_axes
+from vlax.models.layers import f32_matmul
+from vlax.models.placement import row_axes
 from vlax.models.remat import keep
 
 Saved = tuple[jax.Array, jax.Array, jax.Array, jax.Array]

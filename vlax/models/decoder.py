@@ -11,9 +11,10 @@ from jax.typing import DTypeLike
 from vlax.errors import VlaxError
 from vlax.models.attention import KV, Attention, AttentionConfig, Slot
 from vlax.models.cores import Mask, keys_of, one_of, whole
-from vlax.models.layers import MLP, RMSNorm, apply_layers, by_row_and_width, f32_matmul, layer_norm
+from vlax.models.layers import MLP, RMSNorm, apply_layers, f32_matmul, layer_norm
 from vlax.models.lora import LoRAConfig
 from vlax.models.loss import Head
+from vlax.models.placement import by_row_and_width
 from vlax.models.remat import keep
 from vlax.models.rope import Rope, no_turn, rope_tables
 
@@ -162,10 +163,9 @@ class Decoder(nnx.Module):
 
     def embed(self, tokens: jax.Array) -> jax.Array:
         """int32[B,T] -> [B,T,D]"""
-        x = by_row_and_width(jnp.take(self.embedding[...], tokens, axis=0)).astype(self.dtype)
-        if self.config.embed_multiplier != 1.0:
-            x = x * jnp.asarray(self.config.embed_multiplier, self.dtype)
-        return x * jnp.asarray(self.config.width**0.5, self.dtype) if self.config.embed_scale else x
+        c, x = self.config, by_row_and_width(jnp.take(self.embedding[...], tokens, axis=0)).astype(self.dtype)
+        x = x if c.embed_multiplier == 1.0 else x * jnp.asarray(c.embed_multiplier, self.dtype)
+        return x * jnp.asarray(c.width**0.5, self.dtype) if c.embed_scale else x
 
     def head_of(self) -> tuple[Head, jax.Array]:
         """How logits are made, and the table that they are made with."""

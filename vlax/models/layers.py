@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.custom_derivatives import CustomVJPPrimal
-from jax.sharding import PartitionSpec as P
 from jax.typing import DTypeLike
 
 from vlax.models.lora import LoRAConfig, dense
+from vlax.models.placement import by_column, gathered, stream
 from vlax.models.remat import keep
 from vlax.models.remat import layer as remat_layer
 
@@ -23,30 +23,6 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "silu": jax.nn.silu,
     "relu": jax.nn.relu,
 }
-
-
-def row_axes(rows: int) -> tuple[str, str] | None:
-    """The axes of the mesh in use over which so many rows are cut; None where each device has all."""
-    mesh = jax.sharding.get_abstract_mesh()
-    devices = 1 if mesh.empty else mesh.shape["data"] * mesh.shape["fsdp"]
-    return ("data", "fsdp") if devices > 1 and rows % devices == 0 else None
-
-
-def by_row(x: jax.Array, rows: int) -> jax.Array:
-    """x [rows*...,...], said to lie by row on the mesh. Left to itself, the compiler would rather copy all activations to all
-    devices than gather the parameters that are cut over `fsdp`."""
-    axes = row_axes(rows)
-    return x if axes is None else jax.lax.with_sharding_constraint(x, P(axes))
-
-
-def by_row_and_width(x: jax.Array) -> jax.Array:
-    """x [B,T,D] of a table that is cut along D over `fsdp`, said to lie by row on the mesh: rows are exchanged for columns among
-    the devices of one `fsdp` group, and in the backward pass the other way. Left to itself, the compiler would copy the
-    gradients of all rows to all devices where there is a `data` axis, too."""
-    mesh = jax.sharding.get_abstract_mesh()
-    if row_axes(x.shape[0]) is not None and x.shape[-1] % mesh.shape["fsdp"] == 0:
-        x = jax.lax.with_sharding_constraint(x, P("data", None, "fsdp"))
-    return by_row(x, x.shape[0])
 
 
 class RMSNorm(nnx.Module):
@@ -120,10 +96,14 @@ class MLP(nnx.Module):
         self.activation, self.gated = activation, gated
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        act = ACTIVATIONS[self.activation]
+        act, x = ACTIVATIONS[self.activation], gathered(x)
         if not self.gated:
-            return self.down(act(keep(self.up(x), "up")))
-        return self.down(act(keep(self.gate(x), "gate")) * keep(self.up(x), "up"))
+            return gathered(self.down(act(keep(self._in(self.up, x), "up"))))
+        return gathered(self.down(act(keep(self._in(self.gate, x), "gate")) * keep(self._in(self.up, x), "up")))
+
+    def _in(self, matrix: Any, x: jax.Array) -> jax.Array:
+        out = matrix(x)
+        return by_column(out, out.shape[-1])
 
 
 def apply_layers(
@@ -139,8 +119,8 @@ def apply_layers(
     graphdef, _ = nnx.split(layers[0])
 
     def body(params: nnx.State[Any, Any], x: jax.Array, extra: jax.Array | None) -> jax.Array:
-        layer, x = nnx.merge(graphdef, params), by_row(x, batch)
-        return by_row(layer(x, batch, *args) if extra is None else layer(x, batch, *args, extra), batch)
+        layer, x = nnx.merge(graphdef, params), stream(x, batch)
+        return stream(layer(x, batch, *args) if extra is None else layer(x, batch, *args, extra), batch)
 
     body = remat_layer(body, remat, x.dtype)
     params = [nnx.state(layer) for layer in layers]

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.custom_derivatives import CustomVJPPrimal
 from jax.typing import DTypeLike
 
-from vlax.models.layers import by_row, row_axes
+from vlax.models.placement import by_row, row_axes
 
 LOGIT_BYTES = 2**30  # of the float32 logits of one slice, at most
 
