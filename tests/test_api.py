@@ -83,6 +83,33 @@ def test_few_prompts_are_decoded_in_a_small_batch_with_the_same_answers(model, i
     assert sizes == [(1, 1), (1, 1), (1, 0)]
 
 
+def test_rows_that_share_a_picture_look_at_it_once(model, images, questions, monkeypatch):
+    """Seven questions on two pictures, one a row without: the tower takes two at a time, once; the answers are the same, and
+    those of a row do not depend on what else is asked."""
+    from vlax.decoding.options import DecodeConfig
+    from vlax.decoding.predict import Request
+    from vlax.decoding.seen import Seen
+
+    one, two, looked = model.pixels(images[0]), model.pixels(images[1]), []
+    shown = [one, one, two, None, one, two, two]
+    asked = [Request(model.encoder.prompt("question", q), image) for q, image in zip(questions, shown, strict=True)]
+    alone, shared = (model.predictor(DecodeConfig(NEW), 8, shared=how) for how in (False, True))
+    want = [text for batch in alone.texts(model.params, asked, 32) for text in batch]
+    see = Seen.__call__
+
+    def seen(self, params, pictures):
+        looked.append(len(pictures))
+        return see(self, params, pictures)
+
+    monkeypatch.setattr(Seen, "__call__", seen)
+    assert [text for batch in shared.texts(model.params, asked, 32) for text in batch] == want
+    assert looked == [2] and shared._seen.rows == 2
+    parts = [shared._placed(model.params, part, 32, 1) for part in (asked, asked[:1])]
+    whole, first = (np.asarray(shared.generate(model.params, part)[1]) for part in parts)
+    assert whole[0] == first[0] and looked == [2, 2, 1]
+    assert len({*want}) > 1  # or the test says little
+
+
 def test_logits_agree_with_greedy_decoding(model, images):
     """The text that greedy decoding wrote, given back as the answer, is at each token the argmax of the logits."""
     prompts = [model.encoder.prompt_text("caption", "")] * 2

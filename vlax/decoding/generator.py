@@ -39,8 +39,8 @@ class Generator:
     """Compiled decoding of one model: `generate(params, batch) -> (tokens, scores)`.
 
     batch: `tokens, segment, example int32[B,P]` with the prompt alone, right-padded with segment 0; `image uint8[B,N,H,W,3]`
-    unless the model has no tower; `has_image bool[B,N]`; `row int32[B,N]`, the first one counts; `owner, before int32[B,N]`,
-    which may be left out where N is 1. A filler row (example all 0) counts as done.
+    unless the model has no tower, or `features [B,N*I,D]` (`seen.py`); `has_image bool[B,N]`; `row int32[B,N]`, the first one
+    counts; `owner, before int32[B,N]`, which may be left out where N is 1. A filler row (example all 0) counts as done.
     Returns tokens int32[B,max_new_tokens], pad_id after EOS, and scores f32[B]: the sum of the log-probabilities of a row's
     tokens, EOS included, under the model itself (temperature 1, whole vocabulary). A row's tokens depend neither on its slot
     nor on its batch mates while B, N and P stay the same; logits are not bit-equal across batch sizes.
@@ -120,7 +120,8 @@ class Generator:
                 f"decoding needs {needed} positions ({size} of image and prompt) and the model has {table}; "
                 "lower max_new_tokens or shorten the prompt"
             )
-        names = ["tokens", "segment", "example", "has_image", "row", *(["image"] if self.model.vision is not None else [])]
+        pictures = "features" if "features" in batch else "image"
+        names = ["tokens", "segment", "example", "has_image", "row", *([pictures] if self.model.vision is not None else [])]
         return {name: batch[name] for name in (*names, *(name for name in ("owner", "before") if name in batch))}
 
     def _prefill(self, model: VLM, batch: Batch) -> tuple[jax.Array, list[KV], View]:

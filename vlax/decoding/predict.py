@@ -11,11 +11,14 @@ from vlax.data.batches.pipeline import filler
 from vlax.decoding import constrain, sure
 from vlax.decoding.generator import Generator
 from vlax.decoding.options import DecodeConfig
+from vlax.decoding.seen import Seen
 from vlax.errors import VlaxError
 from vlax.masks import PROMPT
-from vlax.models.vlm import VLM, VLMConfig
+from vlax.models.vlm import VLM, Batch, VLMConfig
 from vlax.params import distributed, groups, sharding
 from vlax.text.prompts import Encoder
+
+PICTURES = 4  # rows of a batch for each picture that the tower takes at once, where rows share them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,12 +44,13 @@ class Predictor:
     """Batched decoding of one model. Every call of the compiled programs has `batch_size` rows, filler included.
 
     answers: the only texts there are (see `constrain.py`), chosen `by` "trie" or "likelihood"; none: any text. With answers,
-    `max_new_tokens` is what the longest of them takes. VlaxError for answers or `decode` that do not go together.
+    `max_new_tokens` is what the longest of them takes. shared: many rows of a batch have one picture (one array), which goes
+    through the tower once (`seen.py`). VlaxError for answers or `decode` that do not go together.
     """
 
     def __init__(
         self, graphdef: nnx.GraphDef[VLM], config: VLMConfig, encoder: Encoder, decode: DecodeConfig, batch_size: int,
-        mesh: jax.sharding.Mesh, answers: Sequence[str] = (), by: str = "trie",
+        mesh: jax.sharding.Mesh, answers: Sequence[str] = (), by: str = "trie", shared: bool = False,
     ):  # fmt: skip
         shards = mesh.shape["data"] * mesh.shape["fsdp"]
         self.config, self.encoder, self.mesh = config, encoder, mesh
@@ -59,6 +63,9 @@ class Predictor:
             trie = self.answers.trie if by == "trie" else None
         self.decode, tokenizer = decode, encoder.tokenizer
         self.generate = Generator(graphdef, config, decode, encoder.stops, tokenizer.pad_token_id, trie)
+        self._seen: Seen | None = None
+        if shared and config.vision is not None:  # few pictures at a time, but as many on each device
+            self._seen = Seen(graphdef, mesh, -(-self.batch_size // (PICTURES * shards)) * shards)
         greedy = decode.num_beams == 1 and decode.temperature == 0 and self.answers is None
         self._sure: sure.Sure | None = None  # where it can be: see `sure.py`
         if greedy and mesh.size == 1 and mesh.devices.flat[0].platform == "cpu":
@@ -82,6 +89,14 @@ class Predictor:
         """This host's share of a physical batch, which every host has whole, on its devices."""
         share, host = self.batch_size // distributed.hosts(), distributed.host()
         return sharding.put_batch({k: v[host * share : (host + 1) * share] for k, v in batch.items()}, self.mesh)
+
+    def _placed(self, params: groups.Params, requests: Sequence[Request], length: int, slots: int) -> Batch:
+        """The batch of at most batch_size requests on the devices, its pictures seen already where many rows share them."""
+        batch = self.batch(requests, length, slots)
+        if self._seen is None:
+            return self.place(batch)
+        blank = batch.pop("image")[-1, -1] * 0
+        return self._seen.shown(params, [request.images for request in requests], self.place(batch), blank)
 
     def length(self, requests: Sequence[Request], length: int = 0) -> int:
         """Prompt slots: `length`, or as many as the longest prompt takes, rounded up to a multiple of 16."""
@@ -121,7 +136,7 @@ class Predictor:
 
     def _whole(self, params: groups.Params, part: Sequence[Request], length: int, slots: int) -> np.ndarray:
         with jax.set_mesh(self.mesh):
-            tokens, _ = self.generate(params, self.place(self.batch(part, length, slots)))
+            tokens, _ = self.generate(params, self._placed(params, part, length, slots))
         return distributed.gather(tokens)[: len(part)]
 
     def _small(self, params: groups.Params, requests: int) -> int:
@@ -148,7 +163,7 @@ class Predictor:
         answers: int32[A,batch_size,L], padded after EOS. length, slots: as in the methods of these names.
         """
         with jax.set_mesh(self.mesh):
-            batch = self.place(self.batch(requests, self.length(requests, length), slots))
+            batch = self._placed(params, requests, self.length(requests, length), slots)
             sums, greedy = self.generate.likelihood(params, batch, answers)
         return distributed.gather(sums)[: len(requests)], distributed.gather(greedy)[: len(requests)]
 

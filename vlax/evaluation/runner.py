@@ -154,17 +154,23 @@ def decoding_mesh(run: ConfigDict, where: str) -> tuple[int, int, int]:
     return (-1, 1, run.mesh.tp) if size <= estimate.memory() / 4 else cut
 
 
-def predictor(model: Model, suite: Suite) -> Predictor:
-    """What decodes for a suite: `physical_batch` rows on every device along the batch axes of the mesh."""
+def shares(test: TestSet) -> bool:
+    """Whether rows of a set share pictures, on average two or more one picture: then each is looked at once a batch."""
+    pictures = [picture.name for row in test.rows for picture in row.pictures]
+    return 0 < 2 * len(set(pictures)) <= len(pictures)
+
+
+def predictor(model: Model, suite: Suite, shared: bool = False) -> Predictor:
+    """What decodes for a suite: `physical_batch` rows on every device along the batch axes of the mesh. shared: of `shares`."""
     shards = model.mesh.shape["data"] * model.mesh.shape["fsdp"]
-    return model.predictor(suite.decoding, suite.physical_batch * shards, suite.answers, suite.answers_by)
+    return model.predictor(suite.decoding, suite.physical_batch * shards, suite.answers, suite.answers_by, shared)
 
 
 def texts(model: Model, test: TestSet, rows: Sequence[Row], at_once: int = 0) -> Iterator[tuple[list[Row], list[str]]]:
     """(rows, their answers) in order. at_once: rows asked for together, at most (and by default) the physical batch; fewer
     are padded to it, so that the answers are the same."""
     suite, encoder = test.suite, model.encoder
-    decoder = predictor(model, suite)
+    decoder = predictor(model, suite, shares(test))
     # Of all rows of the set, not of those that are left: the number of slots is part of what fixes the numbers.
     different = {(row.turns[0].question, row.places, len(row.pictures)): row for row in test.rows}.values()
     longest = max(len(suite.asked(row, encoder).tokens) for row in different)

@@ -180,14 +180,16 @@ class Model:
     def _forward(self):
         return jax.jit(lambda params, batch: groups.rebuild(self.graphdef, params)(batch))
 
-    def predictor(self, decode: DecodeConfig, batch_size: int, answers: tuple[str, ...] = (), by: str = "trie") -> Predictor:
+    def predictor(
+        self, decode: DecodeConfig, batch_size: int, answers: tuple[str, ...] = (), by: str = "trie", shared: bool = False
+    ) -> Predictor:
         """A Predictor, compiled once for each set of arguments; answers: the only texts there are (see `constrain.py`)."""
         if not hasattr(self, "_predictors"):
             self._predictors: dict = {}
-        key = (decode, batch_size, answers, by)
+        key = (decode, batch_size, answers, by, shared)
         if key not in self._predictors:
             self._predictors[key] = Predictor(
-                self.graphdef, self.config, self.encoder, decode, batch_size, self.mesh, answers, by
+                self.graphdef, self.config, self.encoder, decode, batch_size, self.mesh, answers, by, shared
             )
         return self._predictors[key]
 

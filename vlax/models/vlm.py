@@ -101,13 +101,15 @@ class VLM(nnx.Module):
     def sequence(
         self, batch: Batch, *, mode: str = "unroll", remat: str | bool = "none"
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """(embeddings [B,S,D], positions int32[B,S], mask bool[B,S,S]) of a batch (see `data/batches/pipeline.py`)."""
+        """(embeddings [B,S,D], positions int32[B,S], mask bool[B,S,S]) of a batch (see `data/batches/pipeline.py`), which may
+        have "features" [B,N*I,D] in place of "image": what `image_tokens` made of its pictures before."""
         c = self.config
         text = self.decoder.embed(batch["tokens"])
         if c.vision is None:  # no image slots: I = 0, so that masks and positions need no special case
             embeddings = text
         else:
-            image = self.image_tokens(batch["image"], mode=mode, remat=remat)
+            seen = batch.get("features")
+            image = self.image_tokens(batch["image"], mode=mode, remat=remat) if seen is None else seen
             embeddings = jnp.concatenate([image.astype(text.dtype), text], axis=1)
         i = c.tokens_per_image
         example, has_image, *slots = batch["example"], batch["has_image"], batch.get("owner"), batch.get("before")
