@@ -76,9 +76,10 @@ class Generator:
 
     def run(self, params: groups.Params, batch: Batch) -> State:
         """The state after the last token."""
-        params = self._held(params)
+        inputs = self._inputs(batch)  # first: what does not fit is said before anything is done
         state: State
-        view, state = self._start(params, self._inputs(batch), self.trie)
+        params = self._held(params)
+        view, state = self._start(params, inputs, self.trie)
         for _ in range(self._chunks):
             if state["done"]:
                 break
@@ -91,13 +92,15 @@ class Generator:
         answers: int32[B,A], A at most max_new_tokens. The same numbers, up to rounding, as `VLM.__call__` on [prompt | answer].
         """
         self._check_room(answers)
-        return self._forced(self._held(params), self._inputs(batch), answers)
+        inputs = self._inputs(batch)
+        return self._forced(self._held(params), inputs, answers)
 
     def likelihood(self, params: groups.Params, batch: Batch, answers: jax.Array | np.ndarray) -> tuple[jax.Array, jax.Array]:
         """(f32[B,A], bool[B,A]) of A alternatives a row, int32[A,B,L], padded after EOS: the sum of the log-probabilities of
         each, EOS included, under the model itself, and whether greedy decoding would write it. One prefill serves all."""
         self._check_room(answers)
-        return self._likelihood(self._held(params), self._inputs(batch), answers)
+        inputs = self._inputs(batch)
+        return self._likelihood(self._held(params), inputs, answers)
 
     def _held(self, params: groups.Params) -> groups.Params:
         if self._dtype is None:
