@@ -1,6 +1,7 @@
 """Small batches whose answers are those of large ones, and weights that are cast before the loop over tokens."""
 
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from tiny import weights as drawn
 from vlax.decoding import sure, weights
 from vlax.decoding.generator import Generator
 from vlax.decoding.options import DecodeConfig
+from vlax.evaluation import runner
 from vlax.models.build import abstract_model
 from vlax.training import counters
 
@@ -47,6 +49,15 @@ def test_where_two_tokens_are_as_good_nothing_is_sure():
     _, known = generate.certain({**params, "decoder/embedding": table}, two)
     assert first in tokens[1] or known[1]
     assert not known[0]
+
+
+def test_sets_whose_rows_share_pictures():
+    def of(*names):
+        rows = [types.SimpleNamespace(pictures=[types.SimpleNamespace(name=name) for name in each]) for each in names]
+        return runner.shares(types.SimpleNamespace(rows=rows))
+
+    assert of("a", "a", "b", "b") and of("a", "a", "", "a") and of("ab", "ab")
+    assert not of("a", "b", "b") and not of("", "")
 
 
 def casts(params) -> list[tuple[int, ...]]:

@@ -101,8 +101,9 @@ class Model:
             raise VlaxError(f"decoding has the options {', '.join(fields)}, not {', '.join(decoding)}") from None
         requests = [self._request(*each, row) for row, each in enumerate(zip(asked, images, strict=True))]
         predictor = self.predictor(decode, batch_size, tuple(answers or ()), by)
+        few = len(requests) < predictor.batch_size  # of many, the rest goes by the program that the others have compiled
         slots = self.config.views * max(1, *(len(each) for each in images))
-        return [text for batch in predictor.texts(self.params, requests, slots=slots, few=True) for text in batch]
+        return [text for batch in predictor.texts(self.params, requests, slots=slots, few=few) for text in batch]
 
     def _several(self, images: Any) -> list:
         """The pictures of one prompt."""
