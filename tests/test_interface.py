@@ -88,6 +88,19 @@ def test_scores(trained, tmp_path, monkeypatch, capsys):
         vlax.evaluate(3, "embedded_questions")
 
 
+def test_batches_and_attention_are_looked_at(trained, tmp_path, capsys):
+    picture = vlax.inspect(tiny("stage3"), str(tmp_path / "w"))
+    assert picture.mode == "RGB" and picture.width > 300
+    assert picture.tobytes() == Image.open(tmp_path / "w" / "stage3" / "inspect.png").convert("RGB").tobytes()
+    assert "row 1  scenes-" in capsys.readouterr().out
+    model, image = vlax.load(str(trained[1] / "stage4" / "export")), Image.fromarray(pixels(3))
+    seen = vlax.attention(model, image, "how many?", "two")
+    assert "".join(token for token, _ in seen) == "two<end>"
+    assert all(where.shape == (2, 2) and abs(where.sum() - 1) < 1e-5 for _, where in seen)
+    own = vlax.attention(model, image)
+    assert "".join(token for token, _ in own).removesuffix("<end>").strip() == model.caption(image).strip()
+
+
 def write_pairs(folder):
     (folder / "pictures").mkdir()
     for number in range(6):

@@ -78,6 +78,7 @@ as a source in a config (stage.mixture, or a suite's data):
 to go on:
   python -m vlax data doctor coco.json
   python -m vlax data prepare coco.json OUT
+  python -m vlax train --config=finetune --config.run.model=MODEL --config.stage.data=coco.json --workdir=runs/mine
 """
     )
 
@@ -88,6 +89,7 @@ def test_paths_are_relative_to_the_data_root(folder, capsys, monkeypatch):
     out = preview(capsys, "coco.json", "--data-root=..")
     assert "  annotations coco.json\n" in out and "a.png, 6 x 4 pixels" in out
     assert f'"annotations": "{folder}/coco.json",' in out and "vlax data doctor coco.json --data-root=..\n" in out
+    assert "--config.run.model=MODEL --config.stage.data=../coco.json --workdir=" in out
 
 
 def test_conversations_with_a_tokenizer_and_another_template(folder, capsys):

@@ -12,8 +12,8 @@ from format_cases import pixels
 from PIL import Image
 
 CLONE = ("vlax", "configs", "train.py", "eval.py", "README.md", "Makefile")
-# What needs weights, data, devices or a bucket that are not here.
-ELSEWHERE = re.compile(r":0\.9b|gs://|\.\.\.|distributed=")
+# What needs weights, data, devices or a bucket that are not here, and what goes on until it is ended (tests/test_serve.py).
+ELSEWHERE = re.compile(r":0\.9b|gs://|\.\.\.|distributed=|vlax serve")
 # configs/base.py of the copy: every config is shrunk when it is made, so that the commands stay the README's to the letter.
 SHRINK = """
 import sys

@@ -10,6 +10,8 @@ config = vlax.config("stage3", steps=200)               # as --config=configs/st
 model = vlax.train(config, "runs/mine")                 # what `vlax train` does
 model = vlax.finetune(model, "captions.json")           # on one's own data
 vlax.evaluate(model, "coco_karpathy_test", data_root="data")
+vlax.inspect(config, "runs/mine")                       # the first batches, as the model will see them
+vlax.attention(model, "photo.jpg", "what is it?")       # where it looks while it answers
 
 help(vlax.train), help(vlax.Model) and so on say more.
 """
@@ -21,8 +23,8 @@ from vlax.errors import VlaxError
 
 __version__ = "0.1.0"
 __all__ = [
-    "Model", "Progress", "Scores", "VlaxError", "__version__", "config", "evaluate", "evaluation", "finetune",
-    "from_pretrained", "load", "push_to_hub", "train",
+    "Model", "Progress", "Scores", "VlaxError", "__version__", "attention", "config", "evaluate", "evaluation", "finetune",
+    "from_pretrained", "inspect", "load", "push_to_hub", "train",
 ]  # fmt: skip
 
 # name: (module, what it is called there)
@@ -35,6 +37,8 @@ _HOMES = {
     "train": ("vlax.interface", "train"),
     "finetune": ("vlax.interface", "finetune"),
     "evaluate": ("vlax.interface", "evaluate"),
+    "inspect": ("vlax.interface", "inspect"),
+    "attention": ("vlax.interface", "attention"),
     "push_to_hub": ("vlax.interface", "push_to_hub"),
     "Scores": ("vlax.interface", "Scores"),
     "Progress": ("vlax.training.listeners", "Progress"),

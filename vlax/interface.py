@@ -6,14 +6,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
+from PIL import Image
 
 from vlax.commands import config_flag, export, setup
+from vlax.decoding.predict import Request
 from vlax.errors import VlaxError
 from vlax.evaluation import evaluate as evaluation
 from vlax.evaluation import runner, sampling, scoring, table
 from vlax.evaluation.options import Options, chosen
+from vlax.evaluation.report.attention import answer_attention
 from vlax.model import opening
 from vlax.model.api import Model
 from vlax.pretrained.writing import cards, push
@@ -21,6 +25,7 @@ from vlax.process import stop
 from vlax.process.activity import Interrupted
 from vlax.storage import cache
 from vlax.training import chain, stages
+from vlax.training.inspect import inspection
 from vlax.training.listeners import Listener
 from vlax.training.trackers import tracker
 
@@ -164,6 +169,35 @@ def evaluate(
         mine, blind = where / "eval", where / "eval-blind"
         raw = evaluation.scored(model, title, sets, mine, blind, asked, data_root, seed, kept=bool(directory))
     return Scores(raw, Path(directory) / "eval" if directory else None)
+
+
+def inspect(config: ConfigDict | str, workdir: str = "runs/embedded", batches: int = 1) -> Image.Image:
+    """Prints a stage's first batches as the model will see them, as `vlax train --inspect` does; the picture of pictures and
+    attention mask that it writes. Nothing is trained, and no parent stage need be. VlaxError for whatever is wrong."""
+    if isinstance(config, str):
+        config = config_of(config)
+    setup.settings(config)
+    cache.beside(workdir)
+    inspection.run(config, str(workdir), batches)
+    with (epath.Path(workdir) / config.stage.name / "inspect.png").open("rb") as file:
+        return Image.open(file).convert("RGB")
+
+
+def attention(model: Model, image: Any, question: str = "", answer: str = "") -> list[tuple[str, np.ndarray]]:
+    """Where the model looks while it answers: [(token of the answer, f32[h,w] of sum 1 over the picture), ...], EOS included.
+
+    image: what `Model.generate` takes. question: "" is for a caption. answer: the words to look at; "": the model's own.
+    A map is the token's attention to the image tokens, mean over heads and layers: it says where was looked, and not why.
+    VlaxError for a model without a tower, or whose image tokens are no grid.
+    """
+    if not model.config.vision:
+        raise VlaxError("this model has no vision tower: there is nothing that it looks at")
+    prompt = model.encoder.prompt_text("question" if question else "caption", question)
+    answer = answer or model.generate(image, prompt)
+    asked = model.encoder.asked(prompt, 1)
+    views = list(model.views(image))
+    request = Request(asked.tokens, views, before=[at for at in asked.before for _ in views])
+    return answer_attention(model, [request], [answer])[0]
 
 
 def push_to_hub(model: Model, name: str, *, private: bool = True, license: str = "", datasets: Sequence[str] = ()) -> str:

@@ -30,6 +30,7 @@ COMMANDS = {
 COMPUTE = ("train", "eval")  # for long, so that what they free is worth keeping
 # What a command that is stopped says; training has more to say.
 KEPT = {
+    "ask": "nothing was written; the same command begins again",
     "eval": "the predictions so far are kept; the same command goes on",
     "data prepare": "the shards that are whole are kept; the same command goes on",
     "findings": "what is trained and measured is kept; the same command goes on",

@@ -76,8 +76,7 @@ def run(config: ConfigDict, plan: Plan, out: epath.Path, say: Say = print) -> di
         for name in experiment.arms:
             prepared(config, experiment, name, plan.seeds[0], 1.0, out)
     found = {}
-    bench = Bench(config.run.data_root)
-    with watchdog.watching(chain.stacks(out), agreement.peers), lease.hold(out):
+    with watchdog.watching(chain.stacks(out), agreement.peers), lease.hold(out), Bench(config.run.data_root) as bench:
         for experiment in plan.experiments:
             swept = sweep(config, experiment, plan, out, say)
             for name in experiment.arms:

@@ -135,6 +135,6 @@ def text(lines: list[Line], target: Target) -> str:
             more = cost.flops / line.counter.flops(line.stage.text_length, "none")
             out.append(
                 f"{line.stage.name} would fit, estimated at {cost.peak / GIB:.1f} GiB and {more:.2f} times the work, with\n  "
-                f"{way.flags('stage')}"
+                f"{way.flags('stage' if line is lines[-1] else f'parents.{line.stage.name}')}"
             )
     return "\n".join(out)

@@ -193,4 +193,8 @@ def closing(args: argparse.Namespace, spec: dict) -> list[str]:
     given += [f"--data-root={args.data_root}"] if args.data_root != "." else []
     doctor = shlex.join(["python", "-m", "vlax", "data", "doctor", args.path, *given])
     prepare = shlex.join(["python", "-m", "vlax", "data", "prepare", args.path, "OUT", *given])
-    return [*lines, "}", "", "to go on:", f"  {doctor}", *([f"  {prepare}"] if spec["kind"] != "prepared" else [])]
+    lines += ["}", "", "to go on:", f"  {doctor}", *([f"  {prepare}"] if spec["kind"] != "prepared" else [])]
+    where = [f"--config.stage.data_is.{name}={getattr(args, name)}" for name in ("images", "split") if getattr(args, name)]
+    path = args.path if args.data_root == "." else join(args.data_root, args.path)
+    tune = ["--config.run.model=MODEL", f"--config.stage.data={path}", *where, "--workdir=runs/mine"]
+    return [*lines, f"  {shlex.join(['python', '-m', 'vlax', 'train', '--config=finetune', *tune])}"]
