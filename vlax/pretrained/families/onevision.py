@@ -27,7 +27,7 @@ def rules(c: ProjectorConfig) -> list[Rule]:
 
 
 def picture(hf: dict, token: Callable[[int | str], str]) -> dict[str, str]:
-    return {"token": token(hf["image_token_id"]), "before": "", "after": ""}
+    return {"token": token(hf["image_token_index"]), "before": "", "after": ""}
 
 
 MODEL = Whole(
