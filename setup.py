@@ -17,6 +17,7 @@ setup(
     extras_require={
         "gpu": ["jax[cuda13]"],
         "tpu": ["jax[tpu]"],
+        "fuzz": ["atheris>=3.0,<4"],  # benchmarks/fuzz.py
         "ray": ["ray>=2.50,<3"],  # vlax data prepare --runner=ray
         "serve": listed("requirements-serve.txt"),  # vlax serve
         "wandb": ["wandb>=0.19,<1"],  # run.trackers

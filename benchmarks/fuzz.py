@@ -1,7 +1,7 @@
 """The long form of `tests/faults/test_fuzz.py`: every parser of files of strangers under atheris, a fuzzer that is led by which
 branches of vlax and Pillow an input reaches.
 
-    pip install 'atheris>=3,<4'                           (Linux and macOS, Python 3.11 to 3.13)
+    pip install -e '.[fuzz]'                              Linux and macOS, Python 3.11 to 3.13
     python -m benchmarks.fuzz --minutes=5                 of each parser in turn
     python -m benchmarks.fuzz --only coco request --minutes=60 --folder=runs/fuzz
 
@@ -19,7 +19,6 @@ import os
 import random
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,6 +26,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+SHARED = Path("/dev/shm")  # memory: each input is a file
 TESTS = Path(__file__).resolve().parent.parent / "tests"
 SECONDS, MEGABYTES = 60, 3_000  # of one input; of the process, in which jax takes some hundred
 OWN = 0.5  # share of the mutations that know JSON; the others are libFuzzer's
@@ -106,8 +106,8 @@ class Target:
         return what, rng.randrange(1 << 20), given
 
 
-def fuzz(name: str, folder: Path, seconds: int) -> None:
-    """Never returns: libFuzzer ends the process."""
+def load() -> None:
+    """Imports what is fuzzed, instrumented: once, before the processes part."""
     import atheris
 
     sys.path.insert(0, str(TESTS))
@@ -116,41 +116,51 @@ def fuzz(name: str, folder: Path, seconds: int) -> None:
 
         from vlax.text import sandbox
     sandbox.SECONDS = 2
-    home = Path(tempfile.mkdtemp(prefix="vlax-fuzz-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
-    target = Target(name, home, folder / "found")
-    target.seeds(seeds := Path(tempfile.mkdtemp(prefix="vlax-fuzz-")))
+
+
+def fuzz(name: str, folder: Path, home: Path, seconds: float) -> None:
+    """Never returns: libFuzzer ends the process."""
+    import atheris
+
+    log = os.open(folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    for part in ("files", "seeds"):
+        (home / part).mkdir()
+    target = Target(name, home / "files", folder / "found")
+    target.seeds(home / "seeds")
     most = 2 * max(map(len, target.contents)) + 4_096
-    flags = [f"-max_total_time={seconds}", f"-timeout={SECONDS}", f"-rss_limit_mb={MEGABYTES}", f"-max_len={most}",
-             f"-artifact_prefix={folder / 'found'}/", "-print_final_stats=1", "-len_control=0"]  # fmt: skip
-    atheris.Setup([sys.argv[0], str(folder / "corpus"), str(seeds), *flags], target, custom_mutator=target.mutate)
+    flags = [f"-max_total_time={max(int(seconds), 1)}", f"-timeout={SECONDS}", f"-rss_limit_mb={MEGABYTES}",
+             f"-max_len={most}", f"-artifact_prefix={folder / 'found'}/", "-print_final_stats=1", "-len_control=0",
+             f"-report_slow_units={SECONDS}"]  # fmt: skip
+    folders = [str(folder / "corpus"), str(home / "seeds")]
+    atheris.Setup([sys.argv[0], *folders, *flags], target, custom_mutator=target.mutate)
     atheris.Fuzz()
 
 
 def round_of(name: str, folder: Path, minutes: float) -> str:
     """One row of the table."""
+    shutil.rmtree(folder / "found", ignore_errors=True)
+    (folder / "log.txt").unlink(missing_ok=True)
     for part in ("corpus", "found"):
         (folder / part).mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(folder / "found")
-    (folder / "found").mkdir()
-    until, inputs, covered = time.monotonic() + minutes * 60, 0, 0
-    with (folder / "log.txt").open("w") as log:
-        while (left := until - time.monotonic()) > 1:  # a hang and too much memory end the process
-            command = [sys.executable, "-m", "benchmarks.fuzz", f"--one={name}", f"--folder={folder}", f"--minutes={left / 60}"]
-            subprocess.run(command, stdout=log, stderr=log, check=False)
-            said = (folder / "log.txt").read_text(errors="replace")
-            if "number_of_executed_units" not in said:
-                raise SystemExit(f"{name}: {said[-2000:]}")
+    until = time.monotonic() + minutes * 60
+    while (left := until - time.monotonic()) > 1:  # a hang and too much memory end the process
+        with tempfile.TemporaryDirectory(prefix="vlax-fuzz-", dir=SHARED if SHARED.is_dir() else None) as home:
+            if not (child := os.fork()):
+                try:
+                    fuzz(name, folder, Path(home), left)
+                except BaseException:
+                    traceback.print_exc()
+                os._exit(1)
+            os.waitpid(child, 0)
+        said = (folder / "log.txt").read_text(errors="replace")
+        if "number_of_executed_units" not in said:
+            raise SystemExit(f"{name}: {said[-2000:]}")
     inputs = sum(map(int, re.findall(r"number_of_executed_units: (\d+)", said)))
     covered = max(map(int, re.findall(r"cov: (\d+)", said)), default=0)
-    found = sorted(path.stem for path in (folder / "found").iterdir() if path.suffix == ".txt" or "-" in path.name[:9])
-    return f"| {name} | {inputs:,} | {covered:,} | {'; '.join(dict.fromkeys(found)) or 'nothing'} |"
-
-
-def _parsers() -> list[str]:
-    sys.path.insert(0, str(TESTS))
-    import fuzz_cases
-
-    return list(fuzz_cases.PARSERS)
+    found = sorted(path.stem for path in (folder / "found").iterdir() if path.suffix in ("", ".txt"))
+    return f"| {name} | {inputs:,} | {covered:,} | {'; '.join(found) or 'nothing'} |"
 
 
 def main() -> None:
@@ -158,13 +168,13 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=5, help="of each parser")
     parser.add_argument("--only", nargs="*", default=[], help="names of parsers")
     parser.add_argument("--folder", type=Path, default=Path("runs/fuzz"))
-    parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.one:
-        return fuzz(args.one, args.folder, max(1, int(args.minutes * 60)))
     os.environ["JAX_PLATFORMS"] = "cpu"
+    load()
+    import fuzz_cases
+
     rows = []
-    for name in args.only or _parsers():
+    for name in args.only or fuzz_cases.PARSERS:
         rows.append(round_of(name, args.folder.absolute() / name, args.minutes))
         print(rows[-1], flush=True)
     print("\n| parser | inputs | branches | found |\n|---|---|---|---|\n" + "\n".join(rows))

@@ -29,9 +29,11 @@ def experiment(question: str, claim: str, rates: tuple, **more) -> dict:
     arms      {name: changes}
     outcomes  {name: {of, stage, ...}}: see vlax/findings/experiment.py
     compare   ((outcome, arm that the claim holds for better, other arm), ...); the first `deciding` ones decide
+    line      {outcome, over: what x is, x: {arm: number}}: what a doubling of x gives; {}: none
+    extra     whether it runs only when it is asked for by name
     """
     return {"question": question, "claim": claim, "rates": rates, "swept": (), "sweep": (), "arms": {}, "outcomes": {},
-            "compare": (), "deciding": 1, **more}  # fmt: skip
+            "compare": (), "deciding": 1, "line": {}, "extra": False, **more}  # fmt: skip
 
 
 def init(parent: str) -> dict:

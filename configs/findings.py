@@ -7,7 +7,7 @@ python -m vlax findings alignment --config=findings:0.9b --config.run.data_root=
 
 from ml_collections import ConfigDict
 
-from configs import base, datasets, flickr8k, pathvqa, scores, stage4
+from configs import base, beyond, datasets, flickr8k, pathvqa, scores, stage4
 from configs import experiments as of
 
 
@@ -83,6 +83,7 @@ def _embedded() -> ConfigDict:
         alignment=of.alignment(400, loss, of.BACKBONES, learning, text=True),
         transfer=of.transfer("pathvqa", "questions", starts, sizes, ("pathvqa", "questions")),
         stages=of.each_stage(steps, asked, of.BACKBONES, stages["stage3"].to_dict()),
+        **beyond.embedded(human, learning),
     )  # fmt: skip
     return config
 

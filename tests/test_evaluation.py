@@ -215,12 +215,25 @@ def test_every_choice_that_changes_results_has_its_own_folder():
         ({"data": {"train": {}}}, "it names no data.test"),
         ({"physical_batch": 1.5}, "physical_batch=1.5 must be a whole number"),
         ({"metric": 1}, "there is no field 'metric'; a suite has"),
+        ({"metrics": ["gqa", 1]}, "metrics is a list of texts, in quotes"),
+        ({"prompt": 5}, "prompt is a text, in quotes"),
+        ({"data": ["test"], "decoding": [1]}, "does not hold what it should .*; write it as those that come with vlax"),
     ),
 )
 def test_a_protocol_is_checked(change, text):
     content = {"task": "question", "metrics": ["gqa"], "data": {"test": {"kind": "cells", "split": "test"}}}
-    with pytest.raises(VlaxError, match=f"suite mine: .*{text}"):
+    with pytest.raises(VlaxError, match=f"suite mine.*{text}"):
         protocol.from_dict("mine", content | change)
+
+
+@pytest.mark.parametrize("content", (b"task = '\xe1'", b"a = " + b"[" * 5_000, b"task ="))
+def test_a_file_of_a_suite_that_is_no_toml(tmp_path, content):
+    (tmp_path / "mine.toml").write_bytes(content)
+    with pytest.raises(VlaxError, match=r"mine\.toml is not TOML \(.*\); .*protocols has suites to start from"):
+        files.read(str(tmp_path / "mine.toml"))
+    with pytest.raises(VlaxError, match=r"x\.toml cannot be read \(.*Is a directory"):
+        (tmp_path / "x.toml").mkdir()
+        files.read(str(tmp_path / "x.toml"))
 
 
 def test_a_prompt_and_post_processing_of_the_suite(model, tests_of_stage4):

@@ -183,6 +183,21 @@ def test_the_page_says_what_came_of_the_question(tmp_path, gain, want, says):
     assert page.count("data:image/png;base64,") == 2 and "<script" not in page
 
 
+def test_what_a_doubling_gives(tmp_path):
+    """Two arms at 4 and 8: the line of a seed is the difference of its two means."""
+    config = small(line={"outcome": "accuracy", "over": "heads", "x": {"causal": 4, "seeing": 8}})
+    plan, measured = experiment.read(config), figures(0.1, seeds=3)
+    result = results.of(plan.experiments[0], plan, {"factor": 1.0, "losses": {}}, measured)
+    slopes = [
+        measured["seeing"][seed]["accuracy"]["score"] - measured["causal"][seed]["accuracy"]["score"] for seed in (1, 2, 3)
+    ]
+    line, want = result["line"], stats.ttest_1samp(slopes, 0.0)
+    assert line["doubling"] == pytest.approx(np.mean(slopes)) and line["p"] == pytest.approx(want.pvalue)
+    assert [line["low"], line["high"]] == pytest.approx(list(want.confidence_interval(0.95)))
+    writing.write(result, measured, epath.Path(tmp_path))
+    assert "A doubling of heads adds +0.1" in (tmp_path / "page.html").read_text() and (tmp_path / "line.png").exists()
+
+
 def test_rows_that_differ_are_not_compared():
     config = small()
     plan, measured = experiment.read(config), figures(0.1, seeds=2)

@@ -13,7 +13,7 @@ from vlax.evaluation import scoring
 from vlax.evaluation.runs import charts, clean, page, survey
 from vlax.process import lease
 from vlax.scores.statistics import Interval
-from vlax.storage import state
+from vlax.storage import jsonl, state
 from vlax.training import metrics, stages
 
 
@@ -117,3 +117,32 @@ def test_nothing_goes_from_under_a_run(runs, monkeypatch):
     with lease.hold(runs / "a"), pytest.raises(Exception, match=r"(?s)runs/a"):
         clean.remove(found)
     assert (runs / "a" / "stage1" / "checkpoints" / "4").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "lost"),
+    [
+        ("config.json", {"stage": []}, "stage1"),
+        ("length.json", {"micro_steps": 8, "per_update": 0}, "stage1"),
+        ("length.json", {"micro_steps": "8"}, "stage1"),
+        ("export/manifest.json", {"micro_steps": 10**400}, "stage1"),
+        ("eval/scores.json", {"sets": {"captions": {"CIDEr": 3}}}, "stage1/eval"),
+        ("eval/scores.json", {"sets": {"captions": {"CIDEr": {"score": "x", "interval": 1}}}}, "stage1/eval"),
+    ],
+)
+def test_a_file_that_holds_something_else_is_left_out_and_said(runs, caplog, name, values, lost):
+    state.write_json(runs / "a" / "stage1" / name, values)
+    found = survey.find(runs)
+    assert f"{runs}/a/{lost} does not hold what it should" in caplog.text
+    assert len(survey.text(found).splitlines()) == 6 and "polyline" in page.page("x", found)
+
+
+def test_records_that_cannot_be_drawn_are_left_out(runs):
+    """Numbers that JSON has and floats have not, words, and two losses that are one to a logarithm."""
+    stage = survey.read(runs / "a" / "stage1")
+    records = [{"step": 10**400, "kind": "train", "loss": 1.0}, {"step": 4, "kind": ["train"], "loss": 1.0}]
+    records += [{"step": 5, "kind": "train", "loss": loss} for loss in ("low", 10**400, 5e-324, True, 2.5)]
+    jsonl.append(stage.directory / "metrics.jsonl", records)
+    drawn = page.curves(stage)["training loss"]
+    assert drawn[-2:] == [(3, 4.0 / 3), (5, 2.5)] and len(drawn) == 4
+    assert "circle" in charts.chart({0: [(1, 1e5), (2, 1.0000000000000002e5)]}, ["a"], True)

@@ -63,6 +63,7 @@ class Experiment:
     outcomes: Mapping[str, Outcome]
     compare: tuple[Comparison, ...]
     deciding: int
+    line: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Plan:
 
 
 def read(config: ConfigDict, names: Sequence[str] = ()) -> Plan:
-    """The experiments of a config by name, all where none is named. VlaxError lists what there is."""
+    """The experiments of a config by name; where none is named all but those that are extra. VlaxError lists what there is."""
     if "findings" not in config:
         raise VlaxError("this config has no experiments; --config=findings has (configs/findings.py)")
     given = config.findings
@@ -96,7 +97,7 @@ def read(config: ConfigDict, names: Sequence[str] = ()) -> Plan:
             f"findings.factors={tuple(given.factors)}: rates are multiplied by positive numbers, 1.0 alone at least"
         )
     stages = {stage.name: stage for stage in (*config.parents.values(), config.stage)}
-    asked = [known[name] for name in dict.fromkeys(names)] or list(known.values())
+    asked = [known[name] for name in dict.fromkeys(names)] or [each for each in known.values() if not each["extra"]]
     made = tuple(_experiment(each, stages) for each in asked)
     return Plan(seeds, given.sweep_seed, tuple(given.factors), given.seconds.to_dict(), made)
 
@@ -133,6 +134,10 @@ def _experiment(given: Mapping[str, Any], stages: Mapping[str, ConfigDict]) -> E
             known("stage", path.split(".")[0], [*stages, "run"])
     if not 0 < given["deciding"] <= len(compare):
         raise VlaxError(f"experiment {name}: {given['deciding']} of {len(compare)} comparisons decide; at least one does")
-    plain: dict[str, Any] = {key: given[key] for key in ("question", "claim", "deciding")}
+    if line := given["line"]:
+        known("outcome", line["outcome"], outcomes)
+        for arm in line["x"]:
+            known("arm", arm, arms)
+    plain: dict[str, Any] = {key: given[key] for key in ("question", "claim", "deciding", "line")}
     plain |= {key: tuple(given[key]) for key in ("rates", "swept", "sweep")}
     return Experiment(name, arms=arms, outcomes=outcomes, compare=compare, **plain)

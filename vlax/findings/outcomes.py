@@ -1,10 +1,9 @@
 """What is measured of a trained arm: scores by row beside the blind twin's, held-out losses and their curves, perplexity."""
 
-import contextlib
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -33,15 +32,8 @@ class Bench:
     def __init__(self, data_root: str):
         self.root = data_root
         self._sets: dict[str, TestSet] = {}
-        self._scorers: dict[str, Callable[[Sequence[Mapping[str, Any]]], scoring.Scored]] = {}
+        self._scorers: dict[str, scoring.Scorer] = {}  # each keeps its references' tokens
         self._models: dict[Any, Model] = {}
-        self._stack = contextlib.ExitStack()
-
-    def __enter__(self) -> "Bench":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._stack.close()
 
     def score(self, plan: StagePlan, outcome: Outcome) -> Found:
         """{"score", "twin", "values": {row id: value}, "pictures": {row id: image id}, "mask"}"""
@@ -81,8 +73,9 @@ class Bench:
         lines = [predictions.line("", test.name, row, text) for row, text in zip(rows, answers, strict=True)]
         lines = predictions.finished(lines, test.suite)
         if key not in self._scorers:
-            self._scorers[key] = self._stack.enter_context(scoring.scorer(test.suite, lines))
-        values = self._scorers[key](lines).values
+            self._scorers[key] = scoring.Scorer(test.suite, lines)
+        with self._scorers[key] as score:
+            values = score(lines).values
         if isinstance(values.get(outcome.metric), Pooled) or outcome.metric not in values:
             known = [name for name, each in values.items() if not isinstance(each, Pooled)]
             raise VlaxError(f"outcome {outcome.name}: {outcome.metric!r} is no mean over rows of {test.name}; there are "

@@ -41,8 +41,24 @@ def of(experiment: Experiment, plan: Plan, swept: Mapping[str, Any], figures: Fi
     done = min(len(figures[arm]) for arm in experiment.arms)
     about: dict[str, Any] = {"name": experiment.name, "question": experiment.question, "claim": experiment.claim}
     about |= {"seeds": list(plan.seeds), "finished": done, "verdict": verdict(said), "deciding": experiment.deciding}
+    about["line"] = _line(experiment, values, figures) if experiment.line else None
     higher = {name: outcome.higher for name, outcome in experiment.outcomes.items()}
     return {**about, "sweep": dict(swept), "higher": higher, "arms": arms, "comparisons": compared}
+
+
+def _line(experiment: Experiment, values: Mapping[str, Any], figures: Figures) -> dict[str, Any] | None:
+    """What a doubling of x adds to an outcome: least squares over log2(x), one line a seed, their mean and its interval. None
+    before two arms and a seed are there."""
+    outcome, over, x = (experiment.line[key] for key in ("outcome", "over", "x"))
+    arms = [arm for arm in x if figures[arm]]
+    seeds = sorted(set.intersection(*(set(figures[arm]) for arm in arms))) if len(arms) > 1 else []
+    if not seeds:
+        return None
+    at = np.log2([x[arm] for arm in arms])
+    lines = np.array([np.polyfit(at, [values[outcome][arm][seed].mean() for arm in arms], 1) for seed in seeds])
+    found = statistics.compared(lines[:, 0])
+    about = {"outcome": outcome, "over": over, "x": {arm: x[arm] for arm in arms}, "at_1": float(lines[:, 1].mean())}
+    return {**about, "doubling": found.mean, "low": _finite(found.low), "high": _finite(found.high), "p": found.p}
 
 
 def verdict(said: Sequence[str]) -> str:
@@ -173,8 +189,11 @@ def summary(result: Mapping[str, Any]) -> str:
     part = "" if result["finished"] == count else f" So far: of {count} seeds, every arm has {result['finished']}."
     factor = f"{result['sweep']['factor']:g}"
     chosen = f"times {factor}, chosen with seed {result['sweep']['seed']}" if result["sweep"]["losses"] else f"times {factor}"
+    line = result["line"]
+    fitted = "" if line is None else f" A doubling of {line['over']} adds {line['doubling']:+.3f} to {line['outcome']}"
+    fitted += "." if fitted and line["low"] is None else f" [{line['low']:+.3f}, {line['high']:+.3f}]." if fitted else ""
     return (
         f"At this scale the finding: {result['verdict']}. The {result['deciding']} comparison(s) with * decide, at p < {ALPHA} "
         f"after Holm's correction for {comparisons}. Advantages are paired by seed and picture, positive ones for the claim; "
-        f"what could have been seen is the one that 80 % of such experiments would find. Rates: {chosen}.{part}"
+        f"what could have been seen is the one that 80 % of such experiments would find. Rates: {chosen}.{fitted}{part}"
     )

@@ -76,7 +76,8 @@ def run(config: ConfigDict, plan: Plan, out: epath.Path, say: Say = print) -> di
         for name in experiment.arms:
             prepared(config, experiment, name, plan.seeds[0], 1.0, out)
     found = {}
-    with watchdog.watching(chain.stacks(out), agreement.peers), lease.hold(out), Bench(config.run.data_root) as bench:
+    bench = Bench(config.run.data_root)
+    with watchdog.watching(chain.stacks(out), agreement.peers), lease.hold(out):
         for experiment in plan.experiments:
             swept = sweep(config, experiment, plan, out, say)
             for name in experiment.arms:

@@ -42,6 +42,8 @@ def write(result: Mapping[str, Any], figures: Figures, folder: epath.Path) -> No
     images = {"advantages.png": _png(_advantages(result))}
     if curves := _curves(figures):
         images["curves.png"] = _png(curves)
+    if result["line"]:
+        images["line.png"] = _png(_line(result["line"], result["arms"]))
     for name, content in images.items():
         state.write(folder / name, content)
     state.write(folder / "page.html", html(result, images).encode("utf-8", "replace"))
@@ -136,6 +138,22 @@ def _curves(figures: Figures) -> plt.Figure | None:
         axis.set_xlabel("share of the training")
         axis.legend(fontsize=8, frameon=False)
         _plain(axis)
+    return figure
+
+
+def _line(line: Mapping[str, Any], arms: Mapping[str, Any]) -> plt.Figure:
+    """Every seed of every arm, and the mean of the lines."""
+    figure, axis = plt.subplots(figsize=(6, 3.6), layout="constrained")
+    for arm, x in line["x"].items():
+        found = list(arms[arm][line["outcome"]]["by_seed"].values())
+        axis.plot([x] * len(found), found, "o", color=COLOURS[0], alpha=0.5)
+    ends = min(line["x"].values()), max(line["x"].values())
+    axis.plot(ends, [line["at_1"] + line["doubling"] * math.log2(x) for x in ends], color=COLOURS[1])
+    axis.set_xscale("log", base=2)
+    axis.set_xticks(list(line["x"].values()), [f"{x:g}" for x in line["x"].values()])
+    axis.set_xlabel(line["over"])
+    axis.set_ylabel(line["outcome"])
+    _plain(axis)
     return figure
 
 

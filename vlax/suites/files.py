@@ -24,5 +24,7 @@ def read(name: str) -> dict[str, Any]:
         return tomllib.loads(path.read_text())
     except FileNotFoundError:
         raise VlaxError(f"there is no suite {name!r}; there are {', '.join(names())}, custom, and any FILE.toml") from None
-    except tomllib.TOMLDecodeError as error:
+    except OSError as error:
+        raise VlaxError(f"{path} cannot be read ({error}); {FOLDER} has suites to start from") from None
+    except (ValueError, RecursionError) as error:  # of TOML, and of UTF-8
         raise VlaxError(f"{path} is not TOML ({error}); {FOLDER} has suites to start from") from None

@@ -28,6 +28,7 @@ from vlax.errors import VlaxError
 from vlax.rows import Row, Source
 from vlax.scores.captions import METRICS as CAPTION_METRICS
 from vlax.scores.flavours import FLAVOURS, RULES
+from vlax.storage import state
 from vlax.storage.paths import absolute
 from vlax.suites.files import read
 from vlax.text import places
@@ -110,7 +111,11 @@ class Suite:
 
 def from_dict(name: str, values: Mapping[str, Any]) -> Suite:
     """The Suite of a protocol file's content; VlaxError names an unknown field or a value that does not fit."""
-    values = dict(values)
+    with state.understood(f"suite {name}", "write it as those that come with vlax"):
+        return _from_dict(name, dict(values))
+
+
+def _from_dict(name: str, values: dict[str, Any]) -> Suite:
     fields = {field.name for field in dataclasses.fields(Suite)} - {"name"}
     odd = sorted(set(values) - fields)
     missing = sorted({"task", "metrics", "data"} - set(values))
@@ -129,6 +134,11 @@ def from_dict(name: str, values: Mapping[str, Any]) -> Suite:
     for key, value in lists.items():
         if isinstance(value, str):
             raise VlaxError(f"suite {name}: {key} is a list: write {key} = [{value!r}]")
+        if any(not isinstance(each, str) for each in value):
+            raise VlaxError(f"suite {name}: {key} is a list of texts, in quotes")
+    odd = [key for key in ("about", "task", "prompt", "answers_by", "files") if not isinstance(values.get(key, ""), str)]
+    if odd:
+        raise VlaxError(f"suite {name}: {odd[0]} is a text, in quotes")
     lists = {key: tuple(value) for key, value in lists.items()}
     return Suite(name=name, decoding=decode, **lists, **values)
 

@@ -50,7 +50,7 @@ def recorded(stage: epath.Path) -> dict[str, Any] | None:
     where there is neither, and the stage begins. Orbax is not asked: nothing is set aside here."""
     folder = stage / "checkpoints"
     steps = (
-        sorted((int(path.name) for path in folder.iterdir() if path.name.isdigit()), reverse=True) if folder.exists() else ()
+        sorted((int(path.name) for path in folder.iterdir() if path.name.isdecimal()), reverse=True) if folder.exists() else ()
     )
     for step in steps:
         try:
@@ -75,7 +75,7 @@ def ahead(stage: epath.Path) -> None:
     """Begins to compare the checkpoints of a stage's directory with their seals (`seal.ahead`), before they are opened."""
     folder = stage / "checkpoints"
     for path in folder.iterdir() if folder.exists() else ():
-        if path.name.isdigit():
+        if path.name.isdecimal():
             seal.ahead(path, stage / "seals" / f"{path.name}.json")
 
 
@@ -159,7 +159,7 @@ class Checkpoints:
         """The damaged steps. Orbax reads some files of every step when it opens the folder, and fails by what they say."""
         damaged = []
         names = [path.name for path in self.directory.iterdir()] if self.directory.exists() else []
-        for step in sorted(int(name) for name in names if name.isdigit()):
+        for step in sorted(int(name) for name in names if name.isdecimal()):
             try:
                 seal.check(self.directory / str(step), way_out="it is set aside", seal=self._seal_path(step))
             except VlaxError as error:

@@ -55,7 +55,7 @@ def extend(plan: StagePlan, steps: int) -> None:
 
 def _check_extensible(plan: StagePlan) -> None:
     folder, fork = plan.directory / "checkpoints", "begin another run from its export instead: --fork=NEW_WORKDIR"
-    if not folder.exists() or not any(path.name.isdigit() for path in folder.iterdir()):
+    if not folder.exists() or not any(path.name.isdecimal() for path in folder.iterdir()):
         raise VlaxError(f"{plan.directory} can't be extended: its checkpoints are gone; {fork}")
     for other in sorted(plan.directory.parent.iterdir()):
         file = other / "config.json"

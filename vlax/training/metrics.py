@@ -174,4 +174,6 @@ def read(directory: epath.Path) -> list[dict[str, Any]]:
 
 
 def _is_record(entry: dict[str, Any] | None) -> TypeGuard[dict[str, Any]]:
-    return entry is not None and isinstance(entry.get("step"), int) and "kind" in entry
+    if entry is None or not isinstance(entry.get("kind"), str):
+        return False
+    return type(entry.get("step")) is int and 0 <= entry["step"] < 1 << 53

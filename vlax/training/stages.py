@@ -203,7 +203,7 @@ def check_identity(plan: StagePlan) -> None:
 def check_end(plan: StagePlan, micro_steps: int) -> None:
     """VlaxError for a checkpoint beyond the stage's end: where config.json is gone, nothing else says that it is another's."""
     folder = plan.directory / "checkpoints"
-    last = max((int(path.name) for path in folder.iterdir() if path.name.isdigit()), default=0) if folder.exists() else 0
+    last = max((int(path.name) for path in folder.iterdir() if path.name.isdecimal()), default=0) if folder.exists() else 0
     if last > micro_steps:
         gone = "" if (plan.directory / "config.json").exists() else ", and no config.json that says which one it was made with"
         raise VlaxError(

@@ -16,9 +16,9 @@ def chart(lines: Mapping[int, Points], names: Sequence[str], log: bool) -> str:
     log = log and min(values, default=1.0) > 0
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
     low = low if log else min(0.0, low)
-    if low == high:
-        low, high = (low / 2, high * 2) if log else (low, high + 1)
     scale = math.log if log else float
+    if scale(low) == scale(high):
+        low, high = (low / 2, high * 2) if log else (low, high + (abs(high) or 1))
     right, (bottom, top) = max(ends, default=1.0) or 1.0, (scale(low), scale(high))
 
     def place(x: float, y: float) -> tuple[float, float]:

@@ -95,9 +95,16 @@ def curves(stage: StageFound) -> dict[str, list[tuple[float, float]]]:
     out: dict[str, list[tuple[float, float]]] = {}
     for record in metrics.read(stage.directory):
         for name, value in record.items():
+            if not _is_number(value):
+                continue
             if record["kind"] == "train" and name == "loss":
                 out.setdefault("training loss", []).append((record["step"], value))
-            elif record["kind"] == "validation" and (name.startswith(LOSS) or " " in name) and isinstance(value, int | float):
+            elif record["kind"] == "validation" and (name.startswith(LOSS) or " " in name):
                 label = f"held-out loss, {name.removeprefix(LOSS)}" if name.startswith(LOSS) else name
                 out.setdefault(label, []).append((record["step"], value))
     return out
+
+
+def _is_number(value: object) -> bool:
+    """One that can be drawn; JSON has others."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and (value == 0 or 1e-300 < abs(value) < 1e300)

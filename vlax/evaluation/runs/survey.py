@@ -6,10 +6,11 @@ runs/mine                                                                       
 """
 
 import dataclasses
+import functools
 import logging
 import os
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
 
 from etils import epath
 
@@ -20,6 +21,7 @@ from vlax.training import stages
 
 DEEP = 4  # folders below DIR in which stages are looked for
 MIB = 1 << 20
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,33 +111,62 @@ def is_stage(folder: epath.Path) -> bool:
 def checkpoints(stage: epath.Path) -> list[int]:
     """The micro-steps of a stage's checkpoints, oldest first."""
     folder = stage / "checkpoints"
-    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit()) if folder.exists() else []
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal()) if folder.exists() else []
 
 
 def read(stage: epath.Path) -> StageFound:
     """What is damaged is left out, with a warning: the others are worth looking at."""
-    config = _read(stage / "config.json").get("stage", {})
-    manifest, length = _read(stage / "export" / "manifest.json"), _read(stage / stages.LENGTH)
-    accumulate = int(config.get("accumulate", 1)) if config.get("accumulation", "multisteps") == "multisteps" else 1
-    accumulate = length.get("per_update", accumulate)  # stages of earlier versions have no such file
+    config, manifest, length = (_read(stage / name) for name in ("config.json", "export/manifest.json", stages.LENGTH))
+    found = _spared(stage, lambda: _found(stage, config, manifest, length))
+    return found or _found(stage, {}, {}, {})
+
+
+def _found(stage: epath.Path, config: Mapping[str, Any], manifest: Mapping[str, Any], length: Mapping[str, Any]) -> StageFound:
+    settings = config.get("stage", {})
+    accumulate = int(settings.get("accumulate", 1)) if settings.get("accumulation", "multisteps") == "multisteps" else 1
+    accumulate = _count(length.get("per_update", accumulate))  # stages of earlier versions have no such file
     steps = checkpoints(stage)
-    whole = length.get("micro_steps") or manifest.get("micro_steps")
-    of = whole // accumulate if whole else config.get("steps") or None
-    finished = bool(manifest) and (not length or manifest.get("micro_steps", 0) >= length["micro_steps"])
-    done = max([*(step // accumulate for step in steps), (manifest.get("micro_steps") or 0) // accumulate])
+    ended = _count(manifest.get("micro_steps"))
+    whole = _count(length.get("micro_steps")) or ended
+    of = whole // accumulate if whole else _count(settings.get("steps")) or None
+    finished = bool(manifest) and (not length or ended >= length["micro_steps"])
+    done = max([*(step // accumulate for step in steps), ended // accumulate])
     return StageFound(stage, done, of, tuple(steps), accumulate, finished, bool(config), size(stage), tuple(_scores(stage)))
+
+
+def _count(value: Any) -> int:
+    """A number of steps; 0 where there is none. ValueError for what is no such number."""
+    if value is not None and (type(value) is not int or not 0 <= value < 1 << 53):
+        raise ValueError(f"{str(value)[:80]} is no number of steps")
+    return value or 0
 
 
 def _scores(stage: epath.Path) -> Iterator[Scored]:
     folder = stage / "eval"
     for path in (folder, *(sorted(folder.iterdir()) if folder.exists() else ())):
-        found = _read(path / "scores.json") if path.is_dir() else {}
-        for name, metrics in found.get("sets", {}).items():
-            for metric, row in metrics.items():
-                if metric != "rows":
-                    between = row.get("interval")
-                    where = str(path).removeprefix(f"{stage}/")
-                    yield Scored(where, name, metric, float(row["score"]), (between[1], between[2]) if between else None)
+        if path.is_dir():
+            looked = functools.partial(_scored, _read(path / "scores.json"), str(path).removeprefix(f"{stage}/"))
+            yield from _spared(path, looked) or ()
+
+
+def _scored(found: Mapping[str, Any], where: str) -> list[Scored]:
+    out = []
+    for name, metrics in found.get("sets", {}).items():
+        for metric, row in metrics.items():
+            if metric != "rows":
+                score, between = float(row["score"]), row.get("interval")
+                out.append(Scored(where, name, metric, score, (float(between[1]), float(between[2])) if between else None))
+    return out
+
+
+def _spared(where: epath.Path, look: Callable[[], T]) -> T | None:
+    """What `look` finds in files that may hold anything; None and a warning where it does not understand them."""
+    try:
+        with state.understood(where, "it is left out"):
+            return look()
+    except VlaxError as error:
+        logging.warning("WARNING: %s", error)
+        return None
 
 
 def _read(file: epath.Path) -> Mapping[str, Any]:
