@@ -15,8 +15,9 @@ def settings(**experiments: dict) -> dict:
         "seeds": (1, 2, 3, 4, 5),
         "sweep_seed": 0,  # of the sweep over learning rates alone
         "factors": (0.5, 1.0, 2.0),  # that a sweep multiplies learning rates by
-        # seconds on two idle cores, for --plan: an update, what a stage takes beside them, scoring one suite with its twin
-        "seconds": {"update": 0.03, "stage": 5.0, "score": 5.0},
+        # For --plan, seconds on two idle cores: a position of the sequence in training (rows x (text + image tokens) an
+        # update), what a stage takes beside its updates, scoring one suite with its twin.
+        "seconds": {"position": 2e-5, "stage": 4.0, "score": 5.0},
         "experiments": tuple({"name": name, **each} for name, each in experiments.items()),
     }
 

@@ -38,7 +38,7 @@ def _kinds(ai: dict, human: dict, first: dict, learning: dict, text_length: int,
     return joint, scores.captions(tuned, variant)
 
 
-EMBEDDED_STEPS = {"stage0_vision": 500, "stage0_decoder": 400, "stage1": 100, "stage2": 100, "stage3": 200, "stage4": 400}
+EMBEDDED_STEPS = {"stage0_vision": 400, "stage0_decoder": 300, "stage1": 100, "stage2": 80, "stage3": 160, "stage4": 320}
 
 
 def _embedded() -> ConfigDict:
@@ -80,7 +80,7 @@ def _embedded() -> ConfigDict:
     config.findings = of.settings(
         mask=of.masks(both | wrong, ("stage1", "stage4"), asked, 2, (("stage4.init", of.init("stage1")),)),
         data=of.data(ai, human, 150_000, "tuned", ("tuned", "captions")),
-        alignment=of.alignment(400, loss, of.BACKBONES, learning, text=True),
+        alignment=of.alignment(320, loss, of.BACKBONES, learning, text=True),
         transfer=of.transfer("pathvqa", "questions", starts, sizes, ("pathvqa", "questions")),
         stages=of.each_stage(steps, asked, of.BACKBONES, stages["stage3"].to_dict()),
         **beyond.embedded(human, learning),
@@ -110,7 +110,7 @@ def _flickr8k() -> ConfigDict:
             compare=tuple((name, "8/8", other) for name in outcomes for other in ("2/8", "1/8", "4/8")),
         ),
     )  # fmt: skip
-    config.findings.seconds.update({"update": 0.6, "stage": 20.0, "score": 60.0})
+    config.findings.seconds.update({"position": 1e-4, "stage": 20.0, "score": 60.0})
     return config
 
 

@@ -13,16 +13,17 @@ from vlax.training.stages import StagePlan
 
 @dataclasses.dataclass
 class Work:
-    """Of one experiment, beyond what earlier ones have: stages to train, their updates, suites to score; stages whose length is
-    known when they begin alone count as none."""
+    """Of one experiment, beyond what earlier ones have: stages to train, their updates and positions, suites to score. Stages
+    whose length is known when they begin alone (`unknown` of them) count as of no updates."""
 
     stages: int = 0
     updates: int = 0
+    positions: int = 0
     scored: int = 0
     unknown: int = 0
 
     def minutes(self, seconds: dict[str, float]) -> float:
-        each = (self.updates * seconds["update"], self.stages * seconds["stage"], self.scored * seconds["score"])
+        each = (self.positions * seconds["position"], self.stages * seconds["stage"], self.scored * seconds["score"])
         return sum(each) / 60
 
 
@@ -58,6 +59,9 @@ def _add(work: Work, plans: list[StagePlan] | tuple[StagePlan, ...], counted: se
         counted.add(str(plan.directory))
         work.stages += 1
         work.updates += plan.stage.steps
+        vision = plan.run.shapes.vision
+        seen = (vision.image_size // vision.patch_size) ** 2 if "vision" in plan.stage.init else 0
+        work.positions += plan.stage.steps * plan.stage.batch_size * (plan.stage.text_length + seen)
         work.unknown += plan.stage.steps == 0
 
 
