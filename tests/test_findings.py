@@ -259,8 +259,12 @@ def test_an_unknown_experiment_is_an_error_that_lists_what_there_is(capsys):
 @pytest.mark.slow
 def test_a_tiny_run(tmp_path, capsys):
     """Two arms, two seeds, a sweep: stopped after the first arm it goes on, and a second run of an arm has the same figures."""
-    config = small()
-    config.findings.factors = (1.0, 2.0)
+    accuracy = experiments.suite("stage4", "questions", "accuracy")
+    followed = {of: {"of": of, "stage": "stage4", "source": "questions"} for of in ("loss", "reach")}
+    perplexity = {"of": "perplexity", "stage": "text", "source": "text"}
+    asked = {"accuracy": accuracy, "wrong": {**accuracy, "mask": "other"}, **followed, "perplexity": perplexity}
+    config = small(outcomes=asked)
+    config.findings.factors, config.stage.eval_every, config.parents.text.init.decoder = (1.0, 2.0), 2, "stage4"
     plan, out = experiment.read(config), epath.Path(tmp_path / "a")
     first = runner.run(config, plan, out)["small"]
     assert first["sweep"]["factor"] in (1.0, 2.0) and len(first["sweep"]["losses"]) == 2
@@ -275,5 +279,11 @@ def test_a_tiny_run(tmp_path, capsys):
     assert runner.run(config, plan, out)["small"] == first
     assert "training work/seed-2/stage4" in capsys.readouterr().out
     assert (out / "small" / "causal" / "seed-2.json").read_bytes() == kept
-    values = json.loads(kept)["figures"]["accuracy"]
-    assert len(values["values"]) == 40 and values["mask"] == "causal" and 0 <= values["twin"] <= 1
+    found = json.loads(kept)["figures"]
+    assert len(found["accuracy"]["values"]) == 40 and 0 <= found["accuracy"]["twin"] <= 1
+    assert (found["accuracy"]["mask"], found["wrong"]["mask"]) == ("causal", "image_bidirectional")
+    assert first["arms"]["seeing"]["wrong"]["mask"] == "causal"
+    assert [at for at, _ in found["reach"]["curve"]] == [0.5, 1.0] and found["loss"]["score"] == found["loss"]["curve"][1][1]
+    assert 0.5 <= first["arms"]["causal"]["reach"]["mean"] <= 1.0
+    # 4 updates on other words: between that of one who knows all and of one who knows nothing
+    assert 1.0 < found["perplexity"]["score"] < 2 * 400

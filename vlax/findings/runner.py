@@ -141,8 +141,12 @@ def trained(plan: StagePlan, out: epath.Path, say: Say) -> None:
     if plan.finished:
         return
     say(f"training {plan.directory.relative_to(out)}")
-    with _logged(out):
-        chain.train_stage(plan, lambda built: None)
+    try:
+        with _logged(out):
+            chain.train_stage(plan, lambda built: None)
+    except activity.Interrupted:
+        say(f"stopped: what is trained of it is saved; {AGAIN}")
+        raise
     shutil.rmtree(plan.directory / "checkpoints", ignore_errors=True)
 
 
