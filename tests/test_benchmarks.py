@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from benchmarks import data_memory, input, serve
+from benchmarks import data_memory, fuzz, input, serve
 
 
 def printed(monkeypatch, capsys, program, *flags: str) -> str:
@@ -33,3 +33,22 @@ def test_data_memory(monkeypatch, capsys, flags):
 def test_serve(monkeypatch, capsys, trained):
     out = printed(monkeypatch, capsys, serve, str(trained[1] / "stage4" / "export"), "--requests=4", "--batch_size", "2")
     assert "| 2 | one at a time |" in out and out.count("| 4 of 4 |") == 2, out
+
+
+def test_what_the_fuzzer_finds_is_kept_once_a_place(tmp_path, monkeypatch):
+    """Without atheris: an input is a file's number and its content; the sound one and one line of an error are no findings."""
+    for name in ("files", "seeds", "found"):
+        (tmp_path / name).mkdir()
+    target = fuzz.Target("suite", tmp_path / "files", tmp_path / "found")
+    target.seeds(tmp_path / "seeds")
+    (seed,) = (tmp_path / "seeds").iterdir()
+    for data in (b"", seed.read_bytes(), b"\0task = 1"):
+        target(data)
+    assert not list((tmp_path / "found").iterdir())
+    monkeypatch.setattr("vlax.suites.protocol.from_dict", lambda *given: 1 // 0)
+    for data in (seed.read_bytes(), seed.read_bytes() + b"# again"):
+        target(data)
+    found = sorted((tmp_path / "found").iterdir())
+    assert [path.name.partition("-")[0] for path in found] == ["ZeroDivisionError"] * 2
+    assert found[0].read_bytes() == seed.read_bytes()[1:] and "1 // 0" in found[1].read_text()
+    assert target.files[0].read_bytes() == seed.read_bytes()[1:], "the sound file is there for the next one"
