@@ -15,9 +15,9 @@ def settings(**experiments: dict) -> dict:
         "seeds": (1, 2, 3, 4, 5),
         "sweep_seed": 0,  # of the sweep over learning rates alone
         "factors": (0.5, 1.0, 2.0),  # that a sweep multiplies learning rates by
-        # For --plan, seconds on two idle cores: a position of the sequence in training (rows x (text + image tokens) an
-        # update), what a stage takes beside its updates, scoring one suite with its twin.
-        "seconds": {"position": 2e-5, "stage": 4.0, "score": 5.0},
+        # For --plan, seconds that two idle cores are taken to need: a position of the sequence in training (an update has rows
+        # x (text + image tokens)), what a stage takes beside its updates, scoring one suite with its twin.
+        "seconds": {"position": 4e-5, "stage": 4.0, "score": 5.0},
         "experiments": tuple({"name": name, **each} for name, each in experiments.items()),
     }
 

@@ -38,7 +38,7 @@ def _kinds(ai: dict, human: dict, first: dict, learning: dict, text_length: int,
     return joint, scores.captions(tuned, variant)
 
 
-EMBEDDED_STEPS = {"stage0_vision": 400, "stage0_decoder": 300, "stage1": 100, "stage2": 80, "stage3": 160, "stage4": 320}
+EMBEDDED_STEPS = {"stage0_vision": 400, "stage0_decoder": 300, "stage1": 100, "stage2": 60, "stage3": 120, "stage4": 200}
 
 
 def _embedded() -> ConfigDict:
@@ -69,7 +69,7 @@ def _embedded() -> ConfigDict:
             own.decoding.max_new_tokens = 24 if own.task == "caption" else 10
             own.data.test["size"] = 200 if own.task == "caption" else 100  # scenes or slides
     _quick(config, 50)
-    joint.eval_every, cells.steps = 20, 100
+    joint.eval_every, cells.steps = 20, 80
     steps = {name: stage.steps for name, stage in stages.items()}
     loss, asked = ("stage3", "captions"), ("stage4", "questions")
     both = {"CIDEr": of.suite("stage4", "captions", "CIDEr"), "accuracy": of.suite("stage4", "questions", "accuracy")}
@@ -77,10 +77,11 @@ def _embedded() -> ConfigDict:
     starts = {"scratch": of.init("fresh"), **{name: of.init(name) for name in ("stage1", "stage2", "stage3", "stage4")}}
     sizes = {count: (("pathvqa.mixture", {"questions": {"kind": "cells", "split": "train", "size": count, "weight": 1.0}}),)
              for count in (100, 300, 1000)}  # fmt: skip
+    longer = (("stage4.init", of.init("stage1")), ("stage4.steps", 320))  # two stages in place of four
     config.findings = of.settings(
-        mask=of.masks(both | wrong, ("stage1", "stage4"), asked, 2, (("stage4.init", of.init("stage1")),)),
+        mask=of.masks(both | wrong, ("stage1", "stage4"), asked, 2, longer),
         data=of.data(ai, human, 150_000, "tuned", ("tuned", "captions")),
-        alignment=of.alignment(320, loss, of.BACKBONES, learning, text=True),
+        alignment=of.alignment(240, loss, of.BACKBONES, learning, text=True),
         transfer=of.transfer("pathvqa", "questions", starts, sizes, ("pathvqa", "questions")),
         stages=of.each_stage(steps, asked, of.BACKBONES, stages["stage3"].to_dict()),
         **beyond.embedded(human, learning),
