@@ -16,6 +16,7 @@ from vlax.models.build import abstract_part
 from vlax.models.decoder import Decoder
 from vlax.models.vision import VisionTower
 from vlax.pretrained.families import known
+from vlax.pretrained.families.rules import Family
 from vlax.pretrained.writing.writer import write_decoder, write_vision
 from vlax.storage.hub import read_config
 from vlax.text.bpe import train_bpe
@@ -24,11 +25,11 @@ ROWS = 24
 COLOURS = ("red", "green", "blue", "grey", "white", "black")
 THINGS = ("kite", "boat", "lamp", "bench")
 # config.json of google/siglip-so400m-patch14-224 and of Qwen/Qwen2.5-0.5B, as far as shapes follow from them
-TOWER = {
+TOWER: dict[str, Any] = {
     "model_type": "siglip_vision_model", "hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27,
     "num_attention_heads": 16, "patch_size": 14, "image_size": 224, "vision_use_head": False,
 }  # fmt: skip
-DECODER = {
+DECODER: dict[str, Any] = {
     "model_type": "qwen2", "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24, "num_attention_heads": 14,
     "num_key_value_heads": 2, "vocab_size": 151936, "rope_theta": 1e6, "tie_word_embeddings": True, "rms_norm_eps": 1e-6,
     "max_position_embeddings": 32768, "hidden_act": "silu",
@@ -58,29 +59,29 @@ def _turns(asked: str, answer: str, more: bool = False) -> list[dict]:
 
 def write_data(root: Path) -> None:
     """Every file that `configs/*.py:0.9b` name below run.data_root. No picture is in two sets."""
-    pretrain, shared, instruct = [], [], []
-    for n in range(ROWS):
-        pretrain.append({"id": f"{n:09d}", "image": f"00000/{n:09d}.jpg", "conversations": _turns("Say it.", f"a {_thing(n)}")})
-        _put(root / "llava_pretrain/images" / pretrain[-1]["image"], _jpeg(n))
-        long = f"A {_thing(n)} stands alone before a plain wall. " * (1 + n % 9)
-        shared.append({"id": f"{n:012d}", "image": f"sam/images/sa_{n}.jpg", "conversations": _turns("Describe it.", long)})
-        _put(root / "sharegpt4v/images" / shared[-1]["image"], _jpeg(100 + n))
-        talk = _turns("What is there?", f"A {_thing(n)}.", more=True)
-        instruct.append({"id": f"{300 + n:012d}", "image": f"{300 + n:012d}.jpg", "conversations": talk})
-        _put(root / "coco/train2017" / instruct[-1]["image"], _jpeg(300 + n))
-    _put(root / "llava_pretrain/blip_laion_cc_sbu_558k.json", pretrain)
-    _put(root / "sharegpt4v/share-captioner_coco_lcs_sam_1246k_1107.json", shared)
-    _put(root / "llava_instruct/llava_instruct_150k.json", instruct)
+    long = [f"A {_thing(n)} stands alone before a plain wall. " * (1 + n % 9) for n in range(ROWS)]
+    for file, images, name, first, talk in (
+        ("llava_pretrain/blip_laion_cc_sbu_558k", "llava_pretrain/images", "00000/{:09d}.jpg", 0,
+         lambda n: _turns("Say it.", f"a {_thing(n)}")),
+        ("sharegpt4v/share-captioner_coco_lcs_sam_1246k_1107", "sharegpt4v/images", "sam/images/sa_{}.jpg", 100,
+         lambda n: _turns("Describe it.", long[n])),
+        ("llava_instruct/llava_instruct_150k", "coco/train2017", "{:012d}.jpg", 300,
+         lambda n: _turns("What is there?", f"A {_thing(n)}.", more=True)),
+    ):  # fmt: skip
+        talks = [{"id": f"{first + n:09d}", "image": name.format(first + n), "conversations": talk(n)} for n in range(ROWS)]
+        for n in range(ROWS):
+            _put(root / images / name.format(first + n), _jpeg(first + n))
+        _put(root / f"{file}.json", talks)
     _coco(root)
     for split, first in (("train", 1000), ("val", 2000)):
         _vqav2(root / "vqav2", split, first)
-    _karpathy(root / "flickr30k/dataset_flickr30k.json", "flickr30k", root / "flickr30k/images", "{}.jpg", 3000)
-    for split, first in (("train", 4000), ("validation", 4100), ("test", 4200)):
+    _karpathy(root / "flickr30k/dataset_flickr30k.json", "flickr30k", root / "flickr30k/shown", "{}.jpg", 3000)
+    for part, first in (("train", 4000), ("validation", 4100), ("test", 4200)):
         rows = [(_jpeg(first + n), f"what colour is part {n}?", COLOURS[n % 6]) for n in range(ROWS)]
-        images = [{"bytes": image, "path": None} for image, _, _ in rows]
-        table = pa.table({"image": images, "question": [row[1] for row in rows], "answer": [row[2] for row in rows]})
+        shown = [{"bytes": image, "path": None} for image, _, _ in rows]
+        table = pa.table({"image": shown, "question": [row[1] for row in rows], "answer": [row[2] for row in rows]})
         (root / "pathvqa/data").mkdir(parents=True, exist_ok=True)
-        pq.write_table(table, root / f"pathvqa/data/{split}-00000-of-00001.parquet")
+        pq.write_table(table, root / f"pathvqa/data/{part}-00000-of-00001.parquet")
 
 
 def _coco(root: Path) -> None:
@@ -128,14 +129,14 @@ def write_backbones(root: Path, layers: int = 0, vocab: int = 0) -> tuple[str, s
     """(tower, decoder), directories: as deep as the real ones or cut to so many layers each, with so many rows of vocabulary or
     all; weights are random, in bfloat16 as they are published."""
     rng = np.random.default_rng(0)
-    out = []
+    out: list[str] = []
     for part, values in (("vision", TOWER), ("decoder", DECODER)):
         cut = {**values, **({"num_hidden_layers": layers} if layers else {})}
         if vocab and part == "decoder":
             cut["vocab_size"] = vocab
         where = root / f"{part}_config"
         _put(where / "config.json", cut)
-        family = {**known.VISION, **known.DECODER}[values["model_type"]]
+        family: Family[Any] = (known.VISION if part == "vision" else known.DECODER)[values["model_type"]]
         made = family.config(read_config(where, [values["model_type"]]))
         kind = VisionTower if part == "vision" else Decoder
         params = {f"{part}/{path}": _drawn(rng, path, shape) for path, shape in abstract_part(kind, made).items()}
