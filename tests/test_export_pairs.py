@@ -116,7 +116,7 @@ def test_a_receiver_gets_the_same(name, tmp_path):
     else:
         assert templates in ("plain", "instruct", "own", "qwen3", "smollm3") or layout == "paligemma" or kind == "t5"
     tokens = load_tokenizer(out, config.decoder.vocab_size)
-    again = Encoder(tokens, opening.templates_of(str(out), tokens), opening.text_of(str(out)))
+    again = Encoder(tokens, opening.templates_of(str(out), tokens), opening.text_of(str(out), tokens))
     assert (again.prompt("question", "is it red?"), again.stops) == (prompt, encoder.stops)
     assert again.answer("no", again.prompt_text("caption", "")) == encoder.answer("no", encoder.prompt_text("caption", ""))
 

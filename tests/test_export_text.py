@@ -84,7 +84,7 @@ def test_prompts_system_and_templates_come_along(tmp_path):
     config = tiny("stage3", run__model=str(tmp_path / "hf"), stage__init=init)
     stage = session.build(stages.chain(config, tmp_path / "w")[-1])
     assert stage.encoder.prompt("caption", "") == encoder.prompt("caption", "")
-    assert opening.text_of(str(tmp_path / "hf")) == stage.encoder.settings == encoder.settings
+    assert opening.text_of(str(tmp_path / "hf"), encoder.tokenizer) == stage.encoder.settings == encoder.settings
 
 
 def test_a_tokenizer_that_was_written_otherwise_is_refused(tmp_path):

@@ -203,6 +203,7 @@ def test_a_checkpoint_is_restored_on_another_mesh(eight):
     assert eight["restored with fsdp 4, tp 2"] == eight["restored with fsdp 2, tp 2"] == eight["saved"]
 
 
+@pytest.mark.slow  # test_launch.py has two processes that train, are killed and go on, every time
 def test_two_processes_train_together(eight, saved, tmp_path):
     """The same losses as one process has; each host builds its own half of a batch; both restore what both saved, and what
     one process had saved on another mesh."""

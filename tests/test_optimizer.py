@@ -57,6 +57,7 @@ def stacked(batches, join):
     return {key: join([batch[key] for batch in batches]) for key in batches[0]}
 
 
+@pytest.mark.slow  # beside the test of two programs against MultiSteps in one
 def test_three_ways_to_cut_a_window_give_the_same_parameters():
     """MultiSteps, one scan, and one big batch, over two updates; averaging the means would be far off."""
     micro = [micro_batch(n) for n in range(2 * WINDOW)]

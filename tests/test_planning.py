@@ -77,6 +77,7 @@ def test_rows_of_the_recipe():
     assert planning.rows(short.stage) == {40: 4 * 8}
 
 
+@pytest.mark.slow
 def test_the_way_that_fits():
     made = config()
     with made.stage.unlocked():

@@ -207,7 +207,7 @@ REAL = {  # as in the hub's config.json, older key names included
          "tie_word_embeddings": False}, 1644,
     ),
 }  # fmt: skip
-QUICK = ("Qwen2.5-0.5B", "SmolLM2-360M", "Llama-3.2-1B", "gpt2", "gemma-2b")
+QUICK = ("Qwen2.5-0.5B", "gemma-2b")
 
 
 @pytest.mark.parametrize("name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in REAL])

@@ -26,7 +26,7 @@ def slow(names, *found):
     return [pytest.param(name, marks=pytest.mark.slow) if name in found else name for name in names]
 
 
-@pytest.mark.parametrize("name", slow(WHOLE, "Idefics3", "InternVL"))
+@pytest.mark.parametrize("name", slow(WHOLE, "Idefics3", "InternVL", "PaliGemma", "LLaVA-OneVision"))
 def test_logits_equal_and_the_mask_matters(name, tmp_path):
     exact, off = measure(WHOLE[name], *whole_case(WHOLE[name], tmp_path)[:3])
     assert exact <= TOLERANCE
@@ -49,7 +49,16 @@ def greedy(model: VLM, image, prompt) -> np.ndarray:
 
 # Without the cap the random Gemma 2 repeats one token, which shows nothing.
 @pytest.mark.parametrize(
-    "name", slow([n for n in WHOLE if n != "LLaVA, SigLIP + Gemma 2"], "Idefics3", "SmolVLM", "Gemma 3, whole")
+    "name",
+    slow(
+        [n for n in WHOLE if n != "LLaVA, SigLIP + Gemma 2"],
+        "Idefics3",
+        "SmolVLM",
+        "Gemma 3, whole",
+        "InternVL",
+        "LLaVA-OneVision",
+        "PaliGemma",
+    ),
 )
 def test_greedy_generation_gives_the_same_twenty_tokens(name, tmp_path):
     case = WHOLE[name]

@@ -21,7 +21,7 @@ from vlax.errors import VlaxError
 from vlax.evaluation import evaluate, samples
 from vlax.evaluation.options import Options
 from vlax.storage import disk, jsonl
-from vlax.training import metrics, plots
+from vlax.training import chain, metrics, plots
 from vlax.training.listeners import Shown
 
 
@@ -234,6 +234,7 @@ def test_training_and_evaluation_end_without_their_pictures(trained, tmp_path, m
     def broken(*_args, **_kwargs):
         raise RuntimeError("no font")
 
+    monkeypatch.setattr(chain, "plots", plots)  # tests draw none else
     monkeypatch.setattr(plots, "draw", broken)
     for name in ("sheet", "report"):
         monkeypatch.setattr(samples, name, broken)
