@@ -272,7 +272,7 @@ def test_a_tiny_run(tmp_path, capsys):
     kept = (out / "small" / "causal" / "seed-2.json").read_bytes()
     shutil.rmtree(tmp_path / "a" / "small" / "causal")
     [stage] = [
-        path for path in (tmp_path / "a" / "work" / "seed-2").iterdir() if "causal" in (path / "config.json").read_text()
+        path for path in (tmp_path / "a" / "stages" / "seed-2").iterdir() if "causal" in (path / "config.json").read_text()
     ]
     shutil.rmtree(stage)
     capsys.readouterr()

@@ -51,7 +51,7 @@ def test_what_is_stored_is_one_whole_run_and_small():
     assert "error" not in kinds and kinds.count("display_data") + kinds.count("execute_result") >= 5
     assert NOTEBOOK.stat().st_size < 200_000
     stored = json.dumps([cell["outputs"] for cell in cells])
-    assert not re.search(r"/tmp/|/home/|/root/|/Users/|Traceback", stored)
+    assert not re.search(r"/(tmp|home|root|Users)/|Traceback", stored)
 
 
 @pytest.mark.slow

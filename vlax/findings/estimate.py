@@ -36,7 +36,7 @@ def left(config: ConfigDict, plan: Plan, out: epath.Path) -> dict[str, Work]:
         for factor in plan.factors if len(plan.factors) > 1 else ():
             for name in experiment.sweep:
                 made = arms.changed(config, experiment.arms[name], experiment.swept, factor)
-                _add(work, arms.chain(made, experiment.rates[0], plan.sweep_seed, out / "work"), counted)
+                _add(work, arms.chain(made, experiment.rates[0], plan.sweep_seed, out / "stages"), counted)
         for name in experiment.arms:
             for seed in plan.seeds:
                 _count(work, config, experiment, name, seed, out, counted)

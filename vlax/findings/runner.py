@@ -1,6 +1,6 @@
 """Runs experiments: the sweep of rates, then every arm over every seed, stage by stage, so that seeds share compiled programs.
 
-OUT/work/seed-1/stage1-3f9a1c2e      exports and logs, shared by all arms that ask for the same
+OUT/stages/seed-1/stage1-3f9a1c2e    exports and logs, shared by all arms that ask for the same
 OUT/mask/causal/seed-1.json          what was measured; read back, not measured again
 OUT/mask/{sweep,findings}.json, table.md, *.png, page.html
 OUT/training.log                     what training prints
@@ -63,7 +63,7 @@ def prepared(config: ConfigDict, experiment: Experiment, name: str, seed: int, f
     train: dict[str, StagePlan] = {}
     measured = {}
     for outcome in experiment.outcomes.values():
-        plans = arms.chain(made, outcome.stage, seed, out / "work")
+        plans = arms.chain(made, outcome.stage, seed, out / "stages")
         measured[outcome.name] = plans[-1]
         train |= {plan.name: plan for plan in (plans[:-1] if outcome.of == "perplexity" else plans)}
     return Arm(name, seed, tuple(train.values()), measured)
@@ -161,7 +161,7 @@ def sweep(config: ConfigDict, experiment: Experiment, plan: Plan, out: epath.Pat
         found = []
         for name in experiment.sweep:
             made = arms.changed(config, experiment.arms[name], experiment.swept, factor)
-            plans = arms.chain(made, stage, plan.sweep_seed, out / "work")
+            plans = arms.chain(made, stage, plan.sweep_seed, out / "stages")
             try:
                 for each in plans:
                     trained(each, out, say)

@@ -1,0 +1,56 @@
+"""What is traced and compiled once in a process, and what must not be taken for the same."""
+
+import dataclasses
+
+import pytest
+from conftest import tiny
+
+from vlax.models.build import abstract_model, abstract_part
+from vlax.models.decoder import Decoder, DecoderConfig
+from vlax.models.vlm import VLMConfig
+from vlax.training import session, stages
+
+CONFIG = VLMConfig(DecoderConfig(vocab_size=32, width=16, layers=1, heads=2, kv_heads=1, head_dim=8, mlp_dim=16))
+
+
+def built(tmp_path, **fields):
+    return session.build(stages.chain(tiny("stage0", **fields), tmp_path)[-1])
+
+
+def test_the_same_stage_anew_has_the_programs_of_the_first(tmp_path):
+    """Whatever seed and rows: neither is in a program."""
+    first, again = built(tmp_path), built(tmp_path, run__seed=7)
+    assert again.train_step is first.train_step and again.eval_step is first.eval_step and again.tx is first.tx
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"stage__learning_rate": {"all": 1e-3}}, {"stage__steps": 6}, {"stage__accumulate": 2},
+     {"stage__clip": 0.5}, {"stage__trainable": {"all": "^vision/"}},
+     {"run__remat": "full"}, {"run__mask": "causal"}, {"run__dtype": "bfloat16"}],
+    ids=lambda fields: next(iter(fields)),
+)  # fmt: skip
+def test_another_stage_has_programs_of_its_own(tmp_path, fields):
+    first, other = built(tmp_path), built(tmp_path, **fields)
+    assert other.train_step is not first.train_step
+
+
+def test_structures_are_told_apart_by_all_that_a_config_says():
+    """1 and 1.0 are one key to a dict, and a dict is none."""
+    whole = dataclasses.replace(
+        CONFIG, decoder=dataclasses.replace(CONFIG.decoder, rope_scaling={"rope_type": "linear", "factor": 2})
+    )
+    real = dataclasses.replace(
+        CONFIG, decoder=dataclasses.replace(CONFIG.decoder, rope_scaling={"rope_type": "linear", "factor": 2.5})
+    )
+    assert abstract_model(CONFIG, "float32")[0] is abstract_model(CONFIG, "float32")[0]
+    found = [abstract_model(config, dtype)[0] for config in (CONFIG, whole, real) for dtype in ("float32", "bfloat16")]
+    assert len({id(graphdef) for graphdef in found}) == 6
+    with_cap = abstract_model(dataclasses.replace(CONFIG, mask="causal"), "float32")[0]
+    assert with_cap != found[0]
+
+
+def test_shapes_that_a_caller_changes_are_its_own():
+    shapes = abstract_part(Decoder, CONFIG.decoder)
+    shapes.clear()
+    assert abstract_part(Decoder, CONFIG.decoder)["embedding"].shape == (32, 16)
