@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import io
 import json
+import types
 
 import pytest
 from etils import epath
@@ -15,11 +16,12 @@ import vlax
 from benchmarks import reference_curves
 from vlax.decoding.options import DecodeConfig
 from vlax.errors import VlaxError
-from vlax.evaluation import compare, evaluate, predictions, runner, terminal
+from vlax.evaluation import compare, evaluate, predictions, runner, scoring, terminal
 from vlax.evaluation.options import Options, export_directory
 from vlax.evaluation.runs import survey
 from vlax.model import api, exports
 from vlax.rows import Picture, Row, Turn
+from vlax.scores import captions
 from vlax.storage import jsonl
 from vlax.suites import files, protocol
 from vlax.training import estimate
@@ -69,6 +71,30 @@ def tests_of_stage4(trained):
     """Captions and questions; together more than four physical batches of 4."""
     small = [dataclasses.replace(suite, physical_batch=4) for suite in suites_of(trained[0])]
     return runner.open_sets(small, "", limit=20)
+
+
+def test_an_evaluation_scores_its_twin_once_and_opens_one_scorer_a_set(monkeypatch):
+    """Alone for its own directory, and beside the model: METEOR takes seconds to start, and the same again for each set."""
+    said = []
+
+    class Counted(captions.CaptionScorer):
+        def __init__(self, *args):
+            said.append("opened")
+            super().__init__(*args)
+
+        def __call__(self, predictions):
+            said.append(predictions["1"])
+            return super().__call__(predictions)
+
+    monkeypatch.setattr(scoring, "CaptionScorer", Counted)
+    suite = protocol.suites({"cats": {"task": "caption", "metrics": ["Bleu"], "data": {"test": {"kind": "scenes"}}}})[0]
+    asked = [{"id": str(n), "image_id": str(n), "references": ["a cat sits"], "answer_type": ""} for n in range(3)]
+    lines = {name: [{**line, "prediction": f"a {name}"} for line in asked] for name in ("dog", "cat")}
+    test = types.SimpleNamespace(suite=suite, name="cats")
+    twin, mine = (types.SimpleNamespace(sets=[test], lines={"cats": lines[name]}) for name in ("dog", "cat"))
+    alone, beside = evaluate._scored([(twin, None), (mine, twin)], {"cats": None})
+    assert said == ["opened", "a dog", "a cat"]
+    assert beside[0]["cats"]["Bleu_1"]["twin"] == alone[0]["cats"]["Bleu_1"]["score"] < beside[0]["cats"]["Bleu_1"]["score"]
 
 
 def predicted(model, test, path, run="r", **options):

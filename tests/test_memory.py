@@ -10,8 +10,8 @@ from conftest import REPO
 from vlax.commands import front
 from vlax.process import memory
 
-PAGES, TIMES = 10_240, 10
-# A thread like XLA's touches 40 MB again and again; how many pages of it were new to the process.
+PAGES, TIMES = 24_576, 10
+# A thread like XLA's touches 96 MB, more than an arena of its own may hold, again and again; how many of its pages were new.
 TOUCH = f"""
 import resource, threading
 from vlax.process import memory

@@ -3,6 +3,7 @@
 import pytest
 
 from benchmarks import recipe, recipe_cases
+from vlax.data.sources import open_source
 from vlax.training.inspect import inspection
 
 # Rows that a stage reads, by source.
@@ -26,9 +27,14 @@ def stand_ins(tmp_path_factory):
 
 @pytest.mark.parametrize("name", recipe.STAGES)
 def test_every_config_finds_and_reads_its_data(stand_ins, name, tmp_path, capsys):
-    """The first batch of the stage, with the tower's and the decoder's own shapes; nothing is compiled."""
+    """The first batch of the stage, with the tower's and the decoder's own shapes, and a picture of each source; nothing is
+    compiled."""
     folder, backbones = stand_ins
-    inspection.run(recipe.config(name, folder, backbones, updates=2, rows=2, last=True), str(tmp_path), 1)
+    config = recipe.config(name, folder, backbones, updates=2, rows=2, last=True)
+    for spec in [*config.stage.mixture.values(), *config.stage.validation.values()]:
+        fields = {key: value for key, value in spec.to_dict().items() if key != "weight"}
+        assert open_source(fields, str(folder / "data"))[0].picture.open().size == (80, 60)
+    inspection.run(config, str(tmp_path), 1)
     out = capsys.readouterr().out
     for source, rows in SOURCES[name].items():
         assert f"{source} ({rows} rows" in out, out
