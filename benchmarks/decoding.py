@@ -2,15 +2,21 @@
 
     python -m benchmarks.decoding
     python -m benchmarks.decoding --width 512 --layers 8 --repeats 5        # a larger decoder
+    python -m benchmarks.decoding --questions 5 --batches 32 --pixels 224   # vlax alone: several questions about each picture
 
 A random LLaVA of the embedded model's size, exported and opened by transformers; parity first: both write the same tokens.
 Each time is the least of several, in milliseconds of all cores together, of one prompt with its picture a row and 32 tokens
 each; the arms take turns: vlax, transformers, vlax. Pictures are prepared for both before.
+
+With --questions, rows share pictures as in an evaluation set, and the arms are what becomes of them: each row by itself, each
+picture through tower and projector once, each picture through the decoder once, too; then by row again. Same tokens first.
 """
 
 import argparse
 import dataclasses
 import datetime
+import functools
+import itertools
 import platform
 import tempfile
 import time
@@ -23,6 +29,7 @@ import numpy as np
 from configs import stage4
 from vlax.decoding.generator import Generator
 from vlax.decoding.options import DecodeConfig
+from vlax.decoding.predict import Predictor, Request
 from vlax.model.api import Model
 from vlax.models.build import abstract_model
 from vlax.models.vlm import VLMConfig
@@ -35,8 +42,9 @@ from vlax.training import topologies
 PROMPT, TOKENS, STOP = 16, 32, 2  # STOP has no embedding, so that nobody says it and all answers are as long
 
 
-def model_of(width: int, layers: int) -> Model:
-    """The embedded model, causal so that a stock class computes the same, with a decoder of that width (0: its own)."""
+def model_of(width: int, layers: int, pixels: int = 0) -> Model:
+    """The embedded model, causal so that a stock class computes the same, with a decoder of that width, for pictures of that
+    size (0: its own)."""
     config = stage4.get_config()
     config.run.mask = "causal"
     made = topologies.model_config(config.run, config.stage)
@@ -45,7 +53,8 @@ def model_of(width: int, layers: int) -> Model:
         heads: dict[str, Any] = {"heads": width // 64, "kv_heads": width // 64, "head_dim": 64}
         decoder = dataclasses.replace(decoder, width=width, mlp_dim=width * 8 // 3 // 16 * 16, **heads)
     projector = dataclasses.replace(made.tower.projector, width=decoder.width)
-    made = VLMConfig(decoder, made.vision, projector, "causal")
+    vision = dataclasses.replace(made.tower.vision, image_size=pixels or made.tower.vision.image_size)
+    made = VLMConfig(decoder, vision, projector, "causal")
     graphdef, shapes = abstract_model(made, np.float32)
     rng, params = np.random.default_rng(0), dict[str, Any]()
     for path, shape in sorted(shapes.items()):
@@ -100,23 +109,7 @@ def least(run: Callable[[], Any], repeats: int) -> float:
     return min(times)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8], help="rows of a batch")
-    parser.add_argument("--beams", type=int, nargs="+", default=[1, 4], help="beams")
-    parser.add_argument("--width", type=int, default=0, help="of the decoder, a multiple of 64; 0: the embedded model's")
-    parser.add_argument("--layers", type=int, default=0, help="of the decoder; 0: the embedded model's")
-    parser.add_argument("--threads", type=int, default=1, help="of torch, whose threads spin while they wait for each other")
-    parser.add_argument("--repeats", type=int, default=10, help="times that each arm runs, in each of its turns")
-    flags = parser.parse_args(argv)
-    import torch
-    import transformers
-
-    torch.set_num_threads(flags.threads)
-    model = model_of(flags.width, flags.layers)
-    size = sum(value.size for value in model.params.values())
-    versions = f"jax {jax.__version__}, torch {torch.__version__}, transformers {transformers.__version__}"
-    print(f"{datetime.date.today()}, {platform.machine()}, {versions}; {size / 1e6:.1f} M parameters\n")
+def beside_transformers(model: Model, flags: argparse.Namespace) -> None:
     print("| rows | beams | vlax, ms | again | transformers, ms | transformers / vlax |\n|---|---|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as directory:
         theirs = transformers_of(model, directory)
@@ -134,6 +127,53 @@ def main(argv: Sequence[str] | None = None) -> None:
                 ratio = other / min(first, again)
                 cells = f"{1e3 * first:.1f} | {1e3 * again:.1f} | {1e3 * other:.1f} | {ratio:.1f}"
                 print(f"| {rows} | {beams} | {cells} |", flush=True)
+
+
+def about_the_same_pictures(model: Model, flags: argparse.Namespace) -> None:
+    print("| rows | beams | tokens | by row, ms | again | one tower, ms | one prefill, ms | by row / one prefill |")
+    print("|---|---|---|---|---|---|---|---|", flush=True)
+    for beams, rows, length in itertools.product(flags.beams, flags.batches, (1, TOKENS)):
+        batch = batch_of(model, rows)
+        asked = [
+            Request(ids, batch["image"][row - row % flags.questions, 0]) for row, ids in enumerate(batch["tokens"].tolist())
+        ]
+        arms = []
+        for shared, prefix in ((False, False), (True, False), (True, True)):
+            how = DecodeConfig(length, beams)
+            arm = Predictor(model.graphdef, model.config, model.encoder, how, rows, model.mesh, shared=shared)
+            arm.generate.stops = (STOP,)
+            if arm._seen is not None:
+                arm._seen.prefix = prefix
+            arms.append(functools.partial(lambda arm: next(arm.tokens(model.params, asked, PROMPT)), arm))  # noqa: B023
+        if any((arms[0]() != arm()).any() for arm in arms[1:]):
+            raise SystemExit(f"{rows} rows, {beams} beams: tokens differ; nothing is compared")
+        first, tower, prefill, again = (least(arm, flags.repeats) for arm in (*arms, arms[0]))
+        cells = " | ".join(f"{1e3 * value:.1f}" for value in (first, again, tower, prefill))
+        print(f"| {rows} | {beams} | {length} | {cells} | {min(first, again) / prefill:.2f} |", flush=True)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8], help="rows of a batch")
+    parser.add_argument("--beams", type=int, nargs="+", default=[1, 4], help="beams")
+    parser.add_argument("--width", type=int, default=0, help="of the decoder, a multiple of 64; 0: the embedded model's")
+    parser.add_argument("--layers", type=int, default=0, help="of the decoder; 0: the embedded model's")
+    parser.add_argument("--pixels", type=int, default=0, help="of a picture's side; 0: the embedded model's")
+    parser.add_argument("--questions", type=int, default=0, help="rows that share a picture; 0: none, beside transformers")
+    parser.add_argument("--threads", type=int, default=1, help="of torch, whose threads spin while they wait for each other")
+    parser.add_argument("--repeats", type=int, default=10, help="times that each arm runs, in each of its turns")
+    flags = parser.parse_args(argv)
+    model = model_of(flags.width, flags.layers, flags.pixels)
+    size, versions = sum(value.size for value in model.params.values()), f"jax {jax.__version__}"
+    if not flags.questions:
+        import torch
+        import transformers
+
+        torch.set_num_threads(flags.threads)
+        versions += f", torch {torch.__version__}, transformers {transformers.__version__}"
+    seen = f"{model.config.tokens_per_image} tokens a picture, {PROMPT} a prompt"
+    print(f"{datetime.date.today()}, {platform.machine()}, {versions}; {size / 1e6:.1f} M parameters, {seen}\n")
+    (about_the_same_pictures if flags.questions else beside_transformers)(model, flags)
 
 
 if __name__ == "__main__":

@@ -88,25 +88,20 @@ def test_rows_that_share_a_picture_look_at_it_once(model, images, questions, mon
     those of a row do not depend on what else is asked."""
     from vlax.decoding.options import DecodeConfig
     from vlax.decoding.predict import Request
-    from vlax.decoding.seen import Seen
 
     one, two, looked = model.pixels(images[0]), model.pixels(images[1]), []
-    shown = [one, one, two, None, one, two, two]
+    shown = [one, one.copy(), two, None, one, two.copy(), two]  # the same pixels are the same picture
     asked = [Request(model.encoder.prompt("question", q), image) for q, image in zip(questions, shown, strict=True)]
     alone, shared = (model.predictor(DecodeConfig(NEW), 8, shared=how) for how in (False, True))
     want = [text for batch in alone.texts(model.params, asked, 32) for text in batch]
-    see = Seen.__call__
-
-    def seen(self, params, pictures):
-        looked.append(len(pictures))
-        return see(self, params, pictures)
-
-    monkeypatch.setattr(Seen, "__call__", seen)
+    see, read = shared._seen._see, shared._seen._read
+    monkeypatch.setattr(shared._seen, "_see", lambda *args: looked.append(("tower", len(args[1]))) or see(*args))
+    monkeypatch.setattr(shared._seen, "_read", lambda *args: looked.append(("decoder", args[2].sum())) or read(*args))
     assert [text for batch in shared.texts(model.params, asked, 32) for text in batch] == want
-    assert looked == [2] and shared._seen.rows == 2
-    parts = [shared._placed(model.params, part, 32, 1) for part in (asked, asked[:1])]
+    assert looked == [("tower", 2), ("decoder", 2)] and shared._seen.rows == 2
+    parts = [shared.placed(model.params, part, 32, 1) for part in (asked, asked[:1])]
     whole, first = (np.asarray(shared.generate(model.params, part)[1]) for part in parts)
-    assert whole[0] == first[0] and looked == [2, 2, 1]
+    assert whole[0] == first[0] and looked[-2:] == [("tower", 2), ("decoder", 1)]  # of whom one is filler
     assert len({*want}) > 1  # or the test says little
 
 

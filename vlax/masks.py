@@ -72,6 +72,11 @@ def check_kind(kind: str) -> str:
     return kind
 
 
+def blind_to_text(kind: str) -> bool:
+    """Whether pictures that come before all text see none of it: what becomes of them then depends on nothing else."""
+    return check_kind(kind) in ("causal", "image_bidirectional")
+
+
 def slot_examples(has_image: jax.Array, owner: jax.Array | None = None) -> jax.Array:
     """int32[B,N]: the example of each slot that shows a picture, 0 of a hidden one."""
     own = 1 + jnp.arange(has_image.shape[1], dtype=jnp.int32) if owner is None else owner

@@ -83,7 +83,7 @@ def likelihood(
 ) -> tuple[jax.Array, jax.Array]:
     """(f32[B,A] sums of log-probabilities, bool[B,A] whether greedy decoding would write that answer).
 
-    first, cache, view: what `Generator._prefill` returns. answers: int32[A,B,L], one a row and alternative, padded after
+    first, cache, view: what `prefill` returns. answers: int32[A,B,L], one a row and alternative, padded after
     EOS; tokens after EOS count for nothing. All alternatives continue the same prefill; each goes through the decoder
     in one piece, so L may be as large as the cache has room.
     """

@@ -14,7 +14,7 @@ Axis letters: B batch, N pictures a row, I image tokens, P prompt slots, S = N*I
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -22,25 +22,24 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from vlax import masks
 from vlax.decoding import beam, constrain, weights
 from vlax.decoding.beam import State
 from vlax.decoding.draw import sample
 from vlax.decoding.options import DecodeConfig
+from vlax.decoding.prefill import View, prefill
 from vlax.errors import VlaxError
 from vlax.models.attention import KV
 from vlax.models.vlm import VLM, Batch, VLMConfig
 from vlax.params import groups
-
-View = Mapping[str, jax.Array]  # what the steps must know of the prefix
 
 
 class Generator:
     """Compiled decoding of one model: `generate(params, batch) -> (tokens, scores)`.
 
     batch: `tokens, segment, example int32[B,P]` with the prompt alone, right-padded with segment 0; `image uint8[B,N,H,W,3]`
-    unless the model has no tower, or `features [B,N*I,D]` (`seen.py`); `has_image bool[B,N]`; `row int32[B,N]`, the first one
-    counts; `owner, before int32[B,N]`, which may be left out where N is 1. A filler row (example all 0) counts as done.
+    unless the model has no tower, or `features [B,N*I,D]` or `prefix` (`seen.py`, `prefill.py`); `has_image bool[B,N]`; `row
+    int32[B,N]`, the first one counts; `owner, before int32[B,N]`, which may be left out where N is 1. A filler row (example all
+    0) counts as done.
     Returns tokens int32[B,max_new_tokens], pad_id after EOS, and scores f32[B]: the sum of the log-probabilities of a row's
     tokens, EOS included, under the model itself (temperature 1, whole vocabulary). A row's tokens depend neither on its slot
     nor on its batch mates while B, N and P stay the same; logits are not bit-equal across batch sizes.
@@ -123,32 +122,9 @@ class Generator:
                 f"decoding needs {needed} positions ({size} of image and prompt) and the model has {table}; "
                 "lower max_new_tokens or shorten the prompt"
             )
-        pictures = "features" if "features" in batch else "image"
+        pictures = next((name for name in ("prefix", "features") if name in batch), "image")
         names = ["tokens", "segment", "example", "has_image", "row", *([pictures] if self.model.vision is not None else [])]
         return {name: batch[name] for name in (*names, *(name for name in ("owner", "before") if name in batch))}
-
-    def _prefill(self, model: VLM, batch: Batch) -> tuple[jax.Array, list[KV], View]:
-        """(logits f32[B,V] after the last prompt token, cache, view): [image | prompt] through the decoder once.
-
-        view: what later steps must know of the prefix: `visible bool[B,S]`, `positions int32[B,S]`, `start int32[B]`, the
-        position of the first generated token.
-        """
-        image_tokens, room = self.model.tokens_per_image, ((0, 0), (0, self.decode.max_new_tokens - 1))
-        slots = batch["has_image"].shape[1]
-        embeddings, positions, mask = model.sequence(batch)
-        cache = model.decoder.empty_cache(embeddings.shape[0], embeddings.shape[1] + room[1][1])
-        hidden, _, cache = model.decoder.trace(
-            embeddings, positions, jnp.pad(mask, ((0, 0), *room)), cache, 0, jnp.pad(positions, room)
-        )
-        last = jnp.maximum(image_tokens * slots + (batch["example"] > 0).sum(-1, keepdims=True) - 1, 0)
-        # The head on one position: at V = 150 k it is the largest product of the prefill.
-        logits = model.decoder.logits(jnp.take_along_axis(hidden, last[..., None], axis=1)[:, 0])
-        view = {
-            "visible": masks.sequence_examples(batch["example"], batch["has_image"], image_tokens, batch.get("owner")) > 0,
-            "positions": positions,
-            "start": jnp.take_along_axis(positions, last, axis=1)[:, 0] + 1,
-        }
-        return logits, cache, view
 
     def _feed(self, model: VLM, token: jax.Array, index: jax.Array, cache: list[KV], view: View) -> tuple[jax.Array, list[KV]]:
         """(logits f32[R,V], cache) after generated token number `index`, int32[R], went through the decoder."""
@@ -201,7 +177,7 @@ class Generator:
         return {"row": batch["row"][:, 0]}
 
     def _start_impl(self, params: groups.Params, batch: Batch, trie: constrain.Trie | None) -> tuple[View, State]:
-        logits, cache, view = self._prefill(groups.rebuild(self.graphdef, params), batch)
+        logits, cache, view = prefill(groups.rebuild(self.graphdef, params), batch, self.decode.max_new_tokens - 1)
         rows, c = logits.shape[0], self.decode
         state: State = {"t": jnp.zeros((), jnp.int32), "finished": (batch["example"] == 0).all(-1)}
         pads = jnp.full((rows, c.max_new_tokens), self.pad_id, jnp.int32)
@@ -229,7 +205,7 @@ class Generator:
 
     def _forced_impl(self, params: groups.Params, batch: Batch, answers: jax.Array) -> jax.Array:
         model = groups.rebuild(self.graphdef, params)
-        first, cache, view = self._prefill(model, batch)
+        first, cache, view = prefill(model, batch, self.decode.max_new_tokens - 1)
 
         def step(cache: list[KV], fed: tuple[jax.Array, jax.Array]) -> tuple[list[KV], jax.Array]:
             logits, cache = self._feed(model, *fed, cache, view)
@@ -241,5 +217,5 @@ class Generator:
 
     def _likelihood_impl(self, params: groups.Params, batch: Batch, answers: jax.Array) -> tuple[jax.Array, jax.Array]:
         model = groups.rebuild(self.graphdef, params)
-        logits, cache, view = self._prefill(model, batch)
+        logits, cache, view = prefill(model, batch, self.decode.max_new_tokens - 1)
         return constrain.likelihood(model.decoder, logits, cache, view, answers, self.stops)

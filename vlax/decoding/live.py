@@ -18,7 +18,8 @@ import jax.numpy as jnp
 from vlax.decoding import constrain
 from vlax.decoding.beam import State
 from vlax.decoding.draw import nucleus
-from vlax.decoding.generator import Generator, View
+from vlax.decoding.generator import Generator
+from vlax.decoding.prefill import View
 from vlax.models.vlm import Batch
 from vlax.params import groups
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from vlax.decoding import constrain
 from vlax.decoding.beam import State
-from vlax.decoding.generator import Generator, View
+from vlax.decoding.generator import Generator
+from vlax.decoding.prefill import View
 from vlax.models.vlm import Batch
 from vlax.params import groups
 

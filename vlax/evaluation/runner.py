@@ -117,7 +117,7 @@ def requests(model: Model, test: TestSet, rows: Sequence[Row], pool: ThreadPoolE
     preprocess = model.config.preprocess
     seen = {picture.name: picture for row in rows for picture in row.pictures} if preprocess else {}
     tiles = model.config.tiles
-    views = dict(zip(seen, pool.map(lambda picture: picture.views(preprocess, tiles), seen.values()), strict=True))
+    views = dict(zip(seen, pool.map(lambda picture: list(picture.views(preprocess, tiles)), seen.values()), strict=True))
     asked = [suite.asked(row, model.encoder) for row in rows]
     pictures = [[views[picture.name] for picture in row.pictures] if preprocess else [] for row in rows]
     found = []

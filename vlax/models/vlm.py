@@ -98,23 +98,28 @@ class VLM(nnx.Module):
         features = self.vision(image.reshape(batch * slots, *image.shape[2:]), mode=mode, remat=remat)
         return self.projector(features).reshape(batch, -1, self.config.decoder.width)
 
+    def embeddings(self, batch: Batch, *, mode: str = "unroll", remat: str | bool = "none") -> jax.Array:
+        """[B,S,D] of a batch (see `data/batches/pipeline.py`), which may have "features" [B,N*I,D] in place of "image": what
+        `image_tokens` made of its pictures before."""
+        text = self.decoder.embed(batch["tokens"])
+        if self.config.vision is None:
+            return text
+        seen = batch.get("features")
+        image = self.image_tokens(batch["image"], mode=mode, remat=remat) if seen is None else seen
+        return jnp.concatenate([image.astype(text.dtype), text], axis=1)
+
+    def layout(self, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        """(positions int32[B,S], mask bool[B,S,S]). Without a tower I = 0, so that neither needs a special case."""
+        c, i = self.config, self.config.tokens_per_image
+        example, has_image, *slots = batch["example"], batch["has_image"], batch.get("owner"), batch.get("before")
+        mask = masks.attention_mask(batch["segment"], example, has_image, i, c.mask, *slots)
+        return masks.positions(example, has_image & (i > 0), i, *slots), mask
+
     def sequence(
         self, batch: Batch, *, mode: str = "unroll", remat: str | bool = "none"
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """(embeddings [B,S,D], positions int32[B,S], mask bool[B,S,S]) of a batch (see `data/batches/pipeline.py`), which may
-        have "features" [B,N*I,D] in place of "image": what `image_tokens` made of its pictures before."""
-        c = self.config
-        text = self.decoder.embed(batch["tokens"])
-        if c.vision is None:  # no image slots: I = 0, so that masks and positions need no special case
-            embeddings = text
-        else:
-            seen = batch.get("features")
-            image = self.image_tokens(batch["image"], mode=mode, remat=remat) if seen is None else seen
-            embeddings = jnp.concatenate([image.astype(text.dtype), text], axis=1)
-        i = c.tokens_per_image
-        example, has_image, *slots = batch["example"], batch["has_image"], batch.get("owner"), batch.get("before")
-        mask = masks.attention_mask(batch["segment"], example, has_image, i, c.mask, *slots)
-        return embeddings, masks.positions(example, has_image & (i > 0), i, *slots), mask
+        """(`embeddings` [B,S,D], positions int32[B,S], mask bool[B,S,S])."""
+        return self.embeddings(batch, mode=mode, remat=remat), *self.layout(batch)
 
     def __call__(self, batch: Batch, *, mode: str = "unroll", remat: str | bool = "none") -> jax.Array:
         """Next-token logits at the text positions: f32[B,T,V]."""
