@@ -36,11 +36,13 @@ def run(variant: str = "embedded") -> ConfigDict:
     r.interleaved = False
     r.tiles = 0  # parts that a picture larger than the tower's is shown in beside the whole, a slot each; 0: as in run.model
     r.dtype = "float32"  # compute dtype: float32 or bfloat16; what learns is always stored in float32
-    r.layers = "unroll"  # unroll, or scan: one compiled layer body, for TPU compile times
+    # unroll; scan: one compiled body for all layers, which TPUs' compiler needs to be done soon; auto: scan on TPUs alone
+    r.layers = "auto"
     # auto: xla, or cudnn where the GPU has it (tried at the run's shapes first); xla; cudnn
     r.attention = "auto"
-    # what a layer computes again in the backward pass instead of keeping it: none, dots, attention, mlp, full; "" is none
-    r.remat = ""
+    # what a layer computes again in the backward pass instead of keeping it: none, dots, attention, mlp, full; auto takes the
+    # first of them that fits into the device by the plan
+    r.remat = "auto"
     r.mesh = ConfigDict({"data": -1, "fsdp": 1, "tp": 1})  # devices by axis; -1: what the others leave
     r.distributed = False  # several processes, found from the environment: TPU pods, SLURM, Open MPI, vlax launch, torchrun
     # or given: HOST:PORT of the first one, how many, which one this is; seconds that they are waited for

@@ -19,5 +19,5 @@ def get_config():
     s.text_length, s.batch_size, s.epochs, s.eval_every = 0, 0, 0.0, 0
     s.overlong, s.select = "cut", "best"
     config = base.config("embedded", s, {})
-    config.run.dtype = ""
+    config.run.dtype = config.run.remat = ""
     return config

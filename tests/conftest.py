@@ -95,10 +95,10 @@ def train(config, workdir, **options) -> str:
 @pytest.fixture(scope="session", autouse=True)
 def _compiled_once():
     """Tests train the same tiny stages again and again; the programs of more than one are kept."""
-    from vlax.training import session
+    from vlax.training import programs
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session, "_jitted", functools.lru_cache(maxsize=24)(session._jitted.__wrapped__))
+        patch.setattr(programs, "_jitted", functools.lru_cache(maxsize=24)(programs._jitted.__wrapped__))
         yield
 
 

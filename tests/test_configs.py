@@ -15,7 +15,7 @@ from configs import base
 from vlax.errors import VlaxError
 from vlax.params import groups, sharding
 from vlax.suites import protocol
-from vlax.training import optimizer, origins, planning, ranges, session, stages
+from vlax.training import optimizer, origins, planning, programs, ranges, session, stages
 
 MODULES = {p.stem: importlib.import_module(f"configs.{p.stem}") for p in (REPO / "configs").glob("*.py")}
 NAMES = sorted(name for name, module in MODULES.items() if hasattr(module, "get_config"))
@@ -46,7 +46,7 @@ def test_every_config_and_variant_builds_a_chain(name):
             if name != "finetune":  # which guesses some of them
                 ranges.check("stage", plan.stage)
             assert plan.stage.keys() == base.stage("x").keys() and plan.run.keys() == base.run().keys()
-            optimizer.make(session.optimizer_config(plan.stage, 10), {}, dict(plan.stage.learning_rate))
+            optimizer.make(programs.optimizer_config(plan.stage, 10), {}, dict(plan.stage.learning_rate))
             for suite, content in plan.stage.suites.items():
                 protocol.from_dict(suite, content.to_dict())
 

@@ -70,7 +70,8 @@ def test_several_pictures_and_pictures_within_the_text_keep_the_reference_mask(b
 
 @pytest.mark.slow
 def test_what_a_layer_keeps_changes_neither_loss_nor_gradients(batch):
-    """Each policy, and attention's own backward pass, in bfloat16: within its rounding of float32's autodiff."""
+    """Each policy, and attention's own backward pass, in bfloat16: within its rounding of float32's autodiff. A key's bias has
+    no gradient but rounding: softmax takes no notice of it."""
     made, exact, params = build(layers=1)
     low, _ = abstract_model(made, jnp.bfloat16)
 
@@ -83,7 +84,8 @@ def test_what_a_layer_keeps_changes_neither_loss_nor_gradients(batch):
     for got, grads in found:
         np.testing.assert_allclose(got, want, rtol=0.02)
         for path, value in gradients.items():
-            np.testing.assert_allclose(grads[path], value, atol=0.1 * np.abs(value).max(), err_msg=path)
+            apart = np.linalg.norm(np.asarray(grads[path], np.float32) - value)
+            assert apart < 0.25 * np.linalg.norm(value) + 0.05, path
 
 
 def test_policies_by_name_and_by_what_they_were_called():

@@ -97,6 +97,7 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     """Without data, weights or a workdir; what doesn't fit comes with flags that do."""
     monkeypatch.chdir(tmp_path)
     made = vlax.config("stage1", accumulate=1)
+    made.run.remat = "none"
     monkeypatch.setattr(peaks, "target", lambda name: dataclasses.replace(REAL(name), limit=0.95 * GIB))
     plan_table.show(made, "none", "h100", compiles=False)
     out = capsys.readouterr().out
@@ -138,7 +139,7 @@ def test_estimates_are_within_a_tenth_of_the_compilers(case):
     stage, device, text, rows, remat = case
     made = importlib.import_module(f"configs.{stage}").get_config("0.9b")
     target = peaks.target(device)
-    way = dataclasses.replace(planning.shipped(made.stage, made.run, target.chips), rows=rows, remat=remat)
+    way = dataclasses.replace(planning.shipped(made.stage, made.run, target.chips, remat), rows=rows)
     cost, (arguments, temporaries) = Counter(made.run, made.stage).cost(way, text, target.chips), RECORDED[case]
     assert cost.peak / GIB == pytest.approx(arguments + temporaries, rel=0.1)
     assert cost.state / GIB == pytest.approx(arguments, abs=0.1)

@@ -5,10 +5,12 @@ import dataclasses
 import pytest
 from conftest import tiny
 
+from vlax.errors import VlaxError
 from vlax.models.build import abstract_model, abstract_part
 from vlax.models.decoder import Decoder, DecoderConfig
 from vlax.models.vlm import VLMConfig
-from vlax.training import session, stages
+from vlax.training import backward, programs, session, stages
+from vlax.training.planning import Counter, Way
 
 CONFIG = VLMConfig(DecoderConfig(vocab_size=32, width=16, layers=1, heads=2, kv_heads=1, head_dim=8, mlp_dim=16))
 
@@ -54,3 +56,38 @@ def test_shapes_that_a_caller_changes_are_its_own():
     shapes = abstract_part(Decoder, CONFIG.decoder)
     shapes.clear()
     assert abstract_part(Decoder, CONFIG.decoder)["embedding"].shape == (32, 16)
+
+
+def test_layers_by_platform():
+    """One by one but on TPUs, whose compiler takes too long for that."""
+    words = {word: [programs.loop(word, platform) for platform in ("cpu", "gpu", "tpu")] for word in programs.LAYERS}
+    assert words == {"auto": ["unroll", "unroll", "scan"], "unroll": ["unroll"] * 3, "scan": ["scan"] * 3}
+    with pytest.raises(VlaxError, match=r"run\.layers='scam' is not one of auto, unroll, scan; did you mean 'scan'"):
+        programs.loop("scam", "cpu")
+
+
+def test_remat_by_what_fits(tmp_path, monkeypatch):
+    """The first kind that fits, by the devices' memory; on a CPU none is asked for."""
+    made = built(tmp_path)
+    assert made.remat == "none (on a CPU)"
+    stage, run = made.plan.stage, made.plan.run
+    counter = Counter(run, stage, made.config)
+    rows = stage.batch_size // stage.accumulate
+
+    def way(kind):
+        return Way(rows, stage.accumulate, kind, False)
+
+    peaks = {kind: counter.cost(way(kind), stage.text_length, 1).peak for kind in ("none", "full")}
+    assert peaks["full"] < peaks["none"]
+    for limit, expected in ((peaks["none"] / backward.MARGIN + 1, ("none", True)), (peaks["full"], ("full", False))):
+        chosen, _, fits = backward.gentlest(counter, way, stage.text_length, 1, limit)
+        assert (chosen.remat, fits) == expected
+    monkeypatch.setattr(backward, "limit", lambda device: 1000.0)
+    tight = built(tmp_path)
+    assert (
+        tight.remat.startswith("full (auto: about 0.9 of 0.0 GiB, which may not fit")
+        and tight.train_step is not made.train_step
+    )
+    assert built(tmp_path, run__remat="mlp").remat == "mlp (as run.remat says)"
+    with pytest.raises(VlaxError, match=r"run\.remat='some' is not one of none, dots, attention, mlp, full"):
+        built(tmp_path, run__remat="some")

@@ -38,6 +38,7 @@ def print_header(session: Session, begin: int) -> None:
         f"mask {config.mask}"
     )
     print(f"attention {session.attention}")
+    print(f"remat     {session.remat}")
     for part, origin in stage.init.items():
         source = {"pretrained": plan.run.get(part), "model": plan.run.model}.get(origin, origin)
         print(f"  from    {part}: {source}")

@@ -13,7 +13,8 @@ from vlax.errors import VlaxError
 from vlax.params import distributed, groups
 from vlax.storage import cache, state
 from vlax.training import console, optimizer
-from vlax.training.session import Session, optimizer_config
+from vlax.training.programs import optimizer_config
+from vlax.training.session import Session
 
 GIB = 1 << 30
 

@@ -31,6 +31,11 @@ class Target:
     limit: float
     peak: float
 
+    @property
+    def platform(self) -> str:
+        """What JAX calls it."""
+        return "tpu" if self.kind in topologies.TPU_GIB else "gpu"
+
 
 def target(name: str) -> Target:
     """`h100`, `h100:8`, `v5e:2x4`. VlaxError for what is none."""

@@ -1,6 +1,7 @@
 """What `--plan` prints."""
 
 import dataclasses
+import functools
 import importlib.metadata
 import sys
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from vlax.errors import VlaxError
 from vlax.models.cores import Kernels
 from vlax.params import groups, sharding
 from vlax.printing import columns
-from vlax.training import guess, peaks, planning, session, stages, topologies
+from vlax.training import backward, guess, peaks, planning, session, stages, topologies
 from vlax.training.peaks import Target
 from vlax.training.planning import Cost, Counter, Way
 from vlax.training.topologies import GIB
@@ -43,7 +44,7 @@ def show(config: ConfigDict, workdir: str, device: str, *, compiles: bool = True
     for at, plan in enumerate(plans):
         session.check_settings(plan.run, plan.stage)
         print(f"planning {plan.name} ...", file=sys.stderr, flush=True)
-        counter = Counter(plan.run, plan.stage, planning.model(plans[: at + 1]))
+        counter = Counter(plan.run, plan.stage, planning.model(plans[: at + 1]), target.platform)
         lines.append(_line(counter, target, own, compiles))
     print(text(lines, target))
 
@@ -63,10 +64,18 @@ def _here() -> tuple[Target, jax.sharding.Mesh | None]:
 
 def _line(counter: Counter, target: Target, own: jax.sharding.Mesh | None, compiles: bool) -> Line:
     stage = counter.stage
-    way = planning.shipped(stage, counter.run, target.chips)
+    way = _way(counter, target)
     cost, source = _cost(counter, way, target, own, compiles)
     instead = None if cost.peak <= target.limit else counter.cheapest(stage.text_length, target)
     return Line(stage, counter, way, cost, source, instead)
+
+
+def _way(counter: Counter, target: Target) -> Way:
+    """That of the config, with the remat that a run on the target would choose."""
+    made = functools.partial(planning.shipped, counter.stage, counter.run, target.chips)
+    if counter.run.remat != backward.AUTO:
+        return made()
+    return backward.gentlest(counter, made, counter.stage.text_length, target.chips, target.limit)[0]
 
 
 def _cost(counter: Counter, way: Way, target: Target, own: jax.sharding.Mesh | None, compiles: bool) -> tuple[Cost, str]:
@@ -80,7 +89,9 @@ def _cost(counter: Counter, way: Way, target: Target, own: jax.sharding.Mesh | N
     fused = "xla" if target.kind in topologies.TPU_GIB else "cudnn"
     try:
         on = topologies.mesh(target.name, shape) if own is None else sharding.make_mesh(shape)
-        made = topologies.compiled(run, stage, on, stage.text_length, Kernels(fused, fused), counter.config)
+        chosen = run.copy_and_resolve_references()
+        chosen.remat = way.remat
+        made = topologies.compiled(chosen, stage, on, stage.text_length, Kernels(fused, fused), counter.config)
     except VlaxError:  # its compiler isn't installed
         return guessed, "estimated"
     except jax.errors.JaxRuntimeError as error:

@@ -22,7 +22,7 @@ from vlax.models.cores import Kernels
 from vlax.models.remat import KINDS, named
 from vlax.models.vlm import VLMConfig
 from vlax.params import groups, sharding
-from vlax.training import counters, origins, stages, steps, topologies
+from vlax.training import counters, origins, programs, stages, steps, topologies
 from vlax.training.peaks import Target
 from vlax.training.stages import StagePlan
 from vlax.training.topologies import GIB
@@ -88,9 +88,9 @@ def whole(config: VLMConfig, dtype: str) -> groups.Shapes:
 class Counter:
     """What one stage costs, by text length and remat."""
 
-    def __init__(self, run: ConfigDict, stage: ConfigDict, config: VLMConfig | None = None):
-        """config: of another model than run.shapes make."""
-        self.run, self.stage = run, stage
+    def __init__(self, run: ConfigDict, stage: ConfigDict, config: VLMConfig | None = None, platform: str = "gpu"):
+        """config: of another model than run.shapes make. platform: what `run.layers=auto` goes by."""
+        self.run, self.stage, self.layers = run, stage, programs.loop(run.layers, platform)
         self.config = config or topologies.model_config(run, stage)
         self.shapes = whole(self.config, run.dtype)
         self.assigned = groups.assign(self.shapes, stage.trainable)
@@ -145,7 +145,7 @@ class Counter:
             repr(self.config),
             tuple(self.assigned),
             self.run.dtype,
-            self.run.layers,
+            self.layers,
             self.stage.packing,
             self.stage.images,
         )
@@ -156,7 +156,7 @@ class Counter:
 
     def _count(self, what: str, text: int, remat: str, rows: int, seeing: int, speaking: int) -> int:
         trained, fixed, batch, graphdef = self._pieces(text, rows, seeing, speaking)
-        how = steps.StepConfig(self.run.layers, remat)
+        how = steps.StepConfig(self.layers, remat)
         with jax.set_mesh(_one()):
             if what == "residuals":
                 return counters.residual_bytes(trained, fixed, batch, graphdef, how)
@@ -169,7 +169,7 @@ class Counter:
         per_row, always = self.residuals(text, "attention" if way.remat == "none" else way.remat)
         cut = chips if way.cut else 1
         kept = KEPT * (per_row * way.rows + always) + GRADIENTS * 4 * self.learns / cut + ALWAYS
-        stacked = STACKED * self.width * groups.count(self.shapes) if self.run.layers == "scan" else 0
+        stacked = STACKED * self.width * groups.count(self.shapes) if self.layers == "scan" else 0
         state = self.state(way.accumulate > 1 and self.stage.accumulation == "multisteps") / cut
         return Cost(round(state), round(kept + stacked), self.flops(text, way.remat))
 
@@ -209,8 +209,8 @@ def model(plans: Sequence[StagePlan]) -> VLMConfig | None:
     return origins.model_config(plan, origins.find(plan), 0)
 
 
-def shipped(stage: ConfigDict, run: ConfigDict, chips: int) -> Way:
-    """The way that the config says. VlaxError where the micro-batch does not divide over the devices."""
+def shipped(stage: ConfigDict, run: ConfigDict, chips: int, remat: str = "") -> Way:
+    """The way that the config says, or with another remat. VlaxError where the micro-batch doesn't divide over the devices."""
     cut = sharding.sizes((run.mesh.data, run.mesh.fsdp, run.mesh.tp), chips)[1] > 1
     rows, rest = divmod(stage.batch_size, stage.accumulate * chips)
     if rest:
@@ -218,7 +218,7 @@ def shipped(stage: ConfigDict, run: ConfigDict, chips: int) -> Way:
             f"stage {stage.name}: {stage.batch_size} rows in {stage.accumulate} micro-batches don't divide over {chips} "
             f"devices; set --config.stage.batch_size to a multiple of {stage.accumulate * chips}"
         )
-    return Way(rows, stage.accumulate, named(run.remat), cut)
+    return Way(rows, stage.accumulate, named(remat or run.remat), cut)
 
 
 def rows(stage: ConfigDict) -> dict[int, float] | None:

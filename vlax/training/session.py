@@ -2,9 +2,7 @@
 tokenizer -> shapes -> data -> mesh -> parameters (parent stage > pretrained > fresh) -> optimizer -> jitted steps."""
 
 import dataclasses
-import functools
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -15,13 +13,13 @@ from ml_collections import ConfigDict
 from vlax.data.batches import arrange
 from vlax.data.batches.pipeline import HostBatches
 from vlax.errors import VlaxError
-from vlax.models import quantised, remat
+from vlax.models import quantised
 from vlax.models.build import DTYPES, abstract_model
 from vlax.models.vlm import VLM, Batch, VLMConfig
 from vlax.params import groups, sharding
 from vlax.text.prompts import Encoder
 from vlax.text.tokenizer import size as tokenizer_size
-from vlax.training import inputs, kernels, optimizer, origins, ranges, steps, windows, wording
+from vlax.training import backward, inputs, kernels, origins, programs, ranges, wording
 from vlax.training.origins import Origins
 from vlax.training.stages import StagePlan, closest
 from vlax.training.steps import State
@@ -46,6 +44,7 @@ class Session:
     train_step: Callable[[State, groups.Params, Batch], tuple[State, dict[str, jax.Array]]]
     eval_step: Callable[[groups.Params, groups.Params, Batch], dict[str, jax.Array]]
     attention: str  # how it is computed, and why so
+    remat: str  # what the backward pass computes again, and why so
 
     @property
     def micro_steps(self) -> int:
@@ -98,18 +97,12 @@ def check_settings(run: ConfigDict, stage: ConfigDict) -> None:
     """VlaxError for what is wrong with a config whatever its data and weights."""
     if run.dtype not in DTYPES:
         raise VlaxError(f"run.dtype={run.dtype!r} is not one of {', '.join(DTYPES)}")
+    programs.loop(run.layers, "cpu")
+    backward.check(run.remat)
     ranges.updates(run.profile)
     ranges.check("run", run)
     ranges.check("stage", stage)
     check_stage(stage)
-
-
-def optimizer_config(stage: ConfigDict, updates: int, extended: tuple[int, ...] = ()) -> optimizer.OptimizerConfig:
-    return optimizer.OptimizerConfig(
-        updates=updates, extended=extended,
-        accumulate=stage.accumulate, multisteps=stage.accumulation == "multisteps", warmup=stage.warmup,
-        final=stage.final_learning_rate, clip=stage.clip, weight_decay=stage.weight_decay, b2=stage.beta2,
-    )  # fmt: skip
 
 
 def build(plan: StagePlan) -> Session:
@@ -137,68 +130,17 @@ def build(plan: StagePlan) -> Session:
     arrange.check_positions(stage, config)
     batches, validation, updates = inputs.build(plan, config, encoder)
 
-    settings = optimizer_config(stage, updates, plan.extended)
-    tx, train, evaluate = programs(graphdef, abstract, assigned, settings, run, stage, mesh)
+    kind, because = backward.choose(run, stage, config, mesh)
+    settings = programs.optimizer_config(stage, updates, plan.extended)
+    tx, train, evaluate = programs.programs(graphdef, abstract, assigned, settings, run, stage, kind, mesh)
     attention = f"{' and '.join(dict.fromkeys(chosen))} ({why})"
     return Session(plan, found, config, mesh, encoder, batches, validation, updates, graphdef, abstract, assigned, tx, train,
-                   evaluate, attention)  # fmt: skip
-
-
-def programs(
-    graphdef: nnx.GraphDef[VLM], abstract: groups.Shapes, assigned: Mapping[str, str], settings: optimizer.OptimizerConfig,
-    run: ConfigDict, stage: ConfigDict, mesh: jax.sharding.Mesh,
-) -> tuple[optax.GradientTransformation, Any, Any]:  # fmt: skip
-    """(optimizer, train step, evaluation step), the steps jitted."""
-    scan = stage.accumulation == "scan"
-    config = steps.StepConfig(run.layers, remat.named(run.remat), stage.accumulate if scan else 1)
-    window = stage.accumulate if stage.accumulate > 1 and not scan else 0
-    shapes, trained, rates = (tuple(each.items()) for each in (abstract, assigned, stage.learning_rate))
-    return _jitted(graphdef, shapes, trained, rates, settings, config, window, mesh)
-
-
-@functools.lru_cache(maxsize=1)
-def _jitted(
-    graphdef: nnx.GraphDef[VLM], shapes: tuple[tuple[str, jax.ShapeDtypeStruct], ...], trained: tuple[tuple[str, str], ...],
-    rates: tuple[tuple[str, float], ...], settings: optimizer.OptimizerConfig, config: steps.StepConfig, window: int,
-    mesh: jax.sharding.Mesh,
-) -> tuple[optax.GradientTransformation, Any, Any]:  # fmt: skip
-    """The same stage anew in one process (another seed, other rows, a resumed run) traces and compiles nothing. One is kept:
-    the programs of a stage that is done would lie in a device's memory."""
-    assigned = dict(trained)
-    tx, inner = (
-        optimizer.make(each, assigned, dict(rates)) for each in (settings, dataclasses.replace(settings, accumulate=1))
-    )
-    options: dict[str, Any] = {"graphdef": graphdef, "assigned": assigned, "config": config}
-    # Pinned output shardings: without them the second call meets other shardings than the first and compiles again.
-    out = train_state_shardings(dict(shapes), assigned, tx, mesh), sharding.replicated(mesh)
-    evaluate = jax.jit(functools.partial(steps.eval_step, graphdef=graphdef, config=config))
-    if window:
-        return tx, windows.windowed(options, inner, window, out), evaluate
-    return tx, jax.jit(functools.partial(steps.train_step, tx=tx, **options), donate_argnums=0, out_shardings=out), evaluate
-
-
-def slots(stage: ConfigDict, config: VLMConfig) -> int:
-    """N: pictures for which a row of a batch has room."""
-    return int(stage.packing if stage.packing > 1 else stage.images * config.views)
+                   evaluate, attention, f"{kind} ({because})")  # fmt: skip
 
 
 def load(run: ConfigDict, stage: ConfigDict, config: VLMConfig, mesh: jax.sharding.Mesh, first: bool) -> kernels.Load:
     """What a stage asks of attention. first: as `in_front` says."""
     rows = stage.batch_size // stage.accumulate // (mesh.shape["data"] * mesh.shape["fsdp"])
     texts = tuple(stage.buckets) or (stage.text_length,)
-    return kernels.Load(mesh.devices.flat[0].platform, run.dtype, rows, mesh.shape["tp"], texts, slots(stage, config), first)
-
-
-def train_state_shardings(
-    abstract: groups.Shapes, assigned: Mapping[str, str], tx: optax.GradientTransformation, mesh: jax.sharding.Mesh
-) -> State:
-    """Shardings of {params, opt_state, step} for the trainable part."""
-    trainable = {path: value for path, value in abstract.items() if path in assigned}
-    params = sharding.parameter_shardings(trainable, mesh)
-    opt_state = jax.eval_shape(lambda p: optimizer.init(tx, p), trainable)
-    with_tokens = {**params, optimizer.TOKENS: sharding.replicated(mesh)}
-    return {
-        "params": params,
-        "opt_state": sharding.state_shardings(tx, opt_state, with_tokens, mesh),
-        "step": sharding.replicated(mesh),
-    }
+    slots = programs.slots(stage, config)
+    return kernels.Load(mesh.devices.flat[0].platform, run.dtype, rows, mesh.shape["tp"], texts, slots, first)

@@ -16,7 +16,8 @@ from vlax.params import groups, sharding
 from vlax.storage import seal
 from vlax.text.tokenizer import Tokenizer
 from vlax.training import checkpoints, optimizer, origins, parts
-from vlax.training.session import Session, train_state_shardings
+from vlax.training.programs import train_state_shardings
+from vlax.training.session import Session
 from vlax.training.stages import FORKED, GIVEN, StagePlan
 from vlax.training.steps import State
 

@@ -30,10 +30,11 @@ from vlax.models.cores import PLAIN, Kernels
 from vlax.models.decoder import DecoderConfig
 from vlax.models.lora import LoRAConfig
 from vlax.models.projector import ProjectorConfig
+from vlax.models.remat import named
 from vlax.models.vision import VisionConfig
 from vlax.models.vlm import VLMConfig
 from vlax.params import groups, sharding
-from vlax.training import optimizer, session, steps
+from vlax.training import optimizer, programs, steps
 from vlax.training.windows import Windowed
 
 GIB = 2**30
@@ -131,7 +132,7 @@ def model_config(run: ConfigDict, stage: ConfigDict) -> VLMConfig:
 def batch_shapes(stage: ConfigDict, config: VLMConfig, text: int, on: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
     """What one call of the train step is given: a micro-batch, or with accumulation="scan" all of an update."""
     scan = (stage.accumulate,) if stage.accumulation == "scan" and stage.accumulate > 1 else ()
-    rows, slots = stage.batch_size // stage.accumulate, session.slots(stage, config)
+    rows, slots = stage.batch_size // stage.accumulate, programs.slots(stage, config)
     shape = functools.partial(_shape, lead=(*scan, rows), sharded=sharding.batch_sharding(on, leading=len(scan)))
     pixels = 1 if config.vision is None else config.tower.preprocess.size
     made = {name: shape((text,), jnp.int32) for name in ("tokens", "segment", "example")}
@@ -156,18 +157,18 @@ def program(
 ) -> tuple[Any, tuple[steps.State, groups.Shapes, dict[str, jax.ShapeDtypeStruct]]]:
     """(the stage's jitted train step, shapes of its arguments as they lie on the mesh), for rows of so many text tokens.
 
-    config: of another model than `model_config` makes.
+    config: of another model than `model_config` makes. run.remat is one of `models/remat.py`, chosen already.
     """
     config = config or model_config(run, stage)
     sharding.check_batch(stage.batch_size // stage.accumulate, on)
     graphdef, abstract = abstract_model(config, DTYPES[run.dtype], kernels)
     assigned = groups.assign(abstract, stage.trainable)
-    settings = session.optimizer_config(stage, UPDATES)
-    tx, step, _ = session.programs(graphdef, abstract, assigned, settings, run, stage, on)
+    settings = programs.optimizer_config(stage, UPDATES)
+    tx, step, _ = programs.programs(graphdef, abstract, assigned, settings, run, stage, named(run.remat), on)
 
     trainable = {path: value for path, value in abstract.items() if path in assigned}
     frozen = {path: value for path, value in abstract.items() if path not in assigned}
-    where = session.train_state_shardings(abstract, assigned, tx, on)
+    where = programs.train_state_shardings(abstract, assigned, tx, on)
     fixed = sharding.parameter_shardings(frozen, on)
     opt_state = jax.eval_shape(lambda p: optimizer.init(tx, p), trainable)
     state = {"params": trainable, "opt_state": opt_state, "step": jax.ShapeDtypeStruct((), jnp.int32)}
