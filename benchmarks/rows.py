@@ -32,7 +32,7 @@ from vlax.commands.data.picture_shards import Encoding
 from vlax.data.batches.mixture import Mixture
 from vlax.data.batches.row_plan import Plan
 from vlax.data.readers import item_batches, prepared_rows
-from vlax.data.readers.item_table import SCHEMA
+from vlax.data.readers.item_table import NARROW
 from vlax.data.readers.kinds import KINDS
 from vlax.data.sources import open_source
 from vlax.images import Preprocess
@@ -123,7 +123,7 @@ def table(folder: Path, rows: int) -> dict:
         for n in range(LINKED)
     )
     first = path / "rows-00000.arrow"
-    batches, count = item_batches.write(first, SCHEMA, item_batches.blocks(items)), -(-rows // LINKED)
+    batches, count = item_batches.write(first, NARROW, item_batches.blocks(items, NARROW)), -(-rows // LINKED)
     fact = {"records": LINKED, "bytes": first.stat().st_size, "sha256": paths.sha256(first)}
     for n in range(1, count):
         os.link(first, path / f"rows-{n:05d}.arrow")

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from benchmarks import data_memory, fuzz, input, serve
+from benchmarks import data_memory, fuzz, input, rows, serve
 
 
 def printed(monkeypatch, capsys, program, *flags: str) -> str:
@@ -27,6 +27,16 @@ def test_data_memory(monkeypatch, capsys, flags):
     monkeypatch.setattr(data_memory, "SCENES", 40)
     out = printed(monkeypatch, capsys, data_memory, "--batches=4", "--every=2", "--batch=2", "--size=16", "--threads=0", *flags)
     assert "MB" in out, out
+
+
+def test_rows(tmp_path, monkeypatch):
+    """Each format's file is one that vlax reads, the links to one file among them."""
+    monkeypatch.setenv("VLAX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(rows, "LINKED", 40)
+    for name, made in rows.FORMATS.items():
+        (tmp_path / name).mkdir()
+        found = rows.measure(made(tmp_path / name, 90))
+        assert (found["rows"], found["plan"] > 0) == (120 if name == "table" else 90, True), name
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import pytest
 from varied import Varied, encoder
 
 from vlax.data.batches import order, shuffle
-from vlax.data.batches.mixture import Mixture
+from vlax.data.batches.mixture import BLOCK, Mixture
 from vlax.data.batches.pipeline import Collator, HostBatches, ImageCache
 from vlax.data.batches.row_plan import Plan
 from vlax.errors import VlaxError
@@ -107,6 +107,13 @@ def test_ids_do_not_depend_on_how_they_are_cut_and_do_on_the_seed(version):
         assert np.array_equal(np.concatenate([m.ids(at, min(at + size, 100)) for at in range(0, 100, size)]), whole), size
     assert whole.dtype == np.int64
     assert not np.array_equal(whole[:21], whole[21:42]) and not np.array_equal(whole, three(version, seed=4).ids(0, 100))
+
+
+def test_order_2_is_computed_in_blocks_that_join():
+    m = three(2)
+    whole = order.second(np.arange(3 * BLOCK), m.seed, m.rows, m.counts, m.offsets[:-1])
+    for begin, end in ((0, 7), (BLOCK - 3, BLOCK + 4), (BLOCK - 3, 2 * BLOCK + 1), (BLOCK, BLOCK + 1)):
+        np.testing.assert_array_equal(m.ids(begin, end), whole[begin:end])
 
 
 def test_order_1_copies_no_epoch_for_a_batch():

@@ -24,6 +24,7 @@ from vlax.errors import VlaxError
 from vlax.rows import Row, Source
 
 SHARES = ("weight", "epochs", "tokens")
+BLOCK = 2048  # positions that order 2 computes at once: a call takes 0.3 ms whether it is for 64 or for 500 of them
 
 
 def share(name: str, spec: Mapping) -> tuple[str, float]:
@@ -136,6 +137,12 @@ class Mixture:
         whole = np.concatenate(parts)
         return np.random.default_rng([self.seed, 2, number]).permutation(whole) if self.shuffle else whole
 
+    @functools.lru_cache(maxsize=4)  # noqa: B019  (as above; threads that read ahead are in two of them)
+    def _block(self, number: int) -> np.ndarray:
+        """int64[BLOCK]: global row ids under order 2 at positions from BLOCK * number on."""
+        positions = np.arange(number * BLOCK, (number + 1) * BLOCK)
+        return order.second(positions, self.seed, self.rows, self.counts, self.offsets[:-1])
+
     def ids(self, begin: int, end: int) -> np.ndarray:
         """int64: global row ids at positions begin..end-1, endless when shuffled; else of one pass, then filler (-1)."""
         size = self.epoch_size
@@ -143,7 +150,8 @@ class Mixture:
             position = np.arange(begin, end)
             return np.where(position < size, position, -1)
         if self.version == 2:
-            return order.second(np.arange(begin, end), self.seed, self.rows, self.counts, self.offsets[:-1])
+            blocks = range(begin // BLOCK, (end - 1) // BLOCK + 1)
+            return np.concatenate([self._block(b)[max(begin - b * BLOCK, 0) : end - b * BLOCK] for b in blocks])
         epochs = range(begin // size, (end - 1) // size + 1)
         return np.concatenate([self.epoch(e)[max(begin - e * size, 0) : end - e * size] for e in epochs])
 
