@@ -53,8 +53,10 @@ WHOLE = {
     "LLaVA-OneVision": Case(
         "LlavaOnevisionForConditionalGeneration", "LlavaOnevisionConfig",
         {"image_token_id": 66, "tie_word_embeddings": True, "vision_config": ("SiglipVisionConfig", TOWER),
-         "text_config": ("Qwen2Config", LLAMA | {"tie_word_embeddings": True})},
-        {"causal mask": {"mask": "prefix_lm"}, "newline": {"projector": {"newline": False}}},
+         "image_grid_pinpoints": [[TOWER["image_size"] * y, TOWER["image_size"] * x] for y in (1, 2, 3) for x in (1, 2, 3)],
+         "vision_aspect_ratio": "anyres_max_2", "text_config": ("Qwen2Config", LLAMA | {"tie_word_embeddings": True})},
+        {"causal mask": {"mask": "prefix_lm"}, "parts": {"preprocess": {"anyres": None}},
+         "shrinking": {"preprocess": {"anyres": {"most": 9}}}},
     ),
     "InternVL": Case(
         "InternVLForConditionalGeneration", "InternVLConfig",

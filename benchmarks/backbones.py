@@ -15,15 +15,18 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from PIL import Image
 
 from benchmarks.backbone_cases import DECODER, LENGTH, VISION, VOCAB, Case
 from benchmarks.backbone_wholes import WHOLE
+from vlax import anyres
 from vlax.models.decoder import Decoder
 from vlax.models.vision import VisionTower
 from vlax.models.vlm import VLM, VLMConfig
 from vlax.params import groups
 from vlax.pretrained.reading.loader import load_decoder, load_vision, load_vlm
 
+SHAPES = ((41, 90), (120, 37))  # height, width of the pictures of which parts are shown: wide and tall
 TOLERANCE = 1e-4  # of the range of the reference values
 
 
@@ -151,11 +154,16 @@ def whole_batch(config: VLMConfig) -> dict:
     rng = np.random.default_rng(0)
     tokens, segment = rng.integers(3, VOCAB - 1, (2, LENGTH)), np.repeat([[1] * 9 + [2] * 12], 2, axis=0)
     segment[1, 6:] = [2] * 8 + [0] * 7
-    size = config.tower.vision.image_size
-    return {
+    size, sewn = config.tower.vision.image_size, config.anyres
+    batch = {
         "image": rng.integers(0, 256, (2, 1, size, size, 3), dtype=np.uint8), "has_image": np.ones((2, 1), bool),
         "tokens": tokens, "segment": segment, "example": np.minimum(segment, 1),
     }  # fmt: skip
+    if sewn is None:
+        return batch
+    shown = [Image.fromarray(rng.integers(0, 256, (*shape, 3), dtype=np.uint8)) for shape in SHAPES]
+    image = np.stack([config.tower.preprocess.views(picture, config.tiles) for picture in shown])
+    return batch | {"image": image, "shown": anyres.tokens(image, sewn.side)}
 
 
 def whole_inputs(batch: dict, config: VLMConfig, case: Case) -> dict:
@@ -172,11 +180,18 @@ def whole_inputs(batch: dict, config: VLMConfig, case: Case) -> dict:
         inputs["token_type_ids"] = np.concatenate([images * 0, batch["segment"] != 1], 1).astype(int)
     if "Gemma3" in case.model:  # 1: of a picture
         inputs["token_type_ids"] = np.concatenate([images * 0 + 1, batch["tokens"] * 0], 1)
-    shown = pixels(batch["image"][:, 0], config.vision)
-    if "Idefics3" in case.model or "SmolVLM" in case.model or "Onevision" in case.model:  # which take several pictures a row
+    if config.anyres is not None:  # pictures have other numbers of tokens: pads come first
+        hidden = np.arange(config.tokens_per_image) < config.tokens_per_image - batch["shown"]
+        inputs["input_ids"][:, : config.tokens_per_image][hidden] = 0
+        inputs["attention_mask"][:, : config.tokens_per_image][hidden] = 0
+        size = config.tower.preprocess.size
+        parts = batch["image"][:, 0, :-1].reshape(-1, size, size, 3)
+        shown = pixels(parts, config.vision).reshape(2, config.looks, 3, size, size)
+        inputs |= {"image_sizes": np.array(SHAPES), "batch_num_images": np.array([1, 1])}
+    else:
+        shown = pixels(batch["image"][:, 0], config.vision)
+    if "Idefics3" in case.model or "SmolVLM" in case.model:  # which take several pictures a row
         shown = shown[:, None]
-    if "Onevision" in case.model:  # of two pictures that belong together each is shown whole
-        inputs |= {"image_sizes": np.array([shown.shape[-2:]] * 2), "batch_num_images": np.array([2])}
     return {name: torch.tensor(value) for name, value in inputs.items()} | {"pixel_values": shown}
 
 
@@ -192,7 +207,8 @@ def whole_case(case: Case, directory: Path):
     valid = batch["example"] > 0
 
     def run(c):
-        return np.asarray(build(VLM, c, params, "")({name: jnp.asarray(value) for name, value in batch.items()}))[valid]
+        own = batch if c.anyres == config.anyres else whole_batch(c)
+        return np.asarray(build(VLM, c, params, "")({name: jnp.asarray(value) for name, value in own.items()}))[valid]
 
     return logits.numpy()[:, config.tokens_per_image :][valid], run, config, report
 
@@ -210,7 +226,7 @@ def measure(case: Case, reference: np.ndarray, run, config) -> tuple[float, dict
 
 def changed(config, fields: dict):
     """The config with other fields; {"projector": {...}} changes some of a part's."""
-    parts = {name: changed(getattr(config, name), own) for name, own in fields.items() if name == "projector"}
+    parts = {name: changed(getattr(config, name), own) for name, own in fields.items() if isinstance(own, dict)}
     return dataclasses.replace(config, **fields | parts)
 
 

@@ -12,18 +12,19 @@ import re
 import pytest
 
 VLAX = pathlib.Path(__file__).resolve().parent.parent / "vlax"
-GROUND = "errors masks images rows printing storage"
+GROUND = "errors anyres masks images rows printing storage"
 
 ALLOWED = {
     "errors": "",
     "masks": "errors",
-    "images": "errors",
+    "anyres": "errors",
+    "images": "errors anyres",
     "rows": "errors images",
     "storage": "errors",
     "printing": "",
     "process": "errors printing storage",
     "params": "errors printing",
-    "models": "errors masks images params",
+    "models": "errors anyres masks images params",
     "text": f"{GROUND} models",
     "data.readers": f"{GROUND}",
     "data.embedded": "errors rows",
@@ -31,7 +32,7 @@ ALLOWED = {
     "data": f"{GROUND} data.readers data.embedded data.recognise",
     "data.batches": f"{GROUND} text data.readers",
     "decoding": f"{GROUND} params models text data.batches",
-    "pretrained.families": "errors models",
+    "pretrained.families": "errors anyres models",
     "pretrained.reading": f"{GROUND} params models pretrained.families",
     "pretrained.writing": f"{GROUND} params models text pretrained.families pretrained.reading",
     "model": f"{GROUND} data.readers params models text decoding pretrained.reading",
@@ -41,7 +42,7 @@ ALLOWED = {
     "pretrained.writing model suites",
     "training.trackers": "errors params storage training",
     "training.inspect": f"{GROUND} params text training",
-    "evaluation.report": "errors images masks printing params models text decoding model",
+    "evaluation.report": "errors anyres images masks printing params models text decoding model",
     "evaluation": f"{GROUND} process params models text data data.readers decoding model scores suites training "
     "training.trackers evaluation.report",
 }

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 from PIL import Image, ImageOps
 
+from vlax.anyres import WHOLE, AnyRes
 from vlax.errors import VlaxError
 
 NARROW = 64  # sides of 64 : 1
@@ -24,6 +25,7 @@ class Preprocess:
             width only the middle; one to pad with a side above LONGEST is shrunk to that, and its square resized by bands.
     resample  Pillow's filter number: 0 nearest, 1 lanczos, 2 bilinear, 3 bicubic
     mean, std of the normalisation (x / 255 - mean) / std, which VisionConfig carries
+    anyres    how a picture that stands alone is shown in parts, all of them one array (`vlax/anyres.py`); None: it is not
     """
 
     size: int
@@ -32,8 +34,11 @@ class Preprocess:
     resample: int = Image.Resampling.BICUBIC
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    anyres: AnyRes | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.anyres, dict):  # as JSON has it
+            object.__setattr__(self, "anyres", AnyRes(**self.anyres))
         sizes = type(self.size) is int and type(self.edge) is int and 0 < self.size <= MOST and 0 <= self.edge <= MOST
         three = all(len(x) == 3 and all(isinstance(n, int | float) for n in x) for x in (self.mean, self.std))
         known = self.mode in ("squash", "crop", "pad") and self.resample in list(Image.Resampling)
@@ -59,9 +64,14 @@ class Preprocess:
         left, top = (image.width - self.size) // 2, (image.height - self.size) // 2
         return np.asarray(image.crop((left, top, left + self.size, top + self.size)))
 
-    def views(self, image: Image.Image, tiles: int) -> np.ndarray:
+    def views(self, image: Image.Image, tiles: int, alone: bool = True) -> np.ndarray:
         """uint8[n,size,size,3]: the whole picture, and where that loses detail up to `tiles` parts of it in reading order, cut
-        out of the picture stretched to their `grid` (the AnyRes of LLaVA-NeXT, with the whole as in InternVL)."""
+        out of the picture stretched to their `grid` (the AnyRes of LLaVA-NeXT, with the whole as in InternVL). With `anyres`
+        one array has them all, uint8[1,height,size,3], and of a picture that does not stand alone only the whole."""
+        if self.anyres is not None:
+            if alone:
+                return self.anyres.shown(as_rgb(image), self.size, self.resample)[None]
+            return self.anyres.together(self.apply(image), WHOLE)[None]
         whole, (columns, rows) = self.apply(image), grid(image.size, self.size, tiles)
         if columns * rows == 1:
             return whole[None]
@@ -69,6 +79,11 @@ class Preprocess:
         image = image if image.mode == "RGB" else as_rgb(image)
         parts = np.asarray(image.resize((wide, tall), self.resample)).reshape(rows, self.size, columns, self.size, 3)
         return np.concatenate([whole[None], parts.swapaxes(1, 2).reshape(-1, self.size, self.size, 3)])
+
+    @property
+    def height(self) -> int:
+        """Pixels of what a slot of a batch holds, which is `size` wide."""
+        return self.size if self.anyres is None else (1 + self.anyres.parts) * self.size + 1
 
     def frame(self, image: Image.Image) -> Image.Image:
         """What of the picture the tower sees, from edge to edge, in the picture's own resolution."""

@@ -6,6 +6,7 @@ The sequence of a row is [N*I image tokens | T text tokens]: N slots, each with 
     example  int32[B,T]  1..N, 0 pad
     owner    int32[B,N]  the example that a slot's picture belongs to; 0 hidden. Left out, slot n belongs to example n + 1
     before   int32[B,N]  how many of its example's text tokens come before the picture. Left out, none: pictures come first
+    shown    int32[B,N]  how many of a slot's I tokens its picture has, the first ones; those after them are pads. Left out, all
 
 Slots lie where they lie: what comes before what, in attention, positions and sliding windows, is a matter of positions alone.
 One example, two image tokens (i), two prompt tokens (p), two answer tokens (a), one pad (-). A row is a query, a column a key,
@@ -53,6 +54,18 @@ is no prefix, as a later question is none: nothing before it may see it, since t
     r               111111110    111111110             111111110    111111110
     b               111111111    111111111             111111111    111111111
 
+Two slots of three tokens whose pictures have two (i) and one (j), `shown` [[2, 1]], and an exchange; positions 0 1 - 2 - - 3 4:
+
+                    ii-j--pa     ii-j--pa
+    i               10000000     11000000
+    i               11000000     11000000
+    -               00100000     00100000
+    j               11010000     11010000
+    -               00001000     00001000
+    -               00000100     00000100
+    p               11010010     11010010
+    a               11010011     11010011
+
 Axis letters: B batch, N slots a row, I image tokens, T text, S = N*I + T.
 """
 
@@ -84,13 +97,18 @@ def slot_examples(has_image: jax.Array, owner: jax.Array | None = None) -> jax.A
 
 
 def sequence_examples(
-    example: jax.Array, has_image: jax.Array, tokens_per_image: int, owner: jax.Array | None = None
-) -> jax.Array:
+    example: jax.Array, has_image: jax.Array, tokens_per_image: int, owner: jax.Array | None = None,
+    shown: jax.Array | None = None,
+) -> jax.Array:  # fmt: skip
     """Example id of every token of the sequence; 0 is a pad, hidden images included.
 
     tokens_per_image 2, has_image [[True]], example [[1, 1, 0]]  ->  [[1, 1, 1, 1, 0]]
     """
-    return jnp.concatenate([jnp.repeat(slot_examples(has_image, owner), tokens_per_image, axis=1), example], axis=1)
+    images = jnp.repeat(slot_examples(has_image, owner), tokens_per_image, axis=1)
+    if shown is not None:
+        there = jnp.arange(tokens_per_image, dtype=jnp.int32) < shown[:, :, None]
+        images = jnp.where(there.reshape(images.shape), images, 0)
+    return jnp.concatenate([images, example], axis=1)
 
 
 def prefix(segment: jax.Array, example: jax.Array) -> jax.Array:
@@ -112,15 +130,16 @@ def _places(example: jax.Array) -> jax.Array:
 
 def attention_mask(
     segment: jax.Array, example: jax.Array, has_image: jax.Array, tokens_per_image: int, kind: str,
-    owner: jax.Array | None = None, before: jax.Array | None = None,
+    owner: jax.Array | None = None, before: jax.Array | None = None, shown: jax.Array | None = None,
 ) -> jax.Array:  # fmt: skip
     """Who sees whom, as the tables above say: bool[B,S,S], [query, key].
 
-    segment, example: int32[B,T]; has_image: bool[B,N]; kind: one of KINDS (VlaxError otherwise); owner, before: int32[B,N].
+    segment, example: int32[B,T]; has_image: bool[B,N]; kind: one of KINDS (VlaxError otherwise); owner, before, shown:
+    int32[B,N].
     """
     check_kind(kind)
-    ids, slots = sequence_examples(example, has_image, tokens_per_image, owner), slot_examples(has_image, owner)
-    at = positions(example, has_image, tokens_per_image, owner, before)
+    ids, slots = sequence_examples(example, has_image, tokens_per_image, owner, shown), slot_examples(has_image, owner)
+    at = positions(example, has_image, tokens_per_image, owner, before, shown)
     size, images = ids.shape[1], has_image.shape[1] * tokens_per_image
     same = (ids[:, :, None] == ids[:, None, :]) & (ids > 0)[:, None, :]
     sees = at[:, :, None] >= at[:, None, :]
@@ -143,10 +162,10 @@ def attention_mask(
 
 def positions(
     example: jax.Array, has_image: jax.Array, tokens_per_image: int,
-    owner: jax.Array | None = None, before: jax.Array | None = None,
+    owner: jax.Array | None = None, before: jax.Array | None = None, shown: jax.Array | None = None,
 ) -> jax.Array:  # fmt: skip
     """int32[B,S]: 0, 1, ... within each example, over its text and its pictures, these in the order of `before`, then of
-    slots. Hidden slots count from 0, pads get 0.
+    slots. Hidden slots count from 0, a slot's pads go on counting, others get 0.
 
     tokens_per_image 2, has_image [[True, False]], example [[1, 1, 2, 2, 0]]  ->  [[0, 1, 0, 1, 2, 3, 0, 1, 0]]
     """
@@ -157,10 +176,17 @@ def positions(
     earlier = (comes[:, None, :] < comes[:, :, None]) | (
         (comes[:, None, :] == comes[:, :, None]) & (number[None, :] < number[:, None])
     )
-    first = jnp.where(slots > 0, comes + tokens_per_image * (mine & earlier).sum(-1, dtype=jnp.int32), 0)
+
+    def tokens(which: jax.Array) -> jax.Array:
+        """int32[B,X]: image tokens of the slots bool[B,X,N]."""
+        if shown is None:
+            return tokens_per_image * which.sum(-1, dtype=jnp.int32)
+        return (which * shown.astype(jnp.int32)[:, None, :]).sum(-1, dtype=jnp.int32)
+
+    first = jnp.where(slots > 0, comes + tokens(mine & earlier), 0)
     image = (first[:, :, None] + jnp.arange(tokens_per_image, dtype=jnp.int32)).reshape(len(slots), -1)
     there = (example[:, :, None] == slots[:, None, :]) & (slots > 0)[:, None, :] & (comes[:, None, :] <= place[:, :, None])
-    text = jnp.where(example > 0, place + tokens_per_image * there.sum(-1, dtype=jnp.int32), 0)
+    text = jnp.where(example > 0, place + tokens(there), 0)
     return jnp.concatenate([image, text], axis=1)
 
 

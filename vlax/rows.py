@@ -59,12 +59,13 @@ class Picture:
         with making(self.name):
             return preprocess.apply(self.open())
 
-    def views(self, preprocess: Preprocess, tiles: int = 0) -> np.ndarray:
-        """uint8[n,size,size,3]: `pixels`, and then up to `tiles` parts of the picture (`Preprocess.views`)."""
+    def views(self, preprocess: Preprocess, tiles: int = 0, alone: bool = True) -> np.ndarray:
+        """uint8[n,size,size,3]: `pixels`, and then up to `tiles` parts of the picture (`Preprocess.views`); alone: whether its
+        row has no other."""
         if not tiles:
             return self.pixels(preprocess)[None]
         with making(self.name):
-            return preprocess.views(self.open(), tiles)
+            return preprocess.views(self.open(), tiles, alone)
 
 
 @dataclasses.dataclass(frozen=True)

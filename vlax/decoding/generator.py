@@ -32,14 +32,16 @@ from vlax.models.attention import KV
 from vlax.models.vlm import VLM, Batch, VLMConfig
 from vlax.params import groups
 
+OPTIONAL = ("owner", "before", "shown")  # entries of a batch; what they mean where they are left out is said in masks.py
+
 
 class Generator:
     """Compiled decoding of one model: `generate(params, batch) -> (tokens, scores)`.
 
     batch: `tokens, segment, example int32[B,P]` with the prompt alone, right-padded with segment 0; `image uint8[B,N,H,W,3]`
     unless the model has no tower, or `features [B,N*I,D]` or `prefix` (`seen.py`, `prefill.py`); `has_image bool[B,N]`; `row
-    int32[B,N]`, the first one counts; `owner, before int32[B,N]`, which may be left out where N is 1. A filler row (example all
-    0) counts as done.
+    int32[B,N]`, the first one counts; `owner, before int32[B,N]`, which may be left out where N is 1; `shown int32[B,N]` with
+    AnyRes. A filler row (example all 0) counts as done.
     Returns tokens int32[B,max_new_tokens], pad_id after EOS, and scores f32[B]: the sum of the log-probabilities of a row's
     tokens, EOS included, under the model itself (temperature 1, whole vocabulary). A row's tokens depend neither on its slot
     nor on its batch mates while B, N and P stay the same; logits are not bit-equal across batch sizes.
@@ -124,7 +126,7 @@ class Generator:
             )
         pictures = next((name for name in ("prefix", "features") if name in batch), "image")
         names = ["tokens", "segment", "example", "has_image", "row", *([pictures] if self.model.vision is not None else [])]
-        return {name: batch[name] for name in (*names, *(name for name in ("owner", "before") if name in batch))}
+        return {name: batch[name] for name in (*names, *(name for name in OPTIONAL if name in batch))}
 
     def _feed(self, model: VLM, token: jax.Array, index: jax.Array, cache: list[KV], view: View) -> tuple[jax.Array, list[KV]]:
         """(logits f32[R,V], cache) after generated token number `index`, int32[R], went through the decoder."""

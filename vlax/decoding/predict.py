@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from vlax.data.batches.pipeline import filler
+from vlax.data.batches.pipeline import filler, show
 from vlax.decoding import constrain, sure
 from vlax.decoding.generator import Generator
 from vlax.decoding.options import DecodeConfig
@@ -82,7 +82,8 @@ class Predictor:
         for i, request in enumerate(requests):
             size = len(request.prompt)
             for n, image in enumerate(request.images if self.config.vision else ()):
-                out["image"][i, n], out["has_image"][i, n], out["owner"][i, n] = image, True, 1
+                show(out, i, n, image, self.config.preprocess)
+                out["has_image"][i, n], out["owner"][i, n] = True, 1
                 out["before"][i, n] = request.before[n] if request.before else 0
             out["tokens"][i, :size], out["segment"][i, :size], out["example"][i, :size] = request.prompt, PROMPT, 1
             out["row"][i, 0] = request.row

@@ -22,12 +22,13 @@ from vlax.models.vlm import VLM, Batch
 View = Mapping[str, jax.Array]  # what the steps must know of the prefix
 
 
-def of_pictures(model: VLM, features: jax.Array, has_image: jax.Array) -> jax.Array:
-    """[R,2*L,G,N*I,K] of R rows' pictures, which come before all text: features [R,N*I,D], has_image bool[R,N]."""
+def of_pictures(model: VLM, features: jax.Array, has_image: jax.Array, shown: jax.Array | None = None) -> jax.Array:
+    """[R,2*L,G,N*I,K] of R rows' pictures, which come before all text: features [R,N*I,D], has_image bool[R,N], and where
+    pictures have other numbers of tokens, shown int32[R,N] (`masks.py`)."""
     rows, size = features.shape[:2]
     pad = jnp.zeros((rows, 1), jnp.int32)  # of text there is none
     batch = {"segment": pad, "example": pad, "has_image": has_image, "owner": has_image.astype(jnp.int32)}
-    positions, mask = model.layout(batch)
+    positions, mask = model.layout(batch if shown is None else batch | {"shown": shown})
     x = by_row(features, rows).astype(model.dtype)
     cache = model.decoder.empty_cache(rows, size)
     _, _, cache = model.decoder.trace(x, positions[:, :size], mask[:, :size, :size], cache, 0)
@@ -60,8 +61,9 @@ def prefill(model: VLM, batch: Batch, more: int) -> tuple[jax.Array, list[KV], V
     last = jnp.maximum(images + (batch["example"] > 0).sum(-1, keepdims=True) - 1, 0)
     # The head on one position: at V = 150 k it is the largest product of the prefill.
     logits = model.decoder.logits(jnp.take_along_axis(hidden, jnp.maximum(last - done, 0)[..., None], axis=1)[:, 0])
+    slots = batch.get("owner"), batch.get("shown")
     view = {
-        "visible": masks.sequence_examples(batch["example"], batch["has_image"], image_tokens, batch.get("owner")) > 0,
+        "visible": masks.sequence_examples(batch["example"], batch["has_image"], image_tokens, *slots) > 0,
         "positions": positions,
         "start": jnp.take_along_axis(positions, last, axis=1)[:, 0] + 1,
     }

@@ -73,9 +73,11 @@ class Seen:
     def _join_impl(self, parts: Sequence[jax.Array], rows: int) -> jax.Array:
         return jnp.stack(parts).reshape(rows, -1, parts[0].shape[-1])
 
-    def _read_impl(self, params: groups.Params, parts: Sequence[jax.Array], has_image: jax.Array) -> tuple[jax.Array, ...]:
+    def _read_impl(
+        self, params: groups.Params, parts: Sequence[jax.Array], has_image: jax.Array, shown: jax.Array | None
+    ) -> tuple[jax.Array, ...]:
         model, features = groups.rebuild(self.graphdef, params), self._join_impl(parts, has_image.shape[0])
-        return tuple(prefill.of_pictures(model, features, has_image))
+        return tuple(prefill.of_pictures(model, features, has_image, shown))
 
     def shown(self, params: groups.Params, images: Sequence[Sequence[np.ndarray]], batch: Batch) -> Batch:
         """`batch`, placed and without "image", with "features" [B,N*I,D] or "prefix" [B,2*L,G,N*I,K]. images: of each row,
@@ -115,7 +117,13 @@ class Seen:
             features = self._features(params, {name: pictures[name] for row in part for name in row})
             full = [*part, *[()] * (self.rows - len(part))]
             has_image = np.array([[slot < len(row) for slot in range(slots)] for row in full])
-            read: tuple[jax.Array, ...] = self._read(params, self._in_slots(full, slots, features, dtype), has_image)
+            shown = None
+            if self.config.anyres is not None:
+                shown = np.zeros(has_image.shape, np.int32)
+                for number, row in enumerate(part):
+                    shown[number, : len(row)] = [self.config.tokens_of(pictures[name]) for name in row]
+            features_of = self._in_slots(full, slots, features, dtype)
+            read: tuple[jax.Array, ...] = self._read(params, features_of, has_image, shown)
             return read
 
         made = self._found({(self.config.mask, slots, row): row for row in rows}, make)

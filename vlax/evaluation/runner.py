@@ -115,11 +115,12 @@ def requests(model: Model, test: TestSet, rows: Sequence[Row], pool: ThreadPoolE
     """One Request a row: its first turn's prompt and its pictures. A picture that several rows share is decoded once."""
     suite, number = test.suite, test.numbers
     preprocess = model.config.preprocess
-    seen = {picture.name: picture for row in rows for picture in row.pictures} if preprocess else {}
+    each = [(picture, len(row.pictures) == 1) for row in rows for picture in row.pictures] if preprocess else []
+    seen = {(picture.name, alone): (picture, alone) for picture, alone in each}
     tiles = model.config.tiles
-    views = dict(zip(seen, pool.map(lambda picture: list(picture.views(preprocess, tiles)), seen.values()), strict=True))
+    views = dict(zip(seen, pool.map(lambda one: list(one[0].views(preprocess, tiles, one[1])), seen.values()), strict=True))
     asked = [suite.asked(row, model.encoder) for row in rows]
-    pictures = [[views[picture.name] for picture in row.pictures] if preprocess else [] for row in rows]
+    pictures = [[views[p.name, len(row.pictures) == 1] for p in row.pictures] if preprocess else [] for row in rows]
     found = []
     for prompt, mine, row in zip(asked, pictures, rows, strict=True):
         before = [at for at, each in zip(prompt.before, mine, strict=False) for _ in each]

@@ -107,7 +107,8 @@ def _report_samples(
     others = _by_id(other.lines[pair.its_name]) if other and pair else {}
     other_values = _values(test, pair.theirs) if pair else {}
     ordered = [headline, *(m for m in model_scores.scores if m != headline)]
-    model = mine.model if attention and distributed.hosts() == 1 else None
+    drawn = attention and distributed.hosts() == 1 and mine.model is not None and mine.model.config.anyres is None
+    model = mine.model if drawn else None
     maps: Sequence[Sequence] = _attention(model, test, lines) if model else [()] * len(lines)
     out = []
     for line, seen in zip(lines, maps, strict=True):
@@ -124,7 +125,7 @@ def _seen(model: Model | None, row: Row) -> Image.Image | None:
     """The picture as the tower sees it from edge to edge: cropped where it is cropped there, in its own resolution. Of several,
     and of a picture's tiles, squares of one size side by side, as their attention is, parted by white lines."""
     preprocess = model.config.preprocess if model else None
-    if model and preprocess and model.config.tiles:
+    if model and preprocess and model.config.tiles and not preprocess.anyres:
         images = [Image.fromarray(view) for p in row.pictures for view in p.views(preprocess, model.config.tiles)]
     else:
         images = [preprocess.frame(p.open()) if preprocess else p.open() for p in row.pictures]

@@ -110,7 +110,7 @@ class Model:
         return [] if images is None else [images] if is_one(images) else list(images)
 
     def _request(self, asked: Encoded, images: Sequence, row: int = 0) -> Request:
-        views = [self.views(image) for image in images] if self.config.vision else []
+        views = [self.views(image, len(images) == 1) for image in images] if self.config.vision else []
         before = [at for at, each in zip(asked.before, views, strict=False) for _ in each]
         return Request(asked.tokens, [view for each in views for view in each], row, before)
 
@@ -173,9 +173,10 @@ class Model:
         picture = opened(image)
         return self.config.tower.preprocess.apply(picture)
 
-    def views(self, image) -> np.ndarray:
-        """uint8[n,H,W,3]: `pixels`, and the parts that a model with run.tiles sees beside them."""
-        return self.config.tower.preprocess.views(opened(image), self.config.tiles)
+    def views(self, image, alone: bool = True) -> np.ndarray:
+        """uint8[n,H,W,3]: `pixels`, and the parts that a model with run.tiles sees beside them; of AnyRes one array
+        (`vlax/anyres.py`), without parts where the picture is one of several."""
+        return self.config.tower.preprocess.views(opened(image), self.config.tiles, alone)
 
     @functools.cached_property
     def _forward(self):

@@ -6,16 +6,19 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
 from vlax import masks
+from vlax.anyres import AnyRes, cuts, tokens
 from vlax.errors import VlaxError
 from vlax.images import Preprocess
 from vlax.models.cores import PLAIN, Kernels, Mask, SplitMask
 from vlax.models.decoder import Decoder, DecoderConfig
 from vlax.models.loss import cross_entropy, slice_length
 from vlax.models.projector import Projector, ProjectorConfig
+from vlax.models.sewing import sew
 from vlax.models.vision import VisionConfig, VisionTower
 
 Batch = Mapping[str, jax.Array]  # the contract of `data/batches/pipeline.py`
@@ -38,23 +41,44 @@ class VLMConfig:
     projector: ProjectorConfig | None = None
     mask: str = "image_bidirectional"
     preprocess: Preprocess | None = None  # None with a tower: squashed to its size by a bicubic filter, as SigLIP does
-    tiles: int = 0  # parts that a large picture is shown in, beside the whole (`images.grid`)
+    # parts that a large picture is shown in, beside the whole (`images.grid`, or `anyres` of preprocess)
+    tiles: int = 0
 
     def __post_init__(self) -> None:
         masks.check_kind(self.mask)
         if self.vision is not None and self.preprocess is None:
             plain = Preprocess(self.vision.image_size, mean=self.vision.mean, std=self.vision.std)
             object.__setattr__(self, "preprocess", plain)
+        if (sewn := self.anyres) is not None and self.vision is not None and self.projector is not None:
+            own = dataclasses.replace(sewn, side=self.projector.side(self.vision.grid))
+            object.__setattr__(self, "preprocess", dataclasses.replace(self.preprocess, anyres=own))
+            object.__setattr__(self, "tiles", own.parts)
+
+    @property
+    def anyres(self) -> AnyRes | None:
+        """How pictures are sewn of parts, where they are: then a slot holds a picture with all of them."""
+        return self.preprocess.anyres if self.preprocess else None
 
     @property
     def tokens_per_image(self) -> int:
-        """I: what one image takes of the sequence."""
-        return 0 if self.vision is None else self.tower.projector.tokens(self.vision.tokens)
+        """I: what one image takes of the sequence; with `anyres` what the longest does."""
+        if self.vision is None:
+            return 0
+        return self.tower.projector.tokens(self.vision.tokens) if self.anyres is None else self.anyres.longest
+
+    def tokens_of(self, image: np.ndarray) -> int:
+        """Tokens of one picture, uint8[H,W,3] as the batch has it."""
+        return self.tokens_per_image if self.anyres is None else int(tokens(image, self.anyres.side))
 
     @property
     def views(self) -> int:
         """Slots that a picture takes at most."""
-        return 1 + self.tiles
+        return 1 + self.tiles if self.anyres is None else 1
+
+    @property
+    def looks(self) -> int:
+        """Squares of a slot that the tower sees."""
+        return 1 if self.anyres is None else 1 + self.anyres.parts
 
     @property
     def tower(self) -> Tower:
@@ -66,6 +90,8 @@ class VLMConfig:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         values = dataclasses.asdict(self) | ({"projector": self.projector.to_dict()} if self.projector else {})
+        if self.preprocess and self.anyres is None:  # older readers know no such field
+            del values["preprocess"]["anyres"]
         return {key: value for key, value in values.items() if value or key != "tiles"}
 
     @classmethod
@@ -95,8 +121,13 @@ class VLM(nnx.Module):
     def image_tokens(self, image: jax.Array, *, mode: str = "unroll", remat: str | bool = "none") -> jax.Array:
         """uint8[B,N,H,W,3] -> [B,N*I,D]"""
         batch, slots = image.shape[:2]
-        features = self.vision(image.reshape(batch * slots, *image.shape[2:]), mode=mode, remat=remat)
-        return self.projector(features).reshape(batch, -1, self.config.decoder.width)
+        flat, sewn = image.reshape(batch * slots, *image.shape[2:]), self.config.anyres
+        seen = flat if sewn is None else flat[:, :-1].reshape(-1, flat.shape[2], *flat.shape[2:])
+        out = self.projector(self.vision(seen, mode=mode, remat=remat))
+        if sewn is not None:  # the newline that ends each part's tokens stands elsewhere
+            parts = out[:, : sewn.side**2].reshape(batch * slots, self.config.looks, sewn.side**2, -1)
+            out = sew(parts, self.projector.newline[...], cuts(flat), sewn)
+        return out.reshape(batch, -1, self.config.decoder.width)
 
     def embeddings(self, batch: Batch, *, mode: str = "unroll", remat: str | bool = "none") -> jax.Array:
         """[B,S,D] of a batch (see `data/batches/pipeline.py`), which may have "features" [B,N*I,D] in place of "image": what
@@ -111,7 +142,8 @@ class VLM(nnx.Module):
     def layout(self, batch: Batch) -> tuple[jax.Array, jax.Array]:
         """(positions int32[B,S], mask bool[B,S,S]). Without a tower I = 0, so that neither needs a special case."""
         c, i = self.config, self.config.tokens_per_image
-        example, has_image, *slots = batch["example"], batch["has_image"], batch.get("owner"), batch.get("before")
+        slots = [batch.get(name) for name in ("owner", "before", "shown")]
+        example, has_image = batch["example"], batch["has_image"]
         mask = masks.attention_mask(batch["segment"], example, has_image, i, c.mask, *slots)
         return masks.positions(example, has_image & (i > 0), i, *slots), mask
 

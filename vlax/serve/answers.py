@@ -59,7 +59,7 @@ class Answer:
     def usage(self) -> dict[str, int]:
         """Tokens; those of pictures are the prompt's."""
         config, request = self.job.lane.program.model.config, self.job.request
-        prompt = len(request.prompt) + len(request.images) * config.tokens_per_image
+        prompt = len(request.prompt) + sum(map(config.tokens_of, request.images))
         return {"prompt_tokens": prompt, "completion_tokens": len(self.ids), "total_tokens": prompt + len(self.ids)}
 
     def whole(self, **more: Any) -> dict[str, Any]:

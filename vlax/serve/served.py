@@ -110,7 +110,8 @@ class Served:
         asked = self.encoded(encoder, ask)
         if len(asked.tokens) > self.limits.prompt:
             raise refused("messages", f"{len(asked.tokens):,} tokens of text, limit {self.limits.prompt:,}; make them shorter")
-        shown = [model.views(image) for image in ask.said.images] if model.config.vision else []
+        alone = len(ask.said.images) == 1
+        shown = [model.views(image, alone) for image in ask.said.images] if model.config.vision else []
         before = [at for at, views in zip(asked.before, shown, strict=False) for _ in views]
         request = Request(asked.tokens, [view for views in shown for view in views], 0, before)
         length = self._length(model, len(asked.tokens))

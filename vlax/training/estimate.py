@@ -29,13 +29,19 @@ def state(shapes: groups.Shapes, assigned: Collection[str], dtype: str, kind: st
     return 16 * trained + groups.size_bytes(quantised.abstract(rest, kind, low))
 
 
-def row(model: VLMConfig, text: int, dtype: str, remat: bool) -> int:
-    """Bytes that the forward pass keeps of one row: a dozen vectors a layer and token, the attention weights, the logits."""
+def row(model: VLMConfig, text: int, dtype: str, remat: bool, pictures: int = 1) -> int:
+    """Bytes that the forward pass keeps of one row: a dozen vectors a layer and token, the attention weights, the logits.
+
+    pictures: that a row has room for (stage.images), each with all its tiles.
+    """
     size, decoder = 4 if dtype == "float32" else 2, model.decoder
-    length = model.tokens_per_image + text
+    slots = pictures * model.views
+    length = slots * model.tokens_per_image + text
     layer = length * (14 * decoder.width + 4 * decoder.mlp_dim) * size + decoder.heads * length**2 * (4 + size)
     layers = decoder.layers * length * decoder.width * size + layer if remat else decoder.layers * layer
-    seen = 0 if model.vision is None else model.vision.tokens * (14 * model.vision.width + 4 * model.vision.mlp_dim) * size
+    seen = 0
+    if (v := model.vision) is not None:
+        seen = slots * model.looks * v.tokens * (14 * v.width + 4 * v.mlp_dim) * size
     return layers + seen + 12 * text * decoder.vocab_size
 
 

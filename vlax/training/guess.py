@@ -151,8 +151,9 @@ def _guesses(config: ConfigDict, data: Data) -> Iterator[Guess]:
         kind = "int8" if estimate.state(shapes, learns, dtype, "int8") <= there / 2 else "nf4"
         yield Guess("stage.quantise", kind, f"frozen in {dtype} it takes {plain / 2**30:.1f} GiB of {there / 2**30:.1f}")
     room = estimate.ROOM * there - estimate.state(shapes, learns, dtype, kind)
-    remat = named(config.run.remat) == "full" or room < estimate.row(data.model, text, dtype, remat=False)
-    fits = max(room, 0) / estimate.row(data.model, text, dtype, remat)
+    pictures = max(stage.images, data.images)
+    remat = named(config.run.remat) == "full" or room < estimate.row(data.model, text, dtype, False, pictures)
+    fits = max(room, 0) / estimate.row(data.model, text, dtype, remat, pictures)
     if not stage.batch_size and stage.accumulate == 1 and (parts := estimate.micro_batches(batch, devices, fits)) > 1:
         yield Guess("stage.accumulate", parts, f"{fits:.1f} rows fit into a device's memory")
     if remat:

@@ -29,7 +29,7 @@ def build(plan: StagePlan, config: VLMConfig, encoder: Encoder) -> tuple[HostBat
     """(training batches, held-out batches by source, updates of the stage). Held-out batches have the plain layout."""
     run, stage = plan.run, plan.stage
     lengths, quarantine, views = Lengths(encoder), read_quarantine(run.quarantine), config.views
-    arrange.check_slots(stage, views)
+    arrange.check_slots(stage, views, config.tiles)
     collate = functools.partial(
         Collator,
         encoder=encoder,

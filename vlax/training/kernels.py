@@ -57,7 +57,8 @@ def calls(config: VLMConfig, load: Load) -> dict[str, list[Shapes]]:
     found: dict[str, list[Shapes]] = {}
     if (v := config.vision) is not None:
         tokens, heads = v.tokens + int(v.class_token) + v.registers, v.heads // (load.tp if v.heads % load.tp == 0 else 1)
-        found["vision"] = [Shapes(load.rows * load.slots, heads, heads, tokens, tokens, v.width // v.heads, False)]
+        squares = load.rows * load.slots * config.looks
+        found["vision"] = [Shapes(squares, heads, heads, tokens, tokens, v.width // v.heads, False)]
     d, images = config.decoder, config.tokens_per_image * load.slots
     cut = load.tp if d.kv_heads % load.tp == 0 else 1
     one = functools.partial(Shapes, load.rows, d.heads // cut, d.kv_heads // cut, width=d.head_dim)

@@ -114,10 +114,18 @@ def model_config(plan: StagePlan, origins: Origins, vocab: int) -> VLMConfig:
                 f"{decoder.width}; take all three from one model, or pass --config.stage.init.projector=fresh"
             )
         tiles = plan.run.tiles or (_models(plan, origins["decoder"]).tiles if plan.leader else 0)
-        return VLMConfig(decoder, vision, projector, mask, preprocess, tiles)
+        preprocess = _parts(preprocess, plan.run.tiles, projector)
+        return VLMConfig(decoder, vision, projector, mask, preprocess, max(tiles, 0))
     except (TypeError, ValueError) as error:
         text = str(error).split("__init__() ")[-1]
         raise VlaxError(f"run.shapes: {text}; the fields are those of vlax/models") from None
+
+
+def _parts(preprocess: Preprocess | None, tiles: int, projector: ProjectorConfig) -> Preprocess | None:
+    """With the parts that run.tiles allows, of a model that sews them (`vlax/anyres.py`): that takes its projector, too."""
+    if preprocess is None or preprocess.anyres is None or not tiles >= 0 or not projector.newline:
+        return preprocess and dataclasses.replace(preprocess, anyres=None)
+    return dataclasses.replace(preprocess, anyres=preprocess.anyres.within(tiles)) if tiles else preprocess
 
 
 def _models(plan: StagePlan, origin: Origin) -> VLMConfig:

@@ -14,7 +14,7 @@ SHARE = (0.0, 1.0, "from 0 to 1")
 RUN: dict[str, tuple[float, float, str]] = {
     "seed": NATURAL, "threads": NATURAL, "prefetch": NATURAL, "image_cache_mb": NATURAL, "grace_seconds": NATURAL,
     "watchdog_minutes": NATURAL, "log_every": POSITIVE, "bpe_vocab": POSITIVE, "image_size": NATURAL, "vocab_size": NATURAL,
-    "tiles": NATURAL, "peak_tflops": NATURAL,
+    "tiles": (-1, math.inf, "-1 or more"), "peak_tflops": NATURAL,
 }  # fmt: skip
 STAGE: dict[str, tuple[float, float, str]] = {
     "learning_rate": (0.0, math.inf, "0 or more"), "epochs": NATURAL, "steps": NATURAL, "batch_size": POSITIVE,

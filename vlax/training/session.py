@@ -69,8 +69,9 @@ class Session:
 
 
 def in_front(stage: ConfigDict, config: VLMConfig, encoder: Encoder) -> bool:
-    """Whether each row of a batch has one slot, whose picture comes before the text."""
-    return stage.images == config.views == 1 and stage.packing <= 1 and not encoder.settings.interleaved
+    """Whether each row of a batch has one slot, whose picture fills it and comes before the text."""
+    filled = config.anyres is None and stage.images == config.views == 1
+    return filled and stage.packing <= 1 and not encoder.settings.interleaved
 
 
 def check_stage(stage: ConfigDict) -> None:

@@ -53,7 +53,7 @@ def counts(batch: Mapping[str, np.ndarray], tokens_per_image: int, hosts: int = 
         samples=hosts * int(last.sum()),
         images=hosts * images,
         text=hosts * int((example > 0).sum()),
-        seen=hosts * images * tokens_per_image,
+        seen=hosts * int(batch["shown"].sum() if "shown" in batch else images * tokens_per_image),
         positions=hosts * (example.size + slots * tokens_per_image),
         rows={example.shape[-1]: hosts * int((last > 0).sum())},
     )

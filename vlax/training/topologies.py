@@ -134,11 +134,13 @@ def batch_shapes(stage: ConfigDict, config: VLMConfig, text: int, on: Mesh) -> d
     scan = (stage.accumulate,) if stage.accumulation == "scan" and stage.accumulate > 1 else ()
     rows, slots = stage.batch_size // stage.accumulate, programs.slots(stage, config)
     shape = functools.partial(_shape, lead=(*scan, rows), sharded=sharding.batch_sharding(on, leading=len(scan)))
-    pixels = 1 if config.vision is None else config.tower.preprocess.size
+    height, width = (1, 1) if config.vision is None else (config.tower.preprocess.height, config.tower.preprocess.size)
     made = {name: shape((text,), jnp.int32) for name in ("tokens", "segment", "example")}
-    made |= {"image": shape((slots, pixels, pixels, 3), jnp.uint8), "has_image": shape((slots,), jnp.bool_)}
+    made |= {"image": shape((slots, height, width, 3), jnp.uint8), "has_image": shape((slots,), jnp.bool_)}
     if slots > 1:
         made |= {name: shape((slots,), jnp.int32) for name in ("owner", "before")}
+    if config.anyres is not None:
+        made |= {name: shape((slots,), jnp.int32) for name in ("owner", "before", "shown")}
     return made
 
 

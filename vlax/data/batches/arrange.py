@@ -35,20 +35,20 @@ def check(stage: ConfigDict) -> None:
         raise VlaxError(f"stage.plan_window={stage.plan_window}: a window has at least 1 batch")
 
 
-def check_slots(stage: ConfigDict, views: int) -> None:
+def check_slots(stage: ConfigDict, views: int, tiles: int) -> None:
     """VlaxError where a row would have more pictures than a packed row has slots, or where tiles would each be augmented.
 
-    views: slots that a picture takes at most.
+    views: slots that a picture takes at most; tiles: parts that it is shown in, beside the whole.
     """
     if 1 < stage.packing < stage.images * views:
-        tiles = f" and run.tiles={views - 1}" if views > 1 else ""
+        also = f" and run.tiles={views - 1}" if views > 1 else ""
         raise VlaxError(
-            f"stage.packing={stage.packing} and stage.images={stage.images}{tiles}: a row takes a slot for each picture and "
+            f"stage.packing={stage.packing} and stage.images={stage.images}{also}: a row takes a slot for each picture and "
             f"tile; give at least --config.stage.packing={stage.images * views}"
         )
-    if views > 1 and (moving := [kind for kind in stage.augment if kind != "colour"]):
+    if tiles and (moving := [kind for kind in stage.augment if kind != "colour"]):
         raise VlaxError(
-            f"stage.augment has {', '.join(moving)}, and run.tiles={views - 1} cuts pictures in parts, each of which would be "
+            f"stage.augment has {', '.join(moving)}, and run.tiles={tiles} cuts pictures in parts, each of which would be "
             "changed by itself; leave one of them out"
         )
 

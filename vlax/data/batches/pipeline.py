@@ -2,13 +2,14 @@
 
 A batch is a dict of arrays (B rows of this host, N image slots, T text tokens; N = 1 unless packed, or stage.images is more):
 
-    image      uint8[B,N,H,W,3]   normalised and patchified on the device
+    image      uint8[B,N,H,W,3]   normalised and patchified on the device; with AnyRes all parts of a picture (vlax/anyres.py)
     has_image  bool[B,N]          False: a dummy image that the mask hides, so that every host runs one program
     tokens     int32[B,T]         prompt and answer ids, padded on the right
     segment    int32[B,T]         0 pad, 1 prompt, 2 answer with its EOS
     example    int32[B,T]         1..N, 0 pad
     owner      int32[B,N]         the example whose picture a slot shows, 0 of a hidden one; n + 1 in slot n where each has one
     before     int32[B,N]         text tokens of that example that come before the picture: 0, but in places of its own
+    shown      int32[B,N]         with AnyRes alone: how many tokens the picture in a slot has
     row        int64[B,N]         global row id of example n + 1, -1 filler; stays on the host, for errors and inspection
                                   (devices have int32)
 
@@ -26,6 +27,7 @@ import numpy as np
 
 from vlax.data.batches import augment
 from vlax.data.batches.budget import DropBudget
+from vlax.data.batches.empty import filler, show
 from vlax.data.batches.mixture import Mixture
 from vlax.data.batches.quarantine import Quarantine, place
 from vlax.data.batches.row_plan import Plan
@@ -44,35 +46,21 @@ class ImageCache:
 
     def __init__(self, capacity_bytes: int):
         self.capacity, self.size = capacity_bytes, 0
-        self._images: dict[tuple[str, str], np.ndarray] = {}
+        self._images: dict[tuple[str, str, bool], np.ndarray] = {}
         self._lock = threading.Lock()
 
-    def get(self, picture: Picture, image_id: str, preprocess: Preprocess, tiles: int = 0) -> np.ndarray:
+    def get(self, picture: Picture, image_id: str, preprocess: Preprocess, tiles: int = 0, alone: bool = True) -> np.ndarray:
         """uint8[n,H,W,3]: the views of a picture of a row with this image id; one where there are no tiles."""
-        key = (picture.name, image_id)  # ids alone recur: in train and validation files, in sources of one name
+        # ids alone recur: in train and validation files, in sources of one name
+        key = (picture.name, image_id, alone)
         if key in self._images:
             return self._images[key]
-        image = picture.views(preprocess, tiles)
+        image = picture.views(preprocess, tiles, alone)
         with self._lock:
             if key not in self._images and self.size + image.nbytes <= self.capacity:
                 self._images[key] = image
                 self.size += image.nbytes
         return image
-
-
-def filler(rows: int, length: int, preprocess: Preprocess | None, encoder: Encoder, slots: int = 1) -> dict[str, np.ndarray]:
-    """A batch of nothing but filler, to be filled in: pads, hidden images (one pixel for a text-only model), row ids -1."""
-    pixels = preprocess.size if preprocess else 1
-    return {
-        "image": np.zeros((rows, slots, pixels, pixels, 3), np.uint8),
-        "has_image": np.zeros((rows, slots), bool),
-        "tokens": np.full((rows, length), encoder.tokenizer.pad_token_id, np.int32),
-        "segment": np.zeros((rows, length), np.int32),
-        "example": np.zeros((rows, length), np.int32),
-        "owner": np.zeros((rows, slots), np.int32),
-        "before": np.zeros((rows, slots), np.int32),
-        "row": np.full((rows, slots), -1, np.int64),
-    }
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -136,13 +124,20 @@ class Collator:
                 f"Lengths are kept in {cache.folder() / 'lengths'}: delete that folder to measure again"
             )
         for number, (image, before) in enumerate(zip(images, encoded.before, strict=False), slot):
-            batch["image"][i, number] = image if draw is None else augment.apply(image, row, self.augment, draw)
+            changed = image if draw is None else self._changed(image, row, draw)
+            show(batch, i, number, changed, self.preprocess)
             batch["has_image"][i, number], batch["owner"][i, number], batch["before"][i, number] = True, n + 1, before
         batch["tokens"][i, at:end] = encoded.tokens
         batch["segment"][i, at:end] = encoded.segments
         batch["example"][i, at:end] = n + 1
         batch["row"][i, n] = row_id
         return end, last
+
+    def _changed(self, image: np.ndarray, row: Row, draw: np.ndarray) -> np.ndarray:
+        """The picture, augmented; with AnyRes its last line says how it lies, and stays."""
+        if self.preprocess is None or self.preprocess.anyres is None:
+            return augment.apply(image, row, self.augment, draw)
+        return np.concatenate([augment.apply(image[:-1], row, self.augment, draw), image[-1:]])
 
     def _accept(self, row_id: int) -> tuple[Row, Encoded, list[np.ndarray]] | None:
         """(row, its ids, its pictures), or None for a row that becomes filler: quarantined, bad (which counts against the
@@ -174,7 +169,8 @@ class Collator:
             if self.preprocess is None:
                 return row, encoded, []
             shown = row.pictures[: len(encoded.before)]
-            views = [self.cache.get(picture, row.image_id, self.preprocess, self.tiles) for picture in shown]
+            alone = len(shown) == 1
+            views = [self.cache.get(picture, row.image_id, self.preprocess, self.tiles, alone) for picture in shown]
             before = [at for at, each in zip(encoded.before, views, strict=True) for _ in each]
             return row, encoded._replace(before=before), [image for each in views for image in each]
         except Exception as error:

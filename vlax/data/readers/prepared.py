@@ -45,10 +45,10 @@ class StoredPicture(Picture):
         stored.check(self.how, preprocess, self.folder)
         return np.asarray(self.open())
 
-    def views(self, preprocess: Preprocess, tiles: int = 0) -> np.ndarray:
+    def views(self, preprocess: Preprocess, tiles: int = 0, alone: bool = True) -> np.ndarray:
         if tiles:
             raise VlaxError(f"{self.folder} holds pictures that were resized already, and run.tiles={tiles} is to see their "
-                            "parts; train on the data that it was prepared from, or with --config.run.tiles=0")  # fmt: skip
+                            "parts; train on the data that it was prepared from, or with --config.run.tiles=-1")  # fmt: skip
         return super().views(preprocess)
 
 

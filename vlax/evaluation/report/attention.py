@@ -34,6 +34,8 @@ END = "<end>"
 def grid(config: VLMConfig) -> tuple[int, int]:
     """(h, w) of the image tokens in the decoder's sequence, in reading order. Class token and registers are not among them."""
     projector = config.tower.projector
+    if config.anyres is not None:
+        raise VlaxError("image tokens of pictures in parts lie in rows of each picture's own length: there is no map to draw")
     side = projector.side(config.tower.vision.grid)
     if side * side != config.tokens_per_image - projector.newline:
         raise VlaxError(f"{config.tokens_per_image} image tokens are no {side} x {side} grid: there is no map to draw")

@@ -1,14 +1,16 @@
 """LLaVA-OneVision (arXiv 2408.03326): the tower, projector and decoder of LLaVA's layout, and a learned token after a picture.
 
-The mask is causal. A picture is padded to a square, all its features are tokens, and `image_newline` ends it: what the
-reference makes of each of several pictures. One picture alone it also shows in parts, which are sewn together, cut to the
-picture's shape and given that token at the end of each row; slots of equal numbers of tokens can't hold that, and vlax shows
-it as one of several.
+The mask is causal. Each of several pictures is padded to a square, all its features are tokens, and `image_newline` ends it.
+One picture alone is shown in parts, too, which are sewn together, cut to the picture's shape and given that token at the end
+of each row (`vlax/anyres.py`).
 """
 
 import dataclasses
+import re
 from collections.abc import Callable
 
+from vlax.anyres import AnyRes
+from vlax.errors import VlaxError
 from vlax.models.decoder import DecoderConfig
 from vlax.models.projector import ProjectorConfig
 from vlax.models.vision import VisionConfig
@@ -19,7 +21,22 @@ from vlax.pretrained.families.rules import Rule, Whole, same
 
 def config(hf: dict, vision: VisionConfig, decoder: DecoderConfig) -> VLMConfig:
     c = llava.config(hf, vision, decoder)
-    return dataclasses.replace(c, projector=dataclasses.replace(c.tower.projector, newline=True))
+    preprocess = dataclasses.replace(c.tower.preprocess, anyres=anyres(hf, c.tower.vision.grid))
+    return dataclasses.replace(c, projector=dataclasses.replace(c.tower.projector, newline=True), preprocess=preprocess)
+
+
+def anyres(hf: dict, side: int) -> AnyRes:
+    """How a picture alone is shown; side: patches a side of a part."""
+    size, how, points = hf["vision_config"]["image_size"], str(hf["vision_aspect_ratio"]), hf["image_grid_pinpoints"]
+    found = re.fullmatch(r"anyres_max_(\d+)", how)
+    if not found:
+        raise VlaxError(f"llava_onevision config: vision_aspect_ratio={how!r} is not implemented, only anyres_max_N is")
+    if not points or any(length % size for point in points for length in point):
+        raise VlaxError(
+            f"llava_onevision config: image_grid_pinpoints are to be multiples of the tower's {size} pixels, and "
+            f"{next((p for p in points or [] if any(x % size for x in p)), 'none')} is not; choose another checkpoint"
+        )
+    return AnyRes(tuple((height // size, width // size) for height, width in points), side, int(found[1]))
 
 
 def rules(c: ProjectorConfig) -> list[Rule]:

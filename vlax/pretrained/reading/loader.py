@@ -199,7 +199,8 @@ def whole_source(
     c = model.config(hf, resized(full, image_size), grown(speaker.config(text), vocab_size, directory))
     settings = _preprocess(directory, family, sub)
     vision = dataclasses.replace(c.tower.vision, mean=settings.mean, std=settings.std)
-    c = dataclasses.replace(c, vision=vision, preprocess=settings.at(vision.image_size))
+    prepared = dataclasses.replace(settings.at(vision.image_size), anyres=c.anyres)
+    c = dataclasses.replace(c, vision=vision, preprocess=prepared)
     between = c.tower.projector
     projector = Part("projector/", model.anchor, Projector, between, model.rules(between))
     parts = [_vision_part(family, full, vision), projector, _decoder_part(speaker, c.decoder)]

@@ -90,7 +90,7 @@ def checks(batch: Batch, rows: list[list[Example]], session: Session) -> list[Ch
     }
     for at, row in enumerate(rows):
         seen = attention(batch, at, session.config.tokens_per_image, session.config.mask)
-        told = _mask_faults(row, *seen, batch["tokens"].shape[1])
+        told = _mask_faults(row, *seen, batch["tokens"].shape[1], session.config.tokens_per_image)
         for sentence, fault in zip(found, told, strict=True):
             found[sentence] += [f"row {at}: {fault}"] if fault else []
     return text + [Check(sentence, tuple(faults)) for sentence, faults in found.items()]
@@ -99,18 +99,20 @@ def checks(batch: Batch, rows: list[list[Example]], session: Session) -> list[Ch
 def attention(batch: Batch, at: int, tokens_per_image: int, kind: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(bool[S,S] who sees whom, int32[S] example ids, int32[S] positions) of one batch row, from masks.py."""
     one = [batch[key][at : at + 1] for key in ("segment", "example", "has_image", "owner", "before")]
+    one.append(batch["shown"][at : at + 1] if "shown" in batch else np.full_like(one[-1], tokens_per_image))
     seen, ids, positions = (np.asarray(array[0]) for array in _attention(*one, tokens_per_image, kind))
     return seen, ids, positions
 
 
-@functools.partial(jax.jit, static_argnums=(5, 6))
+@functools.partial(jax.jit, static_argnums=(6, 7))
 def _attention(
-    segment: jax.Array, example: jax.Array, has_image: jax.Array, owner: jax.Array, before: jax.Array, tokens: int, kind: str
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+    segment: jax.Array, example: jax.Array, has_image: jax.Array, owner: jax.Array, before: jax.Array, shown: jax.Array,
+    tokens: int, kind: str,
+) -> tuple[jax.Array, jax.Array, jax.Array]:  # fmt: skip
     return (
-        masks.attention_mask(segment, example, has_image, tokens, kind, owner, before),
-        masks.sequence_examples(example, has_image, tokens, owner),
-        masks.positions(example, has_image, tokens, owner, before),
+        masks.attention_mask(segment, example, has_image, tokens, kind, owner, before, shown),
+        masks.sequence_examples(example, has_image, tokens, owner, shown),
+        masks.positions(example, has_image, tokens, owner, before, shown),
     )
 
 
@@ -165,23 +167,30 @@ def was_cut(example: Example, session: Session) -> str:
     return f" (cut from {whole} to {len(example.tokens)} tokens: stage.overlong={session.plan.stage.overlong})"
 
 
+def _blocks(images: np.ndarray, tokens_per_image: int) -> list[np.ndarray]:
+    """Places of image tokens, by slot; one empty block where there are none."""
+    slots = images // max(tokens_per_image, 1)
+    return np.split(images, np.flatnonzero(np.diff(slots)) + 1)
+
+
 def _mask_faults(
-    row: list[Example], mask: np.ndarray, ids: np.ndarray, positions: np.ndarray, text_length: int
+    row: list[Example], mask: np.ndarray, ids: np.ndarray, positions: np.ndarray, text_length: int, tokens_per_image: int
 ) -> tuple[str, str, str]:
     """What is wrong with one batch row under the three sentences about masks; "" where nothing is."""
     first = stranger = ahead = ""
     before = len(ids) - text_length  # image tokens of the row
     for e in row:
         text, images = slice(before + e.begin, before + e.end), np.flatnonzero(ids[:before] == e.number)
-        blocks, stands = np.split(images, max(len(e.images), 1)), np.array(e.before or (0,))
+        blocks, stands = _blocks(images, tokens_per_image), np.array(e.before or (0,))
+        sizes = np.array([len(block) for block in blocks])
         place, whole = np.arange(len(e.tokens)), max(stands, default=0) == 0
-        came = (stands[None, :] <= place[:, None]).sum(1) * len(blocks[0])  # image tokens before each of the text
+        came = ((stands[None, :] <= place[:, None]) * sizes).sum(1)  # image tokens before each of the text
         after = [mask[text][place >= at][:, block].all() for at, block in zip(stands, blocks, strict=True)]
         if not all(after) or (positions[text] != came + place).any():
             which = "its" if whole else "those before it of"
             first = first or f"the text of example {e.number} does not follow {which} {len(images)} image tokens"
-        begins = stands + len(blocks[0]) * np.arange(len(blocks))
-        if (positions[images].reshape(len(blocks), -1) != begins[:, None] + np.arange(len(blocks[0]))).any():
+        begins = stands + np.cumsum(sizes) - sizes
+        if any((positions[block] != at + np.arange(len(block))).any() for at, block in zip(begins, blocks, strict=True)):
             where = f"at positions 0..{len(images) - 1}" if whole else "where they stand"
             first = first or f"the image tokens of example {e.number} are not {where}"
         queries = before + e.begin + np.flatnonzero(e.loss)

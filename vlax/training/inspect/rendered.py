@@ -4,6 +4,7 @@ import unicodedata
 
 import numpy as np
 
+from vlax import anyres
 from vlax.errors import VlaxError
 from vlax.printing import BOLD, GREEN, OFF, printable
 from vlax.rows import Row
@@ -88,12 +89,14 @@ def picture(session: Session, e: Example, source: Row, number: int = 0) -> str:
     if number >= len(e.images) or session.config.preprocess is None:
         return f"{name}, not shown" + ("" if session.config.vision else ": the model has no vision tower")
     width, height = source.pictures[number].open().size
-    tall, wide = e.images[number].shape[:2]
+    config, seen = session.config, e.images[number]
+    tall, wide = (seen if config.anyres is None else anyres.drawn(seen, config.anyres.side)).shape[:2]
+    tokens = config.tokens_of(seen)
     slot = f" in slot {e.number}" if e.number > 1 and len(e.images) == 1 else ""
     before = session.encoder.placed(source).before[number]
     slot += f" after {before} of the text" if before else ""
     became = f"{width} x {height} -> {wide} x {tall} pixels ({session.config.preprocess.mode})"
-    return f"{name}, {became}, {session.config.tokens_per_image} image tokens{slot}"
+    return f"{name}, {became}, {tokens} image tokens{slot}"
 
 
 def token_lines(tokenizer: Tokenizer, e: Example, colours: bool, width: int) -> list[str]:
