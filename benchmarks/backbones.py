@@ -19,7 +19,7 @@ from PIL import Image
 
 from benchmarks.backbone_cases import DECODER, LENGTH, VISION, VOCAB, Case
 from benchmarks.backbone_wholes import WHOLE
-from vlax import anyres
+from vlax.images import anyres
 from vlax.models.decoder import Decoder
 from vlax.models.vision import VisionTower
 from vlax.models.vlm import VLM, VLMConfig

@@ -34,7 +34,8 @@ def run(variant: str = "embedded") -> ConfigDict:
     r.system = ""  # system prompt: what every prompt begins with; "": run.model's, or that of the templates file
     # pictures stand where their row's text has <image>, and not before it all; False: as in run.model, else first
     r.interleaved = False
-    r.tiles = 0  # parts that a picture larger than the tower's is shown in beside the whole, a slot each; 0: as in run.model
+    # parts that a picture larger than the tower's is shown in beside the whole; 0: as in run.model; -1: none
+    r.tiles = 0
     r.dtype = "float32"  # compute dtype: float32 or bfloat16; what learns is always stored in float32
     # unroll; scan: one compiled body for all layers, which TPUs' compiler needs to be done soon; auto: scan on TPUs alone
     r.layers = "auto"

@@ -12,19 +12,18 @@ import re
 import pytest
 
 VLAX = pathlib.Path(__file__).resolve().parent.parent / "vlax"
-GROUND = "errors anyres masks images rows printing storage"
+GROUND = "errors masks images rows printing storage"
 
 ALLOWED = {
     "errors": "",
     "masks": "errors",
-    "anyres": "errors",
-    "images": "errors anyres",
+    "images": "errors",
     "rows": "errors images",
     "storage": "errors",
     "printing": "",
     "process": "errors printing storage",
     "params": "errors printing",
-    "models": "errors anyres masks images params",
+    "models": "errors masks images params",
     "text": f"{GROUND} models",
     "data.readers": f"{GROUND}",
     "data.embedded": "errors rows",
@@ -32,7 +31,7 @@ ALLOWED = {
     "data": f"{GROUND} data.readers data.embedded data.recognise",
     "data.batches": f"{GROUND} text data.readers",
     "decoding": f"{GROUND} params models text data.batches",
-    "pretrained.families": "errors anyres models",
+    "pretrained.families": "errors images models",
     "pretrained.reading": f"{GROUND} params models pretrained.families",
     "pretrained.writing": f"{GROUND} params models text pretrained.families pretrained.reading",
     "model": f"{GROUND} data.readers params models text decoding pretrained.reading",
@@ -42,7 +41,7 @@ ALLOWED = {
     "pretrained.writing model suites",
     "training.trackers": "errors params storage training",
     "training.inspect": f"{GROUND} params text training",
-    "evaluation.report": "errors anyres images masks printing params models text decoding model",
+    "evaluation.report": "errors images masks printing params models text decoding model",
     "evaluation": f"{GROUND} process params models text data data.readers decoding model scores suites training "
     "training.trackers evaluation.report",
 }

@@ -374,10 +374,10 @@ def test_tiles_take_slots_of_their_example():
     with stage.unlocked():
         stage.packing, stage.images = 4, 2
     with pytest.raises(VlaxError, match=r"stage.packing=4 and stage.images=2 and run.tiles=2: .* --config.stage.packing=6"):
-        arrange.check_slots(stage, 3)
+        arrange.check_slots(stage, 3, 2)
     stage.augment = ("flip", "colour")
     with pytest.raises(VlaxError, match=r"stage.augment has flip, and run.tiles=1"):
-        arrange.check_slots(stage, 2)
+        arrange.check_slots(stage, 2, 1)
 
 
 def test_a_model_with_tiles_sees_them_when_it_decodes(tmp_path):

@@ -128,7 +128,7 @@ REAL = {  # name: (config, millions of parameters, tokens of a picture)
         "sliding_window": 1024, "rope_scaling": {"rope_type": "linear", "factor": 8.0}}}, 4300, 256),
     "LLaVA-OneVision 0.5B": ({"model_type": "llava_onevision", "vision_config": LARGE | {"model_type": "siglip_vision_model",
         "num_hidden_layers": 26, "vision_use_head": False}, "text_config": QWEN, "tie_word_embeddings": True,
-        "image_token_id": 151646}, 893, 730),
+        "image_token_id": 151646}, 893, 8829),
     "InternVL3-1B": ({"model_type": "internvl", "image_token_id": 151667, "vision_config": {"model_type": "internvl_vision",
         "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16,
         "image_size": [448, 448], "patch_size": [14, 14], "attention_bias": True}, "tie_word_embeddings": False,

@@ -41,6 +41,10 @@ INTERNVL_CHAT = (  # of InternVL3-1B-hf, without its videos
     "{% elif content['type'] == 'text' %}{{ content['text'] }}{% endif %}{% endfor %}{% endif %}"
     "{{'<|im_end|>\n'}}{% endfor %}{% if add_generation_prompt %}{{'<|im_start|>assistant\n' }}{% endif %}"
 )
+PARTS = {  # of LLaVA-OneVision: up to 3 x 3 of a picture, whose tokens are shrunk where they are those of more than 4
+    "image_grid_pinpoints": [[16 * rows, 16 * columns] for rows in (1, 2, 3) for columns in (1, 2, 3)],
+    "vision_aspect_ratio": "anyres_max_4",
+}
 TURNS = ["<|im_start|>", "<|im_end|>"]
 WITHIN = {  # name: (chat template, tokens that it needs, Settings.picture)
     "gemma3": (GEMMA_CHAT, ["<start_of_turn>", "<end_of_turn>", "<start_of_image>", "<end_of_image>"], {
@@ -96,7 +100,10 @@ def write(name: str, directory: pathlib.Path, chat_template: str = "") -> pathli
         more |= {"image_token_id": tokenizer.convert_tokens_to_ids(around["token"])}
         if name == "onevision":
             eye = transformers.SiglipVisionConfig(**VISION, vision_use_head=False)
-            config = transformers.LlavaOnevisionConfig(vision_config=eye, **more)
+            config = transformers.LlavaOnevisionConfig(vision_config=eye, **more, **PARTS)
+            side = {"height": VISION["image_size"], "width": VISION["image_size"]}
+            points = PARTS["image_grid_pinpoints"]
+            transformers.LlavaOnevisionImageProcessorPil(size=side, image_grid_pinpoints=points).save_pretrained(directory)
             model = transformers.LlavaOnevisionForConditionalGeneration(config)
         else:
             eye = transformers.InternVLVisionConfig(**VISION, attention_bias=True)
@@ -116,6 +123,8 @@ def write(name: str, directory: pathlib.Path, chat_template: str = "") -> pathli
             vision_config=vision, text_config=transformers.GemmaConfig(**TEXT), image_token_index=310, projection_dim=16
         )
         model = transformers.PaliGemmaForConditionalGeneration(config)
+    if name == "onevision":
+        redraw(model, 5.0)
     model.eval().save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return directory

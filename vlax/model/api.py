@@ -175,7 +175,7 @@ class Model:
 
     def views(self, image, alone: bool = True) -> np.ndarray:
         """uint8[n,H,W,3]: `pixels`, and the parts that a model with run.tiles sees beside them; of AnyRes one array
-        (`vlax/anyres.py`), without parts where the picture is one of several."""
+        (`vlax/images/anyres.py`), without parts where the picture is one of several."""
         return self.config.tower.preprocess.views(opened(image), self.config.tiles, alone)
 
     @functools.cached_property

@@ -1,9 +1,9 @@
-"""The tokens of a picture that is shown in parts (`vlax/anyres.py`), put together as the decoder reads them."""
+"""The tokens of a picture that is shown in parts (`vlax/images/anyres.py`), put together as the decoder reads them."""
 
 import jax
 import jax.numpy as jnp
 
-from vlax.anyres import AnyRes
+from vlax.images.anyres import AnyRes
 
 
 def sew(features: jax.Array, newline: jax.Array, cuts: jax.Array, anyres: AnyRes) -> jax.Array:

@@ -11,9 +11,9 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from vlax import masks
-from vlax.anyres import AnyRes, cuts, tokens
 from vlax.errors import VlaxError
 from vlax.images import Preprocess
+from vlax.images.anyres import AnyRes, cuts, tokens
 from vlax.models.cores import PLAIN, Kernels, Mask, SplitMask
 from vlax.models.decoder import Decoder, DecoderConfig
 from vlax.models.loss import cross_entropy, slice_length
@@ -49,9 +49,9 @@ class VLMConfig:
         if self.vision is not None and self.preprocess is None:
             plain = Preprocess(self.vision.image_size, mean=self.vision.mean, std=self.vision.std)
             object.__setattr__(self, "preprocess", plain)
-        if (sewn := self.anyres) is not None and self.vision is not None and self.projector is not None:
-            own = dataclasses.replace(sewn, side=self.projector.side(self.vision.grid))
-            object.__setattr__(self, "preprocess", dataclasses.replace(self.preprocess, anyres=own))
+        if self.anyres is not None and self.vision is not None and self.projector is not None:
+            own = dataclasses.replace(self.anyres, side=self.projector.side(self.vision.grid))
+            object.__setattr__(self, "preprocess", dataclasses.replace(self.tower.preprocess, anyres=own))
             object.__setattr__(self, "tiles", own.parts)
 
     @property

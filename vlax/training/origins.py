@@ -122,8 +122,8 @@ def model_config(plan: StagePlan, origins: Origins, vocab: int) -> VLMConfig:
 
 
 def _parts(preprocess: Preprocess | None, tiles: int, projector: ProjectorConfig) -> Preprocess | None:
-    """With the parts that run.tiles allows, of a model that sews them (`vlax/anyres.py`): that takes its projector, too."""
-    if preprocess is None or preprocess.anyres is None or not tiles >= 0 or not projector.newline:
+    """With the parts that run.tiles allows, of a model that sews them (`vlax/images/anyres.py`), which takes its projector."""
+    if preprocess is None or preprocess.anyres is None or tiles < 0 or not projector.newline:
         return preprocess and dataclasses.replace(preprocess, anyres=None)
     return dataclasses.replace(preprocess, anyres=preprocess.anyres.within(tiles)) if tiles else preprocess
 

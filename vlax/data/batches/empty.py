@@ -4,8 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from vlax import anyres
-from vlax.images import Preprocess
+from vlax.images import Preprocess, anyres
 from vlax.text.prompts import Encoder
 
 

@@ -2,7 +2,7 @@
 
 A batch is a dict of arrays (B rows of this host, N image slots, T text tokens; N = 1 unless packed, or stage.images is more):
 
-    image      uint8[B,N,H,W,3]   normalised and patchified on the device; with AnyRes all parts of a picture (vlax/anyres.py)
+    image      uint8[B,N,H,W,3]   normalised and patchified on the device; with AnyRes all of a picture (images/anyres.py)
     has_image  bool[B,N]          False: a dummy image that the mask hides, so that every host runs one program
     tokens     int32[B,T]         prompt and answer ids, padded on the right
     segment    int32[B,T]         0 pad, 1 prompt, 2 answer with its EOS

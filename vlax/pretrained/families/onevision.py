@@ -2,15 +2,15 @@
 
 The mask is causal. Each of several pictures is padded to a square, all its features are tokens, and `image_newline` ends it.
 One picture alone is shown in parts, too, which are sewn together, cut to the picture's shape and given that token at the end
-of each row (`vlax/anyres.py`).
+of each row (`vlax/images/anyres.py`).
 """
 
 import dataclasses
 import re
 from collections.abc import Callable
 
-from vlax.anyres import AnyRes
 from vlax.errors import VlaxError
+from vlax.images.anyres import AnyRes
 from vlax.models.decoder import DecoderConfig
 from vlax.models.projector import ProjectorConfig
 from vlax.models.vision import VisionConfig

@@ -4,8 +4,8 @@ import unicodedata
 
 import numpy as np
 
-from vlax import anyres
 from vlax.errors import VlaxError
+from vlax.images import anyres
 from vlax.printing import BOLD, GREEN, OFF, printable
 from vlax.rows import Row
 from vlax.text.pieces import pieces
@@ -89,9 +89,9 @@ def picture(session: Session, e: Example, source: Row, number: int = 0) -> str:
     if number >= len(e.images) or session.config.preprocess is None:
         return f"{name}, not shown" + ("" if session.config.vision else ": the model has no vision tower")
     width, height = source.pictures[number].open().size
-    config, seen = session.config, e.images[number]
-    tall, wide = (seen if config.anyres is None else anyres.drawn(seen, config.anyres.side)).shape[:2]
-    tokens = config.tokens_of(seen)
+    seen, sewn = e.images[number], session.config.preprocess.anyres
+    tall, wide = (anyres.drawn(seen, sewn.side) if sewn else seen).shape[:2]
+    tokens = session.config.tokens_of(seen) if sewn else session.config.tokens_per_image
     slot = f" in slot {e.number}" if e.number > 1 and len(e.images) == 1 else ""
     before = session.encoder.placed(source).before[number]
     slot += f" after {before} of the text" if before else ""

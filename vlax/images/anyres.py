@@ -155,5 +155,6 @@ def drawn(image: np.ndarray, side: int) -> np.ndarray:
     every, cut = views(image, side), Cut(*cuts(image).tolist())
     if not cut.columns:
         return every[0]
-    lines = every[1:].reshape(-1, cut.columns, *every.shape[1:]).swapaxes(1, 2)
-    return lines.reshape(lines.shape[0] * lines.shape[1], -1, 3)
+    size = every.shape[1]
+    lines: np.ndarray = every[1:].reshape(-1, cut.columns, size, size, 3).swapaxes(1, 2)
+    return lines.reshape(-1, cut.columns * size, 3)

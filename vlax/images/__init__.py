@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 from PIL import Image, ImageOps
 
-from vlax.anyres import WHOLE, AnyRes
 from vlax.errors import VlaxError
+from vlax.images.anyres import WHOLE, AnyRes
 
 NARROW = 64  # sides of 64 : 1
 LONGEST = 16_384  # pixels a side
@@ -25,7 +25,7 @@ class Preprocess:
             width only the middle; one to pad with a side above LONGEST is shrunk to that, and its square resized by bands.
     resample  Pillow's filter number: 0 nearest, 1 lanczos, 2 bilinear, 3 bicubic
     mean, std of the normalisation (x / 255 - mean) / std, which VisionConfig carries
-    anyres    how a picture that stands alone is shown in parts, all of them one array (`vlax/anyres.py`); None: it is not
+    anyres    how a picture that stands alone is shown in parts, all of them one array (`anyres.py`); None: it is not
     """
 
     size: int
