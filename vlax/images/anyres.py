@@ -147,14 +147,16 @@ def tokens(image: Any, side: int) -> Any:
 def views(image: np.ndarray, side: int) -> np.ndarray:
     """uint8[n,size,size,3]: the whole and the parts that a picture has, without blanks."""
     size, cut = image.shape[1], Cut(*cuts(image).tolist())
-    return image[:-1].reshape(-1, size, size, 3)[: 1 + (2 * cut.top + cut.height) // side * cut.columns]
+    every: np.ndarray = image[:-1].reshape(-1, size, size, 3)
+    return every[: 1 + (2 * cut.top + cut.height) // side * cut.columns]
 
 
 def drawn(image: np.ndarray, side: int) -> np.ndarray:
     """uint8[h,w,3] for people: the parts as they lie, or the whole where there are none."""
     every, cut = views(image, side), Cut(*cuts(image).tolist())
     if not cut.columns:
-        return every[0]
+        whole: np.ndarray = every[0]
+        return whole
     size = every.shape[1]
-    lines: np.ndarray = every[1:].reshape(-1, cut.columns, size, size, 3).swapaxes(1, 2)
+    lines = every[1:].reshape(-1, cut.columns, size, size, 3).swapaxes(1, 2)
     return lines.reshape(-1, cut.columns * size, 3)
