@@ -31,7 +31,7 @@ import jax
 import numpy as np
 
 from benchmarks import break_things, micro_chain
-from vlax.process import activity
+from vlax.process import activity, memory
 from vlax.training import chain
 from vlax.training.feed import Feed
 
@@ -103,6 +103,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=15)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    memory.keep()  # as `vlax train` does
     jax.config.update("jax_compilation_cache_dir", os.path.expanduser("~/.cache/vlax/xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
     logging.disable(logging.WARNING)
