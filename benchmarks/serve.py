@@ -2,10 +2,11 @@
 
     python -m benchmarks.serve runs/embedded/stage4/export
     python -m benchmarks.serve runs/embedded/stage4/export --batch_size 1 8 16 --requests 128
+    python -m benchmarks.serve runs/embedded/stage4/export --kept_mb 0      # each picture looked at anew
 
 The server is a process of its own for each batch size. Requests are questions about embedded scenes, or captions of them, each
 about another picture; a request's time is from the connection to the last byte of its answer. Both ways are warm: the same
-requests were answered once before.
+requests were answered once before, and so what was made of their pictures is there still, unless --kept_mb is 0.
 """
 
 import argparse
@@ -34,9 +35,9 @@ LENGTH = 32  # tokens
 
 
 @contextlib.contextmanager
-def serving(export: str, batch_size: int) -> Iterator[str]:
+def serving(export: str, batch_size: int, kept: int) -> Iterator[str]:
     """HOST:PORT of a server of its own."""
-    command = [sys.executable, "-m", "vlax", "serve", export, "--port=0", f"--batch_size={batch_size}"]
+    command = [sys.executable, "-m", "vlax", "serve", export, "--port=0", f"--batch_size={batch_size}", f"--kept_mb={kept}"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
@@ -87,6 +88,7 @@ def main() -> None:
     parser.add_argument("export")
     parser.add_argument("--requests", type=int, default=64)
     parser.add_argument("--batch_size", type=int, nargs="+", default=[8])
+    parser.add_argument("--kept_mb", type=int, default=256, help="of what was made of pictures")
     args = parser.parse_args()
     model = vlax.load(args.export)
     sources = [SceneSource("test", style, size=args.requests) for style in ("questions", "human")]
@@ -96,7 +98,7 @@ def main() -> None:
     print("| batch | requests | p50, ms | p95, ms | requests/s | the text of `generate` |\n|---|---|---|---|---|---|")
     for size in args.batch_size:
         want = generated(model, rows, size)
-        with serving(args.export, size) as address:
+        with serving(args.export, size, args.kept_mb) as address:
             measured(address, bodies, 1), measured(address, bodies, args.requests)
             for name, at_once in (("one at a time", 1), (f"{args.requests} at once", args.requests)):
                 each, texts, whole = measured(address, bodies, at_once)

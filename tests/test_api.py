@@ -94,11 +94,11 @@ def test_rows_that_share_a_picture_look_at_it_once(model, images, questions, mon
     asked = [Request(model.encoder.prompt("question", q), image) for q, image in zip(questions, shown, strict=True)]
     alone, shared = (model.predictor(DecodeConfig(NEW), 8, shared=how) for how in (False, True))
     want = [text for batch in alone.texts(model.params, asked, 32) for text in batch]
-    see, read = shared._seen._see, shared._seen._read
-    monkeypatch.setattr(shared._seen, "_see", lambda *args: looked.append(("tower", len(args[1]))) or see(*args))
-    monkeypatch.setattr(shared._seen, "_read", lambda *args: looked.append(("decoder", args[2].sum())) or read(*args))
+    see, read = shared.seen._see, shared.seen._read
+    monkeypatch.setattr(shared.seen, "_see", lambda *args: looked.append(("tower", len(args[1]))) or see(*args))
+    monkeypatch.setattr(shared.seen, "_read", lambda *args: looked.append(("decoder", args[2].sum())) or read(*args))
     assert [text for batch in shared.texts(model.params, asked, 32) for text in batch] == want
-    assert looked == [("tower", 2), ("decoder", 2)] and shared._seen.rows == 2
+    assert looked == [("tower", 2), ("decoder", 2)] and shared.seen.rows == 2
     parts = [shared.placed(model.params, part, 32, 1) for part in (asked, asked[:1])]
     whole, first = (np.asarray(shared.generate(model.params, part)[1]) for part in parts)
     assert whole[0] == first[0] and looked[-2:] == [("tower", 2), ("decoder", 1)]  # of whom one is filler

@@ -9,9 +9,12 @@ import pytest
 from test_decoding import BEAM, GREEDY, REAL, generator
 from tiny import LENGTH, ROWS, VISION, build, prompts
 
+from vlax import masks
 from vlax.decoding import prefill
-from vlax.decoding.seen import Kept, Seen
+from vlax.decoding.seen import Kept, Seen, looking
 from vlax.params import groups, sharding
+from vlax.text.bpe import train_bpe
+from vlax.text.prompts import make
 from vlax.training import counters
 
 MESH = sharding.make_mesh((1, 1, 1), jax.devices()[:1])
@@ -100,20 +103,13 @@ def test_pictures_go_through_the_decoder_once_and_prompts_alone_after_them():
     assert calls == [(2, 1), (2, 1)]  # three pictures, two at a time
 
 
-@pytest.mark.parametrize("mask", ("prefix_lm", "image_sees_prompt"))
-def test_pictures_that_see_the_prompt_share_what_the_tower_makes(mask):
-    from vlax.decoding.predict import Predictor
-    from vlax.text.bpe import train_bpe
-    from vlax.text.prompts import Encoder, make
-
+@pytest.mark.parametrize("mask", masks.KINDS)
+def test_pictures_that_see_the_prompt_or_stand_after_text_share_what_the_tower_makes(mask):
     config, graphdef, _ = build(mask=mask, vocab_size=300)
     tokenizer = train_bpe(["a red dog"] * 4, 300)
-    made = Predictor(graphdef, config, Encoder(tokenizer, "plain"), GREEDY, 8, MESH, shared=True)
-    assert not made._seen.prefix
-    config, graphdef, _ = build(vocab_size=300)
-    assert Predictor(graphdef, config, Encoder(tokenizer, "plain"), GREEDY, 8, MESH, shared=True)._seen.prefix
-    within = make(tokenizer, "plain", interleaved=True)
-    assert not Predictor(graphdef, config, within, GREEDY, 8, MESH, shared=True)._seen.prefix
+    front, within = (looking(graphdef, config, make(tokenizer, "plain", interleaved=how), MESH, 10) for how in (False, True))
+    assert front.prefix == (mask in ("causal", "image_bidirectional")) and not within.prefix
+    assert front.rows == within.rows == 3  # pictures at a time, for a batch of 10
 
 
 def test_what_was_seen_lately_is_kept_up_to_a_limit():

@@ -19,6 +19,7 @@ from serve_cases import BATCH, model, picture, serving, tokenizer, uri
 
 from vlax.commands import front
 from vlax.decoding.predict import Predictor
+from vlax.decoding.seen import Kept
 from vlax.evaluation.report.report import write_report
 from vlax.model import exports
 from vlax.models.build import abstract_model
@@ -101,6 +102,22 @@ def test_a_conversation_is_that_of_chat(client):
     assert text(client, sent, task="chat") == model().chat(local, max_new_tokens=6, batch_size=BATCH)
     # by itself each turn is asked as the model was trained, which is by its questions' prompt
     assert text(client, sent) not in (text(client, sent, task="chat"), text(client, sent[:1] + sent[-1:]))
+
+
+def test_a_picture_is_looked_at_once_while_a_conversation_goes_on(client, served, monkeypatch):
+    """By its pixels, whoever asks, and the text is the same where nothing is kept."""
+    seen, looked, one = served[1].models["a/stage4"]._looking["image_bidirectional"], [], picture(77)
+    see, read = seen._see, seen._read
+    monkeypatch.setattr(seen, "_see", lambda *args: looked.append("tower") or see(*args))
+    monkeypatch.setattr(seen, "_read", lambda *args: looked.append("decoder") or read(*args))
+    first = text(client, asked("hm", one))
+    assert looked == ["tower", "decoder"]
+    more = [*asked("hm", one), {"role": "assistant", "content": "a cat"}, {"role": "user", "content": "sure?"}]
+    texts = [text(client, asked("it?", one)), text(client, more), text(client, asked("hm", one))]
+    assert looked == ["tower", "decoder"] and texts[2] == first
+    monkeypatch.setattr(seen, "kept", Kept())
+    assert [text(client, asked("it?", one)), text(client, more)] == texts[:2]
+    assert looked == ["tower", "decoder"] * 3
 
 
 def test_a_stream_has_the_same_text_and_log_probabilities(client):

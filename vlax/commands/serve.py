@@ -31,6 +31,12 @@ def add_arguments(parser: Parser) -> None:
     add("--queue", type=at_least(1), default=256, help="requests at once, those that wait included; more are refused (429)")
     add("--max_body_mb", type=at_least(1), default=32, help="of one request")
     add("--max_megapixels", type=at_least(1), default=50, help="of one picture")
+    add(
+        "--kept_mb",
+        type=at_least(0),
+        default=256,
+        help="of what each model made of pictures, kept on the device for later requests about them; 0: nothing",
+    )
     add("--compilation_cache", default="~/.cache/vlax/xla", help="where compiled programs are kept; empty: nowhere")
     add("--dtype", choices=("float32", "bfloat16"), default="float32", help="compute and storage: float32 or bfloat16")
 
@@ -44,7 +50,8 @@ def main(args: argparse.Namespace) -> None:
     from vlax.storage import compiled
 
     listening = server.bound(args.host, args.port)
-    limits = Limits(body=args.max_body_mb << 20, pixels=args.max_megapixels * 10**6, requests=args.queue)
+    size, pixels = args.max_body_mb << 20, args.max_megapixels * 10**6
+    limits = Limits(body=size, pixels=pixels, requests=args.queue, kept=args.kept_mb << 20)
     if args.max_new_tokens > limits.answer:
         raise VlaxError(f"--max_new_tokens={args.max_new_tokens}: an answer has at most {limits.answer} tokens here")
     compiled.keep(args.compilation_cache)

@@ -11,14 +11,12 @@ from vlax.data.batches.pipeline import filler, show
 from vlax.decoding import constrain, sure
 from vlax.decoding.generator import Generator
 from vlax.decoding.options import DecodeConfig
-from vlax.decoding.seen import Kept, Seen
+from vlax.decoding.seen import Seen
 from vlax.errors import VlaxError
-from vlax.masks import PROMPT, blind_to_text
+from vlax.masks import PROMPT
 from vlax.models.vlm import VLM, Batch, VLMConfig
 from vlax.params import distributed, groups, sharding
 from vlax.text.prompts import Encoder
-
-PICTURES = 4  # rows of a batch for each picture that the tower takes at once, where rows share them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,15 +42,14 @@ class Predictor:
     """Batched decoding of one model. Every call of the compiled programs has `batch_size` rows, filler included.
 
     answers: the only texts there are (see `constrain.py`), chosen `by` "trie" or "likelihood"; none: any text. With answers,
-    `max_new_tokens` is what the longest of them takes. shared: many rows of a batch have one picture, which goes through the
-    tower once, and where nothing that it sees is a row's own, through the decoder (`seen.py`); what is made of it may be `kept`
-    for the next batch, by whom always brings the same parameters. VlaxError for answers or `decode` that do not go together.
+    `max_new_tokens` is what the longest of them takes. seen: rows share pictures, which go through the tower once, and where
+    nothing that they see is a row's own, through the decoder (`seen.looking`); None: each row has its own. VlaxError for
+    answers or `decode` that do not go together.
     """
 
     def __init__(
         self, graphdef: nnx.GraphDef[VLM], config: VLMConfig, encoder: Encoder, decode: DecodeConfig, batch_size: int,
-        mesh: jax.sharding.Mesh, answers: Sequence[str] = (), by: str = "trie", shared: bool = False,
-        kept: Kept | None = None,
+        mesh: jax.sharding.Mesh, answers: Sequence[str] = (), by: str = "trie", seen: Seen | None = None,
     ):  # fmt: skip
         shards = mesh.shape["data"] * mesh.shape["fsdp"]
         self.config, self.encoder, self.mesh = config, encoder, mesh
@@ -65,10 +62,7 @@ class Predictor:
             trie = self.answers.trie if by == "trie" else None
         self.decode, tokenizer = decode, encoder.tokenizer
         self.generate = Generator(graphdef, config, decode, encoder.stops, tokenizer.pad_token_id, trie)
-        self._seen: Seen | None = None
-        if shared and config.vision is not None:  # few pictures at a time, but as many on each device
-            few, first = -(-self.batch_size // (PICTURES * shards)) * shards, not encoder.settings.interleaved
-            self._seen = Seen(graphdef, config, mesh, few, first and blind_to_text(config.mask), kept)
+        self.seen = seen
         greedy = decode.num_beams == 1 and decode.temperature == 0 and self.answers is None
         self._sure: sure.Sure | None = None  # where it can be: see `sure.py`
         if greedy and mesh.size == 1 and mesh.devices.flat[0].platform == "cpu":
@@ -97,12 +91,12 @@ class Predictor:
     def placed(self, params: groups.Params, requests: Sequence[Request], length: int, slots: int) -> Batch:
         """The batch of at most batch_size requests on the devices, its pictures seen already where many rows share them."""
         batch = self.batch(requests, length, slots)
-        if self._seen is None:
+        if self.seen is None:
             return self.place(batch)
-        if self._seen.prefix and any(any(request.before) for request in requests):
+        if self.seen.prefix and any(any(request.before) for request in requests):
             raise VlaxError("a picture stands within a text, and this model has pictures in front: leave `before` out")
         del batch["image"]
-        return self._seen.shown(params, [request.images for request in requests], self.place(batch))
+        return self.seen.shown(params, [request.images for request in requests], self.place(batch))
 
     def length(self, requests: Sequence[Request], length: int = 0) -> int:
         """Prompt slots: `length`, or as many as the longest prompt takes, rounded up to a multiple of 16."""

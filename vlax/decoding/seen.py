@@ -21,10 +21,13 @@ import numpy as np
 from flax import nnx
 
 from vlax.decoding import prefill, weights
+from vlax.masks import blind_to_text
 from vlax.models.vlm import VLM, Batch, VLMConfig
 from vlax.params import distributed, groups, sharding
+from vlax.text.prompts import Encoder
 
 T = TypeVar("T")
+PICTURES = 4  # rows of a batch for each picture that is looked at in one go, where rows share them
 
 
 class Kept:
@@ -50,8 +53,8 @@ class Kept:
 class Seen:
     """What one model makes of pictures, compiled for `rows` of them, or of rows' pictures, at a time.
 
-    prefix: whether no picture comes after text in any row that will be shown; `blind_to_text` mask kinds then share prefixes.
-    kept: for the parameters that every call will bring; by default nothing is.
+    prefix: whether pictures see no text of the rows that show them. kept: what was made of earlier calls' pictures, where all
+    calls bring the same parameters; by default nothing is.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class Seen:
         self._stack = jax.jit(lambda parts: jnp.stack(parts), out_shardings=by_row)
         self._join = jax.jit(self._join_impl, static_argnums=1, out_shardings=by_row)
         self._nothing: dict[tuple[int, ...], jax.Array] = {}
+        self._dtype: Any = None  # what the model computes in, once somebody brought parameters
 
     def _see_impl(self, params: groups.Params, image: jax.Array) -> tuple[jax.Array, ...]:
         return tuple(groups.rebuild(self.graphdef, params).image_tokens(image))
@@ -85,7 +89,7 @@ class Seen:
         (rows, slots), digests = batch["has_image"].shape, {id(image): _digest(image) for row in images for image in row}
         named = [tuple(digests[id(image)] for image in row) for row in images]
         pictures = {digests[id(image)]: image for row in images for image in row}
-        dtype = weights.compute_dtype(self.graphdef, params)
+        self._dtype = dtype = self._dtype or weights.compute_dtype(self.graphdef, params)
         named += [()] * (rows - len(named))
         if self.prefix:
             made = self._prefixes(params, dict.fromkeys(filter(None, named)), pictures, slots, dtype)
@@ -151,6 +155,18 @@ class Seen:
         if shape not in self._nothing:
             self._nothing[shape] = jax.device_put(np.zeros(shape, dtype), sharding.replicated(self.mesh))
         return self._nothing[shape]
+
+
+def looking(
+    graphdef: nnx.GraphDef[VLM], config: VLMConfig, encoder: Encoder, mesh: jax.sharding.Mesh, batch_size: int,
+    kept: Kept | None = None,
+) -> Seen | None:  # fmt: skip
+    """What looks at the pictures of batches of that size, few at a time but as many on each device; None without a tower."""
+    if config.vision is None:
+        return None
+    shards = mesh.shape["data"] * mesh.shape["fsdp"]
+    prefix = blind_to_text(config.mask) and not encoder.settings.interleaved  # there, text may stand before a picture
+    return Seen(graphdef, config, mesh, -(-batch_size // (PICTURES * shards)) * shards, prefix, kept)
 
 
 def _digest(image: np.ndarray) -> bytes:

@@ -12,6 +12,7 @@ from flax import nnx
 
 from vlax.decoding.options import DecodeConfig
 from vlax.decoding.predict import Predictor, Request
+from vlax.decoding.seen import looking
 from vlax.errors import VlaxError
 from vlax.masks import ANSWER
 from vlax.model import conversation, exports, summary
@@ -185,13 +186,15 @@ class Model:
     def predictor(
         self, decode: DecodeConfig, batch_size: int, answers: tuple[str, ...] = (), by: str = "trie", shared: bool = False
     ) -> Predictor:
-        """A Predictor, compiled once for each set of arguments; answers: the only texts there are (see `constrain.py`)."""
+        """A Predictor, compiled once for each set of arguments; answers: the only texts there are (see `constrain.py`). shared:
+        many rows of a batch have one picture, which is looked at once."""
         if not hasattr(self, "_predictors"):
             self._predictors: dict = {}
         key = (decode, batch_size, answers, by, shared)
         if key not in self._predictors:
+            seen = looking(self.graphdef, self.config, self.encoder, self.mesh, batch_size) if shared else None
             self._predictors[key] = Predictor(
-                self.graphdef, self.config, self.encoder, decode, batch_size, self.mesh, answers, by, shared
+                self.graphdef, self.config, self.encoder, decode, batch_size, self.mesh, answers, by, seen
             )
         return self._predictors[key]
 

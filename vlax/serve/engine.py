@@ -23,6 +23,7 @@ import numpy as np
 from vlax.decoding.live import Live
 from vlax.decoding.options import DecodeConfig
 from vlax.decoding.predict import Predictor, Request
+from vlax.decoding.seen import Seen
 from vlax.errors import VlaxError
 from vlax.model.api import Model
 from vlax.serve.limits import Refusal
@@ -34,12 +35,12 @@ TOGETHER = 2
 
 
 class Program:
-    """The compiled decoding of one model: answers of at most `room` tokens, `batch_size` rows at once."""
+    """The compiled decoding of one model: answers of at most `room` tokens, `batch_size` rows at once. seen: `seen.looking`."""
 
-    def __init__(self, model: Model, room: int, beams: int, batch_size: int):
+    def __init__(self, model: Model, room: int, beams: int, batch_size: int, seen: Seen | None):
         decode, encoder = DecodeConfig(room, beams, chunk=CHUNK), model.encoder
         self.model, self.beams = model, beams
-        self.predictor = Predictor(model.graphdef, model.config, encoder, decode, batch_size, model.mesh)
+        self.predictor = Predictor(model.graphdef, model.config, encoder, decode, batch_size, model.mesh, seen=seen)
         # What is measured of one answer takes one row (`explain.py`).
         self.alone = Predictor(model.graphdef, model.config, encoder, decode, 1, model.mesh)
         self.live = Live(model.graphdef, model.config, decode, encoder.stops, encoder.tokenizer.pad_token_id)
@@ -176,15 +177,16 @@ class _Running:
     def __init__(self, jobs: Sequence[Job]):
         self.jobs, (self.program, length, slots) = list(jobs), jobs[0].lane
         predictor, rows = self.program.predictor, self.program.predictor.batch_size
-        batch = predictor.batch([job.request for job in jobs], length, slots)
+        requests, params, how = [job.request for job in jobs], self.program.model.params, {}
         for name, kind, rest in (
             ("temperature", np.float32, 0), ("top_p", np.float32, 1), ("seed", np.uint32, 0), ("limit", np.int32, 1),
             ("explain", np.bool_, 0),
         ):  # fmt: skip
-            batch[name] = np.full(rows, rest, kind)
-            batch[name][: len(jobs)] = [getattr(job, name) for job in jobs]
+            how[name] = np.full(rows, rest, kind)
+            how[name][: len(jobs)] = [getattr(job, name) for job in jobs]
         with jax.set_mesh(predictor.mesh):
-            self.view, self.state = self.program.live.start(self.program.model.params, predictor.place(batch))
+            batch = {**predictor.placed(params, requests, length, slots), **predictor.place(how)}
+            self.view, self.state = self.program.live.start(params, batch)
         self.told, self.over = [0] * len(jobs), [False] * len(jobs)
 
     def step(self) -> bool:

@@ -7,7 +7,7 @@ from vlax.errors import VlaxError
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """Of one request, but for the last one."""
+    """Of one request, but for the last two."""
 
     body: int = 32 << 20  # bytes
     pixels: int = 50_000_000  # of one picture, before it is resized
@@ -17,6 +17,7 @@ class Limits:
     answer: int = 4096  # ids
     beams: int = 8
     requests: int = 256  # at once, those that wait included
+    kept: int = 256 << 20  # bytes of what a model made of pictures, on the device, for later requests about them
 
 
 class Refusal(VlaxError):

@@ -11,6 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from vlax.decoding.predict import Request
+from vlax.decoding.seen import Kept, Seen, looking
 from vlax.errors import VlaxError
 from vlax.masks import KINDS
 from vlax.model.api import Model
@@ -61,6 +62,15 @@ class Served:
         return collections.OrderedDict()
 
     @functools.cached_property
+    def _kept(self) -> Kept:
+        """What was made of pictures, for later requests about them; for the engine's thread alone."""
+        return Kept(self.limits.kept)
+
+    @functools.cached_property
+    def _looking(self) -> dict[str, Seen | None]:
+        return {}
+
+    @functools.cached_property
     def _lock(self) -> threading.Lock:
         return threading.Lock()
 
@@ -97,7 +107,12 @@ class Served:
         """The compiled decoding; those that were not asked for in a long time are forgotten."""
         key = (model.config.mask, model.encoder.stops, room, beams)
         with self._lock:
-            made = self._programs.pop(key, None) or Program(model, room, beams, self.batch_size)
+            if model.config.mask not in self._looking:
+                self._looking[model.config.mask] = looking(
+                    model.graphdef, model.config, model.encoder, model.mesh, self.batch_size, self._kept
+                )
+            seen = self._looking[model.config.mask]
+            made = self._programs.pop(key, None) or Program(model, room, beams, self.batch_size, seen)
             self._programs[key] = made
             while len(self._programs) > PROGRAMS:
                 self._programs.popitem(last=False)
