@@ -338,6 +338,53 @@ def test_webdataset_errors(tmp_path):
     assert ids(webdataset(str(tmp_path / "c.tar"), faults=faults)) == ["c/1#0"] and faults.found[0].row == "c.tar 0"
 
 
+def reds(row):
+    """As `red`, of all pictures."""
+    return [int(np.asarray(pickle.loads(pickle.dumps(picture)).open())[0, 0, 0]) for picture in row.pictures]
+
+
+def test_webdataset_rows_of_several_pictures(tmp_path):
+    """By their numbers, whatever their order in the tar; by the names that the JSON lists; what is neither is no part."""
+    asked = {"question": "same?", "answer": "no"}
+    tar(tmp_path / "p.tar", {
+        "a.1.png": png(2), "a.0.png": png(1), "a.10.png": png(3), "a.txt": "three",
+        "b.png": png(4), "b.img1.PNG": png(5), "b.seg.png": png(99), "b.json": json.dumps(asked),
+        "d/c.right.png": png(7), "d/c.left.png": png(6),
+        "d/c.json": json.dumps(asked | {"images": ["c.left.png", "right.png"]}),
+        "e.0.png": png(8), "e.json": json.dumps(asked | {"image": "elsewhere.png"}),
+        "f.0.png": png(9), "f.1.png": png(10), "f.json": json.dumps({"images": [{"path": "x.png"}, {"path": "y.png"}],
+            "messages": [{"role": "user", "content": "<image>this or <image>that?"}, {"role": "assistant", "content": "a"}]}),
+    })  # fmt: skip
+    source = webdataset("p.tar", base=str(tmp_path))
+    assert [reds(row) for row in rows(source)] == [[1, 2, 3], [4, 5], [6, 7], [8], [9, 10]]
+    assert ids(source) == ["p/a#0", "p/b", "p/d/c", "p/e", "p/f"]
+    assert [row.image_id for row in rows(source)] == ["p/a", "p/b", "p/d/c", "p/e", "p/f"]
+    assert source[4].places == ((0, 0), (0, 8)) and source[0].pictures[1].name == f"{tmp_path}/p.tar: p/a.1.png"
+    assert len(webdataset("p.tar", base=str(tmp_path), skip_multi_image=True)) == 1
+    found = {name for called in source.pictures() for name in called.names}
+    assert {"p/a.0.png", "p/a.10.png"} <= found
+
+
+@pytest.mark.parametrize(
+    ("members", "fault"),
+    [
+        ({"a.left.png": png(1), "a.right.png": png(2)}, r"p\.tar a has a.left.png, a.right.png, and nothing says that"),
+        ({"a.1.png": png(1), "a.img1.png": png(2)}, "two pictures of one number among a.1.png, a.img1.png; number them"),
+        (
+            {"a.0.png": png(1), "a.json": '{"images": ["x", "y"], "caption": "z"}'},
+            r"lists 2 pictures \(x, y\), and the tar has a.0",
+        ),
+        ({"a.mp4": b"film"}, "a has a.mp4: vlax sees single pictures"),
+    ],
+)
+def test_webdataset_pictures_that_are_not_clear_are_faults(tmp_path, members, fault):
+    """And never rows of text, or of fewer pictures."""
+    tar(tmp_path / "p.tar", {"a.txt": "what", **members, "b.png": png(3), "b.txt": "a dog"})
+    with pytest.raises(VlaxError, match=fault):
+        webdataset("p.tar", base=str(tmp_path))
+    assert ids(webdataset("p.tar", base=str(tmp_path), faults=Faults(collect=True))) == ["p/b#0"]
+
+
 def records(path, contents):
     writer = ArrayRecordWriter(str(path), "group_size:1")
     for content in contents:
@@ -395,6 +442,25 @@ def test_array_record_files_are_whole_or_refused(tmp_path):
         array_records(str(tmp_path / "bad.array_record"))
 
 
+def test_array_records_of_several_pictures(tmp_path):
+    def record(number, shown, **more):
+        values = {"id": str(number), "question": "same?", "answer": "no", **more}
+        return json.dumps(values).encode() + b"\n" + b"".join(shown)
+
+    two = [png(1), png(2)]
+    each = [len(one) for one in two]
+    records(tmp_path / "a.array_record", [record(0, two, picture_bytes=each), record(1, [png(3)], images=["x.png"])])
+    assert [reds(row) for row in rows(array_records(str(tmp_path)))] == [[1, 2], [3]]
+    for more, fault in (
+        ({"picture_bytes": [1, 2]}, rf"picture_bytes is \[1, 2\], and {sum(each)} bytes follow; of several"),
+        ({"images": ["x.png", "y.png"]}, "names 2 pictures and holds 1; of several, .picture_bytes. lists the bytes of each"),
+    ):
+        records(tmp_path / "a.array_record", [record(0, two, **more), record(1, [png(3)])])
+        with pytest.raises(VlaxError, match=fault):
+            array_records(str(tmp_path))
+        assert ids(array_records(str(tmp_path), faults=Faults(collect=True))) == ["1"]
+
+
 @pytest.fixture(scope="module")
 def tfds_folder(tmp_path_factory):
     """A builder prepared as array_record without TensorFlow, which tfds needs for other formats, and to encode arrays."""
@@ -437,6 +503,37 @@ def test_tfds_without_tensorflow(tfds_folder):
     assert len(tfds_split(tfds_folder, split="train[:2]")) == 4
     assert source.fingerprint == tfds_split(tfds_folder, split="train").fingerprint != to_evaluate.fingerprint
     assert "tensorflow" not in sys.modules
+
+
+@pytest.mark.slow
+def test_tfds_sequences_of_images(tmp_path):
+    """Two, one and no picture in a row; written by tfds itself."""
+    import tensorflow_datasets as tfds
+
+    pictures = tfds.features.Sequence(tfds.features.Image(encoding_format="png"))
+    features = {"images": pictures, "question": tfds.features.Text(), "answer": tfds.features.Text()}
+
+    class TinyPairs(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self):
+            return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+        def _split_generators(self, manager):
+            return {"train": self._generate_examples()}
+
+        def _generate_examples(self):
+            for count in range(3):
+                shown = [io.BytesIO(png(10 * count + n)) for n in range(count)]
+                yield count, {"images": shown, "question": f"which of {count}?", "answer": "none"}
+
+    builder = TinyPairs(data_dir=str(tmp_path), file_format="array_record")
+    builder.download_and_prepare()
+    source = tfds_split(builder.data_dir)
+    shown = {row.turns[0].question: reds(row) for row in rows(source)}
+    assert shown == {"which of 0?": [], "which of 1?": [10], "which of 2?": [20, 21]}
+    assert len({picture.name for row in rows(source) for picture in row.pictures}) == 3
+    assert len(tfds_split(builder.data_dir, skip_multi_image=True)) == 2 and "tensorflow" not in sys.modules
 
 
 def test_tfds_errors(tfds_folder, tmp_path):

@@ -34,13 +34,14 @@ FORMS = ("text", "letter")  # what is learned of a question with choices
 @dataclasses.dataclass(frozen=True)
 class Held:
     """The picture of a record whose container holds it. name: what it is called; id: what rows about it share; count: how many
-    there are; called: what else the container calls it."""
+    there are; called: what else the container calls it; names: of each of several, where they have their own."""
 
     name: str
     place: Place
     id: str = ""
     count: int = 1
     called: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass
@@ -202,7 +203,11 @@ class Records:
             together = " ".join(picture.name for picture in pictures)
             image_id = together if self.listed else own or together
         also = {*((held.id, *held.called) if held else ()), *self.called(record)}
-        files = [held.name] * held.count if held else [picture.name.removeprefix(self.strip) for picture in pictures]
+        files = (
+            list(held.names) or [held.name] * held.count
+            if held
+            else [picture.name.removeprefix(self.strip) for picture in pictures]
+        )
         called, *more = files or [""]
         contents = [picture.content for picture in pictures] or [b""]
         return Item(

@@ -31,8 +31,8 @@ from vlax.storage.paths import join
 
 
 class TfdsSource(RecordSource):
-    """Rows of one split of a prepared builder, whose features are an image and texts named as in `columns.NAMES`, such as
-    coco_captions' {"image", "captions": [{"text"}]} or {"image", "question", "answer"}.
+    """Rows of one split of a prepared builder, whose features are an image, or a sequence of them, and texts named as in
+    `columns.NAMES`, such as coco_captions' {"image", "captions": [{"text"}]} or {"images", "question", "answer"}.
 
     split    any that tfds reads ("train", "train[:1000]"); may be left out where there is one
     columns  {part: feature} for features of other names
@@ -58,18 +58,19 @@ class TfdsSource(RecordSource):
         first = self._examples(self._folder, split)[0]
         fields = naming.choose(info.features, made.columns, self._folder, first)
         naming.check_image(info.features, fields, self.columns, self._folder, first)
-        if fields.image and not _is_image(info.features[fields.image]):
+        if fields.image and not (_is_image(info.features[fields.image]) or _is_images(info.features[fields.image])):
             kind = type(info.features[fields.image]).__name__
             way_out = "name the image feature: columns={'image': NAME}"
             raise VlaxError(f"{self._folder}: the feature {fields.image!r} is no image but a {kind}; {way_out}")
         besides = [name for name in called.fields(info.features) if name not in fields.texts and name != fields.image]
         made.called.as_vqa = called.as_vqa(info.features)
-        for at, (values, more) in enumerate(self._texts(split, fields, list(info.features), besides)):
+        for at, (values, more, count) in enumerate(self._texts(split, fields, list(info.features), besides)):
             where, of = f"{self._folder}: {split}:{at}", f"{split}:{at}"
             items: list[Item] = []
             with faults.row(name, where):
+                held = Held(of, Place(0, at), count=count) if count else None
                 made.digested(of if fields.image else "", values)
-                items = made.items(where, of, {**values, **more}, Held(of, Place(0, at)) if fields.image else None)
+                items = made.items(where, of, {**values, **more}, held)
             yield from items
         names = [info.name, str(info.version), str(info.features), split]
         settings = {"columns": sorted(self.columns.items())}
@@ -78,18 +79,24 @@ class TfdsSource(RecordSource):
         return self.facts(name, made, settings, content, split=split, image=fields.image, **space)
 
     def _texts(self, split: str, fields: naming.Fields, features: list[str], names: list[str]):
-        """(the text features, those that name the picture besides) of every example in order; the others are left encoded and
-        let go."""
+        """(the text features, those that name the picture besides, pictures) of every example in order; the others are left
+        encoded and let go."""
         examples = self._examples(self._folder, split)
         # Every feature's name stays, so that the parts are found again; the pictures' bytes do not.
         others = dict.fromkeys(name for name in features if name not in fields.texts)
 
-        def read(begin: int) -> list[tuple[dict, dict]]:
+        def count(example: Mapping) -> int:
+            if not fields.image:
+                return 0
+            return 1 if isinstance(example[fields.image], bytes) else len(example[fields.image])
+
+        def read(begin: int) -> list[tuple[dict, dict, int]]:
             chosen = (examples[at] for at in range(begin, min(begin + 64, len(examples))))
             return [
                 (
                     others | {name: _plain(example[name]) for name in fields.texts},
                     {name: _plain(example[name]) for name in names},
+                    count(example),
                 )
                 for example in chosen
             ]
@@ -100,13 +107,16 @@ class TfdsSource(RecordSource):
 
     def contained(self, item: Item, number: int = 0) -> Picture:
         at = item.place.at
-        name = f"{self._folder}: {item.file_name}"
+        name = f"{self._folder}: {item.file_name}{f', picture {number + 1}' if number else ''}"
         where, image = (self._folder, self.kept["split"]), self.kept["image"]
-        return Picture(name, functools.partial(open_example, self._examples, where, image, at, name, item.id))
+        return Picture(name, functools.partial(open_example, self._examples, where, image, at, name, item.id, number))
 
 
-def open_example(examples: shards.Kept, where: tuple[str, str], image: str, at: int, name: str, row_id: str) -> Image.Image:
-    return decode_picture(io.BytesIO(examples(*where)[at][image]), name, row_id)
+def open_example(
+    examples: shards.Kept, where: tuple[str, str], image: str, at: int, name: str, row_id: str, number: int = 0
+) -> Image.Image:
+    value = examples(*where)[at][image]
+    return decode_picture(io.BytesIO(value if isinstance(value, bytes) else value[number]), name, row_id)
 
 
 def _builder(folder: str):
@@ -144,7 +154,13 @@ def _examples(folder: str, split: str):
     from tensorflow_datasets.core import decode
 
     info = _info(folder)
-    skip = {name: decode.SkipDecoding() for name in info.features if _is_image(info.features[name])}
+
+    class Encoded(decode.SkipDecoding):
+        def decode_batch_example_np(self, example: np.ndarray) -> np.ndarray:  # of a sequence: SkipDecoding needs TensorFlow
+            return example
+
+    features = info.features
+    skip = {name: Encoded() for name in features if _is_image(features[name]) or _is_images(features[name])}
     try:
         return _builder(folder).as_data_source(split, decoders=skip or None)
     except (ValueError, KeyError, NotImplementedError) as error:
@@ -154,6 +170,10 @@ def _examples(folder: str, split: str):
 
 def _is_image(feature) -> bool:
     return type(feature).__name__ == "Image"
+
+
+def _is_images(feature) -> bool:
+    return type(feature).__name__ == "Sequence" and _is_image(getattr(feature, "feature", None))
 
 
 def _plain(value):

@@ -2,6 +2,7 @@
 
     00012.jpg + 00012.txt                                       ->  Row(id="pairs-000/00012#0", task="caption", ...)
     00012.jpg + 00012.json {"question": "...", "answer": "..."}  ->  Row(id="pairs-000/00012", task="question", ...)
+    00012.0.jpg + 00012.1.jpg + 00012.json {...}                 ->  a row of two pictures (`sample_pictures.py`)
 
 A shard's headers and texts are scanned once, shards in parallel; a picture is then read from its place in the tar.
 """
@@ -16,18 +17,21 @@ from etils import epath
 from PIL import Image
 
 from vlax.data.readers import columns as naming
+from vlax.data.readers import dialogue, sample_pictures, unfold
 from vlax.data.readers.faults import Faults
 from vlax.data.readers.files import Facts
 from vlax.data.readers.item_table import Item, Place
 from vlax.data.readers.pictures import PICTURE_BYTES, decode_picture
 from vlax.data.readers.record_source import RecordSource
-from vlax.data.readers.records import Held
+from vlax.data.readers.records import Held, Records
+from vlax.data.readers.sample_pictures import Inside
 from vlax.errors import VlaxError
 from vlax.rows import Picture
 from vlax.storage.state import LINE_BYTES, load_line
 
-PICTURES = ("jpg", "jpeg", "png", "webp")
+PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm", "pgm")
 TEXTS = ("txt", "json", "cls")
+VIDEOS = ("mp4", "webm", "avi", "mov", "mkv")
 COMPRESSED = {b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\xfd7zXZ": "unxz", b"\x28\xb5\x2f\xfd": "unzstd"}
 EXTENDED = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 HEADER_BYTES = 1 << 20  # of names and attributes that go before a member
@@ -53,19 +57,35 @@ class WebDataset(RecordSource):
                 top = self.files[at].removesuffix(called).rstrip("/")
                 for key, sample in samples.items():
                     where, of = f"{top}: {called} {key}", f"{called.removesuffix('.tar')}/{key}"
-                    held = Held(of, Place(at, *sample[""])) if "" in sample else None
                     made: list[Item] = []
                     with faults.row(name, where):
                         values = sample_values(where, sample)
-                        found.digested(held.name if held else "", values)
+                        held = _held(where, of, at, key, sample, values, found)
+                        found.digested(" ".join(held.names) or held.name if held else "", values)
                         made = found.items(where, of, values, held)
                     yield from made
         return self.shard_facts(name, found)
 
     def contained(self, item: Item, number: int = 0) -> Picture:
         file, offset, size = self.files[item.place.number], item.place.at, item.place.size
-        name = f"{file}: {item.file_name}"
-        return Picture(name, functools.partial(open_member, file, offset, size, name, item.id))
+        called = (item.file_name, *item.more)[number]
+        name = f"{file}: {called}"
+        if not item.more:
+            return Picture(name, functools.partial(open_member, file, offset, size, name, item.id))
+        member = called.removeprefix(list(self.named)[item.place.number].removesuffix(".tar") + "/")
+        return Picture(name, functools.partial(sample_pictures.open_among, file, offset, size, member, name, item.id, Member))
+
+
+def _held(where: str, of: str, tar: int, key: str, sample: dict, values: dict, found: Records) -> Held | None:
+    """The pictures of a sample that are its row's; None where it has none. of: what the sample is called."""
+    if not sample.get("") and (moving := sample.get("video")):
+        raise dialogue.moving(where, moving)
+    field = found.fields(unfold.unfolded(values)[0], where).image if sample.get("") else ""
+    pictures = sample_pictures.chosen(where, sample.get("", ()), sample_pictures.listed(values.get(field)))
+    if len(pictures) < 2:
+        return Held(of, Place(tar, pictures[0].at, pictures[0].size)) if pictures else None
+    names = tuple(of.removesuffix(key) + one.name for one in pictures)
+    return Held(of, Place(tar, *sample_pictures.span(pictures)), count=len(pictures), names=names)
 
 
 def open_member(file: str, offset: int, size: int, name: str, row_id: str) -> Image.Image:
@@ -75,7 +95,7 @@ def open_member(file: str, offset: int, size: int, name: str, row_id: str) -> Im
 
 
 def scan(file: str) -> dict[str, dict]:
-    """The samples of a tar in order: {key: {"txt": bytes, "json": bytes, "": (offset, size) of the picture}}.
+    """The samples of a tar in order: {key: {"txt": bytes, "json": bytes, "": [Inside of each picture], "video": its name}}.
 
     VlaxError for a compressed tar, in which no picture can be found without unpacking all before it, and for one that is cut
     off: Python's tarfile takes a damaged header for the end.
@@ -101,8 +121,13 @@ def scan(file: str) -> dict[str, dict]:
                         continue
                     sample = samples.setdefault(f"{folder}/{stem}".removeprefix("./").lstrip("/"), {})
                     kind = extension.lower()
-                    if kind in PICTURES:
-                        sample.setdefault("", (member.offset_data, member.size))
+                    part, _, ending = kind.rpartition(".")
+                    if ending in PICTURES:
+                        whole = member.name.removeprefix("./").lstrip("/")
+                        one = Inside(whole, part, member.offset, member.offset_data, member.size)
+                        sample.setdefault("", []).append(one)
+                    elif ending in VIDEOS:
+                        sample["video"] = member.name
                     elif kind in TEXTS and (text := tar.extractfile(member)):
                         sample[kind] = text.read()
         except (tarfile.TarError, OSError, ValueError, RecursionError) as error:
