@@ -21,10 +21,10 @@ from PIL import Image
 from vlax.data.readers import shards
 from vlax.data.readers.faults import Faults
 from vlax.data.readers.files import Facts
+from vlax.data.readers.held import Held
 from vlax.data.readers.item_table import Item, Place
 from vlax.data.readers.pictures import decode_picture
 from vlax.data.readers.record_source import RecordSource
-from vlax.data.readers.records import Held
 from vlax.errors import VlaxError
 from vlax.rows import Picture, RowFault
 from vlax.storage.paths import local_file

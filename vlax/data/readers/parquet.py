@@ -22,10 +22,11 @@ from vlax.data.readers import called, shards
 from vlax.data.readers import columns as naming
 from vlax.data.readers.faults import Faults
 from vlax.data.readers.files import Facts, sha256
+from vlax.data.readers.held import Held
 from vlax.data.readers.item_table import Item, Place
 from vlax.data.readers.pictures import decode_picture, open_picture
 from vlax.data.readers.record_source import RecordSource
-from vlax.data.readers.records import Held, Records
+from vlax.data.readers.records import Records
 from vlax.data.readers.table_file import TableFile, picture_of
 from vlax.data.readers.unfold import unfolded
 from vlax.errors import VlaxError

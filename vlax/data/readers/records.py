@@ -19,7 +19,8 @@ from vlax.data.readers import columns as naming
 from vlax.data.readers.called import Called
 from vlax.data.readers.columns import Fields
 from vlax.data.readers.faults import Faults
-from vlax.data.readers.item_table import NOWHERE, Item, Place
+from vlax.data.readers.held import Held
+from vlax.data.readers.item_table import NOWHERE, Item
 from vlax.data.readers.splits import Splits
 from vlax.errors import VlaxError
 from vlax.rows import TASKS, RowFault, Turn
@@ -29,19 +30,6 @@ SHAPE = (
     'others are named by columns={"text": "THEIR NAME", ...}'
 )
 FORMS = ("text", "letter")  # what is learned of a question with choices
-
-
-@dataclasses.dataclass(frozen=True)
-class Held:
-    """The picture of a record whose container holds it. name: what it is called; id: what rows about it share; count: how many
-    there are; called: what else the container calls it; names: of each of several, where they have their own."""
-
-    name: str
-    place: Place
-    id: str = ""
-    count: int = 1
-    called: tuple[str, ...] = ()
-    names: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass

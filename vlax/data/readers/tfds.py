@@ -20,11 +20,11 @@ from vlax.data.readers import called, shards
 from vlax.data.readers import columns as naming
 from vlax.data.readers.faults import Faults
 from vlax.data.readers.files import Facts, sha256
+from vlax.data.readers.held import Held
 from vlax.data.readers.item_table import Item, Place
 from vlax.data.readers.numbers import MAYBE_COCO
 from vlax.data.readers.pictures import decode_picture
 from vlax.data.readers.record_source import RecordSource
-from vlax.data.readers.records import Held
 from vlax.errors import VlaxError
 from vlax.rows import Picture
 from vlax.storage.paths import join

@@ -20,10 +20,11 @@ from vlax.data.readers import columns as naming
 from vlax.data.readers import dialogue, sample_pictures, unfold
 from vlax.data.readers.faults import Faults
 from vlax.data.readers.files import Facts
+from vlax.data.readers.held import Held
 from vlax.data.readers.item_table import Item, Place
 from vlax.data.readers.pictures import PICTURE_BYTES, decode_picture
 from vlax.data.readers.record_source import RecordSource
-from vlax.data.readers.records import Held, Records
+from vlax.data.readers.records import Records
 from vlax.data.readers.sample_pictures import Inside
 from vlax.errors import VlaxError
 from vlax.rows import Picture
