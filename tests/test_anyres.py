@@ -27,6 +27,7 @@ from vlax.models.vlm import VLMConfig
 from vlax.pretrained.families import onevision
 from vlax.text.bpe import train_bpe
 from vlax.text.prompts import Encoder
+from vlax.training import estimate
 
 POINTS = [[384 * rows, 384 * columns] for rows in range(1, 7) for columns in range(1, 7)]  # of every -hf checkpoint
 REAL = AnyRes(tuple((rows // 384, columns // 384) for rows, columns in POINTS), 27)
@@ -155,6 +156,21 @@ def test_the_configs_geometry_and_its_json(tokenizer):
     assert FEW.cut(30, 90, 16) == Cut(2, 0, 0, 2, 4, 2, 4) and FEW.cut(20, 90, 16).rows == 0  # so thin that nothing is left
     assert batch["shown"].tolist() == [[0, 0], [14, 0]] and made.tokens_of(image) == 14
     assert "shown" not in filler(1, 8, Preprocess(16), Encoder(tokenizer, "plain"))
+
+
+def test_room_is_reckoned_for_all_pictures_of_a_row():
+    """Of the tower as many squares as it sees, of the decoder as many positions as a row has."""
+    made, plain = config(), dataclasses.replace(config(), preprocess=Preprocess(16), tiles=0)
+    tower = 4 * (14 * 16 + 4 * 24) * 4  # bytes of one square: 4 patches, width 16, an MLP of 24, float32
+
+    def decoder(length):
+        return length * (14 * 16 + 4 * 24) * 4 + 2 * length**2 * 8 + 12 * 8 * 64
+
+    for model, slots, squares, tokens in ((plain, 1, 1, 5), (plain, 3, 1, 5), (made, 1, 5, 24), (made, 2, 5, 24)):
+        want = slots * squares * tower + decoder(slots * tokens + 8)
+        assert estimate.row(model, 8, "float32", remat=False, pictures=slots) == want
+    tiled = dataclasses.replace(plain, tiles=2)
+    assert estimate.row(tiled, 8, "float32", False) == estimate.row(plain, 8, "float32", False, 3)
 
 
 def test_what_is_not_implemented_is_refused():

@@ -182,13 +182,26 @@ def test_until_and_arguments_without_effect(lmms, create, caplog):
 @pytest.mark.parametrize(
     ("visual", "text"),
     [
-        (lambda document: [Image.new("RGB", (4, 4))] * 2, "task t, document 0 has 2 images; a vlax model takes one"),
         (lambda document: ["film.mp4"], "task t, document 0 has a str where an image is needed"),
+        (lambda document: [Image.new("RGB", (4, 4)), "film.mp4"], "task t, document 0 has a str where an image is needed"),
     ],
 )
 def test_documents_that_do_not_fit(create, visual, text):
     with pytest.raises(VlaxError, match=text):
         create().generate_until([ask("what?", 0, visual=visual)])
+
+
+def test_documents_of_several_pictures(create):
+    """Two beside one of one and one of none: what the model itself says of each; the order of the two matters."""
+    first, second = pictures()[0], pictures()[1]
+    shown = [[first, second], [first], [], [second, first]]
+    requests = [ask(f"<image> <image> {QUESTIONS[0]}", 0, visual=lambda _, own=own: own) for own in shown]
+    found = create(batch_size="4").generate_until(requests)
+    prompts = [toy().encoder.prompt_text("question", QUESTIONS[0])] * 4
+    assert found == toy().generate(shown, prompts, max_new_tokens=4, batch_size=4) and found[0] != found[1]
+    scored = [Instance("loglikelihood", (QUESTIONS[0], "dog", lambda _, own=own: own, 0, "t", "test")) for own in shown]
+    values = [value for value, _ in create(batch_size="4").loglikelihood(scored)]
+    assert len(set(values)) == 4
 
 
 def test_text_only_documents(create):

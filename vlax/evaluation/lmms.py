@@ -18,7 +18,8 @@ that comes with an installed vlax (`lmms_plugin.py`), and imports this file when
 
 A task's generation arguments: max_new_tokens, until, num_beams, and temperature and top_p unless do_sample is false or the
 temperature 0. Others are named once in the log and have no effect. JAX chooses the devices, not --device.
-One image a document, or none; a second one, or a video, is an error. Results come in the order of the requests.
+A document has any number of images; a video is an error. They come before the text, or, of several in a model trained with
+run.interleaved, where it has as many <image>. Results come in the order of the requests.
 """
 
 import logging
@@ -44,7 +45,7 @@ except ImportError as error:
 
 OPTIONS = ("dtype", "template", "max_new_tokens", "loglikelihood")  # of --model_args, beside export
 KNOWN = ("max_new_tokens", "until", "temperature", "num_beams", "top_p", "do_sample")
-PLACEHOLDER = "<image>"  # some tasks mark the place of the picture; here it always comes first
+PLACEHOLDER = "<image>"  # some tasks mark the place of a picture; a single one always comes first
 
 
 def decode_config(arguments: Mapping[str, Any], max_new_tokens: int) -> DecodeConfig:
@@ -68,14 +69,13 @@ def cut(text: str, until: str | Sequence[str] | None) -> str:
     return text.strip()
 
 
-def one_image(visuals: Sequence[Any] | None, where: str) -> Image.Image | None:
-    """The picture of a document, of what `doc_to_visual` returns: None or a list. VlaxError for several and for a video."""
-    visuals = [visual for visual in visuals or () if visual is not None]
-    if len(visuals) > 1:
-        raise VlaxError(f"{where} has {len(visuals)} images; a vlax model takes one. Choose tasks with one image a document")
-    if visuals and not isinstance(visuals[0], Image.Image):
-        raise VlaxError(f"{where} has a {type(visuals[0]).__name__} where an image is needed; vlax takes images only")
-    return visuals[0] if visuals else None
+def images_of(visuals: Sequence[Any] | None, where: str) -> list[Image.Image]:
+    """The pictures of a document, of what `doc_to_visual` returns: None or a list. VlaxError for a video."""
+    found = [visual for visual in visuals or () if visual is not None]
+    for visual in found:
+        if not isinstance(visual, Image.Image):
+            raise VlaxError(f"{where} has a {type(visual).__name__} where an image is needed; vlax takes images only")
+    return found
 
 
 class Vlax(lmms):
@@ -116,10 +116,8 @@ class Vlax(lmms):
                 length = -(-max(len(prompt.tokens) for prompt in prompts.values()) // 16) * 16
                 for begin in range(0, len(members), predictor.batch_size):
                     part = members[begin : begin + predictor.batch_size]
-                    asked = [self._request(prompts[i], requests[i].args, i) for i in part]
-                    for i, text in zip(
-                        part, next(predictor.texts(self.model.params, asked, length, self.model.config.views)), strict=True
-                    ):
+                    asked, *sizes = self._batch([(prompts[i], requests[i].args, i) for i in part], length)
+                    for i, text in zip(part, next(predictor.texts(self.model.params, asked, *sizes)), strict=True):
                         out[i] = cut(text, requests[i].args[1].get("until"))
                     bar.update(len(part))
         return out
@@ -134,31 +132,46 @@ class Vlax(lmms):
         predictor, out = self.model.predictor(DecodeConfig(longest), self.rows), []
         for begin in tqdm(range(0, len(requests), predictor.batch_size), desc="vlax", unit="batch", mininterval=0.5):
             part = range(begin, min(begin + predictor.batch_size, len(requests)))
-            asked = [self._request(prompts[i], requests[i].args, i) for i in part]
+            asked, *sizes = self._batch([(prompts[i], requests[i].args, i) for i in part], length)
             answers = np.full((1, predictor.batch_size, longest), self.model.encoder.tokenizer.pad_token_id, np.int32)
             for row, i in enumerate(part):
                 answers[0, row, : len(tails[i])] = tails[i]
-            sums, greedy = predictor.score(self.model.params, asked, answers, length, self.model.config.views)
+            sums, greedy = predictor.score(self.model.params, asked, answers, *sizes)
             out += [(self.sign * float(value), bool(same)) for value, same in zip(sums[:, 0], greedy[:, 0], strict=True)]
         return out
 
     def generate_until_multi_round(self, requests: Sequence[Any]) -> list[str]:
         raise VlaxError("vlax answers one question an image: choose tasks of one round (output_type generate_until)")
 
+    def _batch(self, asked: Sequence[tuple[Encoded, tuple[Any, ...], int]], length: int) -> tuple[list[Request], int, int]:
+        """(the Requests, slots of their prompts, slots of their pictures): `length`, and those of one picture, where no
+        document has several; else the next power of two, so that few programs are compiled."""
+        made = [self._request(*each) for each in asked]
+        most = max(count for _, count in made)
+        longest = max(len(request.prompt) for request, _ in made)
+        slots = self.model.config.views << max(most - 1, 0).bit_length()
+        return [request for request, _ in made], max(length, -(-longest // 16) * 16), slots
+
     def _prompt(self, context: str, pictures: int = 1) -> Encoded:
-        """The ids of a task's text."""
-        text, encoder = context.replace(PLACEHOLDER, "").strip(), self.model.encoder
+        """The ids of a task's text. Of several pictures each stands where the text says so, in a model that sees them there."""
+        encoder = self.model.encoder
+        placed = pictures > 1 and encoder.settings.interleaved and context.count(PLACEHOLDER) == pictures
+        text = (context if placed else context.replace(PLACEHOLDER, "")).strip()
         return encoder.asked(text if self.template == "raw" else encoder.prompt_text(self.template, text), pictures)
 
-    def _request(self, prompt: Encoded, args: tuple[Any, ...], row: int) -> Request:
-        """The Request of an Instance's args (context, _, doc_to_visual, doc_id, task, split); the picture is opened now."""
-        image = None
+    def _request(self, prompt: Encoded, args: tuple[Any, ...], row: int) -> tuple[Request, int]:
+        """(the Request of an Instance's args (context, _, doc_to_visual, doc_id, task, split), its pictures, which are opened
+        now). prompt: for one picture."""
+        images: list[Image.Image] = []
         if len(args) >= 6:  # fewer: a choice without its context, lmms-eval asks so for acc_mutual_info
-            image = one_image(args[2](self._document(args)), f"task {args[4]}, document {args[3]}")
-        if image is None or self.model.config.vision is None:
-            return Request(self._prompt(args[0], 0).tokens, None, row)
-        views = self.model.views(image)
-        return Request(prompt.tokens, views, row, prompt.before * len(views))
+            images = images_of(args[2](self._document(args)), f"task {args[4]}, document {args[3]}")
+        if not images or self.model.config.vision is None:
+            return Request(self._prompt(args[0], 0).tokens, None, row), 0
+        if len(images) > 1:
+            prompt = self._prompt(args[0], len(images))
+        views = [self.model.views(image, len(images) == 1) for image in images]
+        before = [at for at, each in zip(prompt.before, views, strict=True) for _ in each]
+        return Request(prompt.tokens, [view for each in views for view in each], row, before), len(images)
 
     def _target(self, args: tuple[Any, ...]) -> str:
         target = args[1](self._document(args)) if callable(args[1]) else args[1]
