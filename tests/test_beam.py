@@ -95,3 +95,14 @@ def test_a_row_stops_only_when_nothing_can_beat_its_best():
     np.testing.assert_allclose(last["best_score"], np.log(0.06) / NEW, rtol=1e-3)
     first, *_, last = search(np.log(shares), 2, -1.0)
     assert first["finished"].tolist() == [True] and last["best_tokens"].tolist() == [[EOS, *[PAD] * (NEW - 1)]]
+
+
+def test_beams_of_a_row_have_its_prefix_once():
+    """Bytes of the cache: keys and values of two heads of width 4, in float32; nine slots of image and prompt a row, five of
+    an answer a beam."""
+    generate, params = generator(BEAM)
+    _, state = jax.eval_shape(generate._start_impl, params, prompts(), None)
+    held = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state["cache"]))
+    slot = 2 * 2 * 4 * 4
+    assert held == slot * (ROWS * 9 + ROWS * BEAM.num_beams * (NEW - 1)) == 12_288
+    assert held < slot * ROWS * BEAM.num_beams * (9 + NEW - 1) == 21_504  # a copy a beam

@@ -99,3 +99,16 @@ def test_policies_by_name_and_by_what_they_were_called():
     ]
     with pytest.raises(VlaxError, match=r"run.remat='some' is not one of none, dots, attention, mlp, full \(True is full"):
         remat.named("some")
+
+
+@pytest.mark.parametrize("softcap", (None, 2.0))
+def test_keys_that_are_there_once_give_what_copies_of_them_give(softcap):
+    """Two rows of three neighbours each, four query heads on two of keys; five keys in common, three of one's own."""
+    rng = np.random.default_rng(0)
+    q, front, own = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((6, 4, 1, 4), (2, 2, 2, 5, 4), (2, 6, 2, 3, 4)))
+    mask = jnp.asarray(rng.random((6, 1, 8)) < 0.6).at[:, :, 6].set(True)
+    k, v = (jnp.concatenate([jnp.repeat(front[i], 3, axis=0), own[i]], axis=2) for i in range(2))
+    want = cores.attend(q, k, v, mask, scale=0.5, softcap=softcap)
+    got = cores.attend_shared(q, (front[0], front[1]), (own[0], own[1]), mask, scale=0.5, softcap=softcap)
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)

@@ -14,14 +14,16 @@ Axis letters: B batch, K beams, L max_new_tokens, V vocabulary. Beams of a row a
 
 import functools
 import operator
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from vlax.models.attention import KV
+from vlax.models.attention import Shared
+from vlax.models.cores import KV
 
-State = dict[str, Any]  # the arrays of a search that is under way; under "cache" one (k, v) a layer
+State = dict[str, Any]  # the arrays of a search that is under way; under "cache" one `Shared` a layer
 
 
 def start(pads: jax.Array, beams: int) -> State:
@@ -90,16 +92,21 @@ def choose(
     return new, take(parent, pick)
 
 
-def reorder(cache: list[KV], parent: jax.Array, size: int) -> list[KV]:
-    """The cache, [B*K,G,C,K] a leaf, with every beam's generated slots taken from its parent (int32[B,K]).
+def shared(cache: Sequence[KV], beams: int, size: int) -> list[Shared]:
+    """The cache of B*K beams of one of B rows, [B,G,C,K] a leaf: the first `size` slots, image and prompt, which are the same
+    in all beams of a row, are there once; the others are empty."""
 
-    The first `size` slots, image and prompt, are the same in all beams of a row and stay where they are.
-    """
+    def own(x: jax.Array) -> jax.Array:
+        return jnp.zeros((x.shape[0] * beams, x.shape[1], x.shape[2] - size, x.shape[3]), x.dtype)
+
+    return [Shared((k[:, :, :size], v[:, :, :size]), (own(k), own(v))) for k, v in cache]
+
+
+def reorder(cache: Sequence[Shared], parent: jax.Array) -> list[Shared]:
+    """The `shared` cache with every beam's own slots taken from its parent (int32[B,K])."""
 
     def move(x: jax.Array) -> jax.Array:
-        tail = x[:, :, size:]
-        by_row = tail.reshape(*parent.shape, *tail.shape[1:])
-        taken = jnp.take_along_axis(by_row, parent[:, :, None, None, None], axis=1)
-        return x.at[:, :, size:].set(taken.reshape(tail.shape))
+        by_row = x.reshape(*parent.shape, *x.shape[1:])
+        return jnp.take_along_axis(by_row, parent[:, :, None, None, None], axis=1).reshape(x.shape)
 
-    return [(move(keys), move(values)) for keys, values in cache]
+    return [Shared(front, (move(own[0]), move(own[1]))) for front, own in cache]

@@ -31,7 +31,7 @@ import numpy as np
 from vlax.decoding.beam import among
 from vlax.decoding.options import DecodeConfig
 from vlax.errors import VlaxError
-from vlax.models.attention import KV
+from vlax.models.cores import KV
 from vlax.models.decoder import Decoder
 from vlax.text.prompts import Encoder
 

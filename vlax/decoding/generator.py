@@ -14,7 +14,7 @@ Axis letters: B batch, N pictures a row, I image tokens, P prompt slots, S = N*I
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -28,7 +28,7 @@ from vlax.decoding.draw import sample
 from vlax.decoding.options import DecodeConfig
 from vlax.decoding.prefill import View, prefill
 from vlax.errors import VlaxError
-from vlax.models.attention import KV
+from vlax.models.attention import Cache
 from vlax.models.vlm import VLM, Batch, VLMConfig
 from vlax.params import groups
 
@@ -128,7 +128,9 @@ class Generator:
         names = ["tokens", "segment", "example", "has_image", "row", *([pictures] if self.model.vision is not None else [])]
         return {name: batch[name] for name in (*names, *(name for name in OPTIONAL if name in batch))}
 
-    def _feed(self, model: VLM, token: jax.Array, index: jax.Array, cache: list[KV], view: View) -> tuple[jax.Array, list[KV]]:
+    def _feed(
+        self, model: VLM, token: jax.Array, index: jax.Array, cache: Sequence[Cache], view: View
+    ) -> tuple[jax.Array, list[Any]]:
         """(logits f32[R,V], cache) after generated token number `index`, int32[R], went through the decoder."""
         generated = jnp.arange(self.decode.max_new_tokens - 1, dtype=jnp.int32)
         rows, size = view["visible"].shape
@@ -161,11 +163,11 @@ class Generator:
             "finished": finished | beam.among(token, self.stops) | (t >= c.max_new_tokens - 1),
         }
 
-    def _next(self, state: State, logits: jax.Array, cache: list[KV], view: View, trie: constrain.Trie | None) -> State:
+    def _next(self, state: State, logits: jax.Array, cache: list[Any], view: View, trie: constrain.Trie | None) -> State:
         c = self.decode
         if c.num_beams > 1:
             new, parent = beam.choose(state, logits, self.stops, c.max_new_tokens, c.length_penalty)
-            cache = beam.reorder(cache, parent, view["visible"].shape[1])
+            cache = beam.reorder(cache, parent)
         else:
             new = self._choose(state, logits, view, trie)
         return {**new, "cache": cache, "t": state["t"] + 1, "done": new["finished"].all()}
@@ -179,15 +181,17 @@ class Generator:
         return {"row": batch["row"][:, 0]}
 
     def _start_impl(self, params: groups.Params, batch: Batch, trie: constrain.Trie | None) -> tuple[View, State]:
+        cache: list[Any]
         logits, cache, view = prefill(groups.rebuild(self.graphdef, params), batch, self.decode.max_new_tokens - 1)
         rows, c = logits.shape[0], self.decode
         state: State = {"t": jnp.zeros((), jnp.int32), "finished": (batch["example"] == 0).all(-1)}
         pads = jnp.full((rows, c.max_new_tokens), self.pad_id, jnp.int32)
         if c.num_beams > 1:
             state |= beam.start(pads, c.num_beams)
-            # The prefill ran on B rows; only now do the beams of a row get a copy each.
+            # The prefill ran on B rows, and its keys and values stay theirs; the rest gets a copy a beam.
             repeat = functools.partial(jnp.repeat, repeats=c.num_beams, axis=0)
-            logits, cache, view = jax.tree.map(repeat, (logits, cache, view))
+            cache = beam.shared(cache, c.num_beams, view["visible"].shape[1])
+            logits, view = jax.tree.map(repeat, (logits, view))
         else:
             state |= {"tokens": pads, "scores": jnp.zeros(rows, jnp.float32), "node": jnp.zeros(rows, jnp.int32)}
             state |= self._records(rows)
@@ -209,7 +213,7 @@ class Generator:
         model = groups.rebuild(self.graphdef, params)
         first, cache, view = prefill(model, batch, self.decode.max_new_tokens - 1)
 
-        def step(cache: list[KV], fed: tuple[jax.Array, jax.Array]) -> tuple[list[KV], jax.Array]:
+        def step(cache: list[Any], fed: tuple[jax.Array, jax.Array]) -> tuple[list[Any], jax.Array]:
             logits, cache = self._feed(model, *fed, cache, view)
             return cache, logits
 

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from vlax import masks
-from vlax.models.attention import KV
+from vlax.models.cores import KV
 from vlax.models.placement import by_row
 from vlax.models.vlm import VLM, Batch
 

@@ -4,21 +4,30 @@ Shapes: H query heads, G key/value heads (H a multiple of G), K head width, Q qu
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from flax import nnx
 from jax.typing import DTypeLike
 
-from vlax.models.cores import Mask, attend, core, whole
+from vlax.models.cores import KV, Mask, attend, attend_shared, core, whole
 from vlax.models.layers import RMSNorm, residual_init
 from vlax.models.lora import LoRAConfig, dense
 from vlax.models.placement import by_column, gathered
 from vlax.models.remat import keep
 from vlax.models.rope import Rope, rotate
 
-KV = tuple[jax.Array, jax.Array]  # keys and values of one layer's cache, each [B,G,C,K]
 Slot = int | jax.Array  # of a cache: where new keys and values are written
+
+
+class Shared(NamedTuple):
+    """One layer's cache of B*W rows, W neighbours of which have the first S slots in common: [B,G,S,K], and [B*W,G,C-S,K]."""
+
+    front: KV
+    own: KV
+
+
+Cache = KV | Shared  # of one layer: (k, v), each [B,G,C,K], or in two parts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,19 +71,21 @@ class Attention(nnx.Module):
         return self._out(core(q, k, v, mask, scale=self.scale, softcap=self.config.softcap, kernel=self.kernel))
 
     def trace(
-        self, x: jax.Array, batch: int, mask: Mask, rope: Rope | None = None, cache: KV | None = None,
+        self, x: jax.Array, batch: int, mask: Mask, rope: Rope | None = None, cache: Cache | None = None,
         slot: Slot = 0,
-    ) -> tuple[jax.Array, jax.Array, KV | None]:  # fmt: skip
-        """As __call__, and also returns the weights f32[B,H,S,keys] and the cache: (k, v), each [B,G,C,K], or None.
+    ) -> tuple[jax.Array, jax.Array, Cache | None]:  # fmt: skip
+        """As __call__, and also returns the weights f32[B,H,S,keys] and the cache, or None.
 
         With a cache, the new keys and values are written at `slot`, attention runs over the whole capacity C, and mask is
         bool[B,S,C].
         """
         q, k, v = self._heads(x, batch, rope)
+        if isinstance(cache, Shared):
+            cache = Shared(cache.front, _written(cache.own, k, v, slot - cache.front[0].shape[2]))
+            out, weights = attend_shared(q, *cache, whole(mask), scale=self.scale, softcap=self.config.softcap)
+            return self._out(out), weights, cache
         if cache is not None:
-            k = jax.lax.dynamic_update_slice_in_dim(cache[0], k.astype(cache[0].dtype), slot, axis=2)
-            v = jax.lax.dynamic_update_slice_in_dim(cache[1], v.astype(cache[1].dtype), slot, axis=2)
-            cache = (k, v)
+            cache = k, v = _written(cache, k, v, slot)
         out, weights = attend(q, k, v, None if mask is None else whole(mask), scale=self.scale, softcap=self.config.softcap)
         return self._out(out), weights, cache
 
@@ -104,3 +115,9 @@ class Attention(nnx.Module):
         if rope is not None:
             q, k = rotate(q, *rope), rotate(k, *rope)
         return q, k, v
+
+
+def _written(cache: KV, k: jax.Array, v: jax.Array, slot: Slot) -> KV:
+    """The cache with new keys and values at `slot`."""
+    keys = jax.lax.dynamic_update_slice_in_dim(cache[0], k.astype(cache[0].dtype), slot, axis=2)
+    return keys, jax.lax.dynamic_update_slice_in_dim(cache[1], v.astype(cache[1].dtype), slot, axis=2)

@@ -16,6 +16,7 @@ from vlax.models.layers import f32_matmul
 from vlax.models.placement import row_axes
 from vlax.models.remat import keep
 
+KV = tuple[jax.Array, jax.Array]  # keys and values of one layer, each [B,G,S,K]
 Saved = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
 
 KERNELS = ("xla", "cudnn")
@@ -84,6 +85,36 @@ def attend(
     weights = jax.nn.softmax(logits, axis=-1)
     flat = weights.astype(v.dtype).reshape(batch, groups, heads // groups * queries, keys)
     return jnp.einsum("bgqs,bgsk->bgqk", flat, v).reshape(batch, heads, queries, width), weights
+
+
+def attend_shared(
+    q: jax.Array, front: KV, own: KV, mask: jax.Array, *, scale: float, softcap: float | None = None
+) -> tuple[jax.Array, jax.Array]:
+    """`attend` where W neighbours of B*W share the keys that come first, which are there once: no gradient is asked for.
+
+    q: [B*W,H,Q,K]; front: k and v [B,G,S,K]; own: [B*W,G,C,K]; mask: bool[B*W,Q,S+C].
+    Returns (out [B*W,H,Q,K], weights f32[B*W,H,Q,S+C]).
+    """
+    (beams, heads, queries, width), (rows, groups, size, _) = q.shape, front[0].shape
+    stacked = heads // groups * queries
+
+    def by_row(x: jax.Array) -> jax.Array:
+        """[B*W,G,stacked,n] -> [B,G,W*stacked,n]"""
+        return x.reshape(rows, -1, groups, stacked, x.shape[-1]).swapaxes(1, 2).reshape(rows, groups, -1, x.shape[-1])
+
+    def by_beam(x: jax.Array) -> jax.Array:
+        return x.reshape(rows, groups, -1, stacked, x.shape[-1]).swapaxes(1, 2).reshape(beams, groups, stacked, x.shape[-1])
+
+    q = q.reshape(beams, groups, stacked, width)
+    first = by_beam(f32_matmul(by_row(q), jnp.swapaxes(front[0], -1, -2)))
+    logits = jnp.concatenate([first, f32_matmul(q, jnp.swapaxes(own[0], -1, -2))], axis=-1) * scale
+    if softcap is not None:
+        logits = softcap * jnp.tanh(logits / softcap)
+    logits = jnp.where(mask[:, None], logits.reshape(beams, heads, queries, -1), -1e30)
+    weights = jax.nn.softmax(logits, axis=-1)
+    flat = weights.astype(front[1].dtype).reshape(beams, groups, stacked, -1)
+    out = by_beam(f32_matmul(by_row(flat[..., :size]), front[1])) + f32_matmul(flat[..., size:], own[1])
+    return out.astype(front[1].dtype).reshape(beams, heads, queries, width), weights
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))

@@ -1,6 +1,7 @@
 """The language model: one transformer with the options by which the families of `pretrained/families` differ."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -9,8 +10,8 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from vlax.errors import VlaxError
-from vlax.models.attention import KV, Attention, AttentionConfig, Slot
-from vlax.models.cores import Mask, keys_of, one_of, whole
+from vlax.models.attention import Attention, AttentionConfig, Cache, Slot
+from vlax.models.cores import KV, Mask, keys_of, one_of, whole
 from vlax.models.layers import MLP, RMSNorm, apply_layers, f32_matmul, layer_norm
 from vlax.models.lora import LoRAConfig
 from vlax.models.loss import Head
@@ -121,8 +122,8 @@ class Block(nnx.Module):
         self.pre_norms, self.post_norms, self.residual = c.pre_norms, c.post_norms, c.residual_multiplier
 
     def trace(
-        self, x: jax.Array, batch: int, mask: Mask, rope: Rope | None, cache: KV | None = None, slot: Slot = 0
-    ) -> tuple[jax.Array, jax.Array, KV | None]:
+        self, x: jax.Array, batch: int, mask: Mask, rope: Rope | None, cache: Cache | None = None, slot: Slot = 0
+    ) -> tuple[jax.Array, jax.Array, Cache | None]:
         """As __call__, and also returns the attention weights f32[B,H,S,keys] and the updated cache."""
         out, weights, cache = self.attention.trace(self.norm1(x) if self.pre_norms else x, batch, mask, rope, cache, slot)
         return self._rest(x, out), weights, cache
@@ -225,13 +226,13 @@ class Decoder(nnx.Module):
         return self.norm(x).reshape(batch, -1, c.width)
 
     def trace(
-        self, x: jax.Array, positions: jax.Array, mask: jax.Array, cache: list[KV] | None = None, slot: Slot = 0,
+        self, x: jax.Array, positions: jax.Array, mask: jax.Array, cache: Sequence[Cache] | None = None, slot: Slot = 0,
         key_positions: jax.Array | None = None,
-    ) -> tuple[jax.Array, list[jax.Array], list[KV]]:  # fmt: skip
+    ) -> tuple[jax.Array, list[jax.Array], list[Any]]:  # fmt: skip
         """The unrolled reference path, for decoding and for looking inside.
 
-        cache: one (k, v) a layer, each [B,G,C,K], written at `slot`; then mask is bool[B,S,C] and key_positions int32[B,C].
-        Returns (hidden [B,S,D], attention weights: one f32[B,H,S,keys] a layer, cache, empty without one).
+        cache: one a layer, of [B,G,C,K], written at `slot`; then mask is bool[B,S,C] and key_positions int32[B,C].
+        Returns (hidden [B,S,D], attention weights: one f32[B,H,S,keys] a layer, cache of the same kind, empty without one).
         """
         c, (batch, length) = self.config, x.shape[:2]
         x, ropes, masks = self._inputs(x, positions, mask, key_positions)
@@ -245,6 +246,5 @@ class Decoder(nnx.Module):
 
     def empty_cache(self, batch: int, capacity: int) -> list[KV]:
         """Zeroed (k, v) of every layer, each [B,G,C,K] in the compute dtype."""
-        c = self.config
-        shape = (batch, c.kv_heads, capacity, c.head_dim)
-        return [(jnp.zeros(shape, self.dtype), jnp.zeros(shape, self.dtype)) for _ in range(c.layers)]
+        shape = (batch, self.config.kv_heads, capacity, self.config.head_dim)
+        return [(jnp.zeros(shape, self.dtype), jnp.zeros(shape, self.dtype)) for _ in self.layers]
