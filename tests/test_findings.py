@@ -1,9 +1,13 @@
 """Experiments: statistics on figures checked by hand, what is refused, a run that goes on where it was killed."""
 
+import concurrent.futures
+import contextlib
+import functools
 import itertools
 import json
 import math
 import shutil
+import threading
 
 import numpy as np
 import pytest
@@ -14,7 +18,7 @@ from scipy import stats
 from configs import experiments
 from vlax.commands import front
 from vlax.errors import VlaxError
-from vlax.findings import arms, estimate, experiment, outcomes, results, runner, statistics, writing
+from vlax.findings import arms, estimate, experiment, outcomes, results, runner, shares, statistics, writing
 
 
 def test_one_figure_a_seed_is_the_paired_t_test():
@@ -243,6 +247,43 @@ def test_a_run_that_was_killed_goes_on(tmp_path, monkeypatch):
     assert "So far: of 2 seeds, every arm has 0" in (tmp_path / "small" / "table.md").read_text()
 
 
+def test_processes_share_the_work(tmp_path, monkeypatch):
+    """Two at the same list: each item is done once, behind what it needs, and whoever has nothing to do waits for the other. A
+    file's lock belongs to whoever opened it, so that threads meet it as processes do."""
+    monkeypatch.setenv(shares.VARIABLE, "0/2")
+    monkeypatch.setattr(shares, "EVERY", 0.01)
+    monkeypatch.setattr(shares.activity, "phase", lambda *_: contextlib.nullcontext())
+    done, names, together = [], ["a", "b", "ab", "c", "abc"], threading.Barrier(2, timeout=20)
+    needs = {"ab": ["a", "b"], "abc": ["ab", "c"]}
+
+    def items():
+        def do(name):
+            assert (tmp_path / f"{name}.lock").exists() and all(need in done for need in needs.get(name, []))
+            if name in ("a", "b"):
+                together.wait()  # both are at work
+            done.append(name)
+
+        return [
+            shares.Item(epath.Path(tmp_path / name), [epath.Path(tmp_path / need) for need in needs.get(name, [])],
+                        functools.partial(lambda name: name in done, name), functools.partial(do, name))
+            for name in names
+        ]  # fmt: skip
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        for each in [pool.submit(shares.work, items()) for _ in range(2)]:
+            each.result()
+    assert sorted(done) == sorted(names) and list(tmp_path.iterdir()) == []
+
+
+def test_processes_need_cores_and_a_disk(monkeypatch):
+    with pytest.raises(VlaxError, match=r"--jobs=2: several processes need a local --workdir, and gs://bucket/run is none"):
+        shares.environments(2, epath.Path("gs://bucket/run"))
+    assert [each[shares.VARIABLE] for each in shares.environments(2, epath.Path("/tmp/x"))] == ["0/2", "1/2"]
+    monkeypatch.setattr(shares.memory, "cpu_alone", lambda: False)
+    with pytest.raises(VlaxError, match=r"--jobs=2: one process has the accelerators; leave it out"):
+        shares.environments(2, epath.Path("/tmp/x"))
+
+
 def test_the_plan_counts_what_is_shared(capsys):
     """Stage 0 is one for all arms and seeds of ... its seed; a sweep has a seed of its own."""
     assert front.main(["findings", "mask", "--plan", "--config=configs/findings.py", "--config.findings.seeds=(1,2)"]) == 0
@@ -277,7 +318,7 @@ def test_a_tiny_run(tmp_path, capsys):
     shutil.rmtree(stage)
     capsys.readouterr()
     assert runner.run(config, plan, out)["small"] == first
-    assert "training work/seed-2/stage4" in capsys.readouterr().out
+    assert "training stages/seed-2/stage4" in capsys.readouterr().out
     assert (out / "small" / "causal" / "seed-2.json").read_bytes() == kept
     found = json.loads(kept)["figures"]
     assert len(found["accuracy"]["values"]) == 40 and 0 <= found["accuracy"]["twin"] <= 1

@@ -27,7 +27,7 @@ COMMANDS = {
     "data doctor": "broken pictures, faulty rows, duplicates, leaks; writes a quarantine list",
     "data prepare": "pictures resized once and rows sharded, for fast training",
 }
-COMPUTE = ("train", "eval")  # for long, so that what they free is worth keeping
+COMPUTE = ("train", "eval", "findings")  # for long, so that what they free is worth keeping
 # What a command that is stopped says; training has more to say.
 KEPT = {
     "ask": "nothing was written; the same command begins again",

@@ -3,14 +3,17 @@
 OUT/stages/seed-1/stage1-3f9a1c2e    exports and logs, shared by all arms that ask for the same
 OUT/mask/causal/seed-1.json          what was measured; read back, not measured again
 OUT/mask/{sweep,findings}.json, table.md, *.png, page.html
-OUT/training.log                     what training prints
+OUT/training.log                     what training prints; training-1.log of a second process (`shares.py`)
 """
 
 import contextlib
 import dataclasses
+import functools
+import itertools
 import math
 import re
 import shutil
+import statistics
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -18,7 +21,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from vlax.errors import VlaxError
-from vlax.findings import arms, outcomes, results, writing
+from vlax.findings import arms, outcomes, results, shares, writing
 from vlax.findings.experiment import Experiment, Plan
 from vlax.findings.outcomes import Bench
 from vlax.process import activity, lease, watchdog
@@ -76,17 +79,22 @@ def run(config: ConfigDict, plan: Plan, out: epath.Path, say: Say = print) -> di
         for name in experiment.arms:
             prepared(config, experiment, name, plan.seeds[0], 1.0, out)
     found = {}
-    bench = Bench(config.run.data_root)
-    with watchdog.watching(chain.stacks(out), agreement.peers), lease.hold(out):
+    bench, (number, count) = Bench(config.run.data_root), shares.mine()
+    with watchdog.watching(chain.stacks(out), agreement.peers), lease.hold(out, on=count == 1):  # else their parent has it
         for experiment in plan.experiments:
             swept = sweep(config, experiment, plan, out, say)
-            for name in experiment.arms:
-                made = [prepared(config, experiment, name, seed, swept["factor"], out) for seed in plan.seeds]
-                if left := [arm for arm in made if scores(out, experiment, arm) is None]:
-                    _arm(experiment, left, bench, out, say)
-                    report(config, experiment, plan, swept, out)
-            found[experiment.name] = report(config, experiment, plan, swept, out)
-            say(f"\n{results.text(found[experiment.name])}\n\n{out / experiment.name / 'page.html'} has it all")
+
+            def written(experiment: Experiment = experiment, swept: dict[str, Any] = swept) -> dict[str, Any]:
+                return report(config, experiment, plan, swept, out) if number == 0 else {}
+
+            made = [
+                [prepared(config, experiment, name, seed, swept["factor"], out) for seed in plan.seeds]
+                for name in experiment.arms
+            ]
+            _arms(experiment, made, bench, out, say, written)
+            if number == 0:
+                found[experiment.name] = written()
+                say(f"\n{results.text(found[experiment.name])}\n\n{out / experiment.name / 'page.html'} has it all")
     return found
 
 
@@ -111,19 +119,42 @@ def report(config: ConfigDict, experiment: Experiment, plan: Plan, swept: Mappin
     return result
 
 
-def _arm(experiment: Experiment, made: list[Arm], bench: Bench, out: epath.Path, say: Say) -> None:
-    """Trains and measures one arm's open seeds."""
-    for stage in zip(*(arm.train for arm in made), strict=True):
-        for plan in stage:
-            trained(plan, out, say)
+def _arms(
+    experiment: Experiment, made: list[list[Arm]], bench: Bench, out: epath.Path, say: Say, written: Callable[[], object]
+) -> None:
+    """Trains and measures the open seeds of all arms; `written` whenever an arm has all of its seeds."""
+    items: dict[epath.Path, shares.Item] = {}
     for arm in made:
-        with activity.phase(f"{experiment.name}: {arm.name}, seed {arm.seed}", AGAIN), _logged(out):
-            figures = {o.name: outcomes.measure(bench, o, arm.measured[o.name]) for o in experiment.outcomes.values()}
-            file = arm.file(out, experiment)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            state.write_json(file, {"key": arm.key(experiment), "arm": arm.name, "seed": arm.seed, "figures": figures})
-        shown = ", ".join(f"{name} {each['score']:.3f}" for name, each in figures.items())
-        say(f"{experiment.name}: {arm.name}, seed {arm.seed}: {shown}")
+        open_seeds = [each for each in arm if scores(out, experiment, each) is None]
+        for stage in zip(*(each.train for each in open_seeds), strict=True):
+            for plan in stage:
+                items.setdefault(plan.directory, _stage(plan, out, say))
+        for each in open_seeds:
+            file = each.file(out, experiment)
+            measured = functools.partial(lambda each: scores(out, experiment, each) is not None, each)
+
+            def measure(each: Arm = each, arm: list[Arm] = arm) -> None:
+                _measure(experiment, each, bench, out, say)
+                if all(scores(out, experiment, other) is not None for other in arm):
+                    written()
+
+            items[file] = shares.Item(file, [plan.directory for plan in each.train], measured, measure)
+    shares.work(list(items.values()))
+
+
+def _stage(plan: StagePlan, out: epath.Path, say: Say) -> shares.Item:
+    needs = [epath.Path(parent) for parent in plan.parents.values()]
+    return shares.Item(plan.directory, needs, lambda: plan.finished, lambda: trained(plan, out, say))
+
+
+def _measure(experiment: Experiment, arm: Arm, bench: Bench, out: epath.Path, say: Say) -> None:
+    with activity.phase(f"{experiment.name}: {arm.name}, seed {arm.seed}", AGAIN), _logged(out):
+        figures = {o.name: outcomes.measure(bench, o, arm.measured[o.name]) for o in experiment.outcomes.values()}
+        file = arm.file(out, experiment)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        state.write_json(file, {"key": arm.key(experiment), "arm": arm.name, "seed": arm.seed, "figures": figures})
+    shown = ", ".join(f"{name} {each['score']:.3f}" for name, each in figures.items())
+    say(f"{experiment.name}: {arm.name}, seed {arm.seed}: {shown}")
 
 
 def scores(out: epath.Path, experiment: Experiment, arm: Arm) -> dict[str, Any] | None:
@@ -156,26 +187,47 @@ def sweep(config: ConfigDict, experiment: Experiment, plan: Plan, out: epath.Pat
     if len(plan.factors) == 1:
         return _unswept(plan)
     stage, source = experiment.rates
-    losses: dict[str, float] = {}
+    chains: dict[float, list[list[StagePlan]]] = {}
     for factor in plan.factors:
-        found = []
-        for name in experiment.sweep:
-            made = arms.changed(config, experiment.arms[name], experiment.swept, factor)
-            plans = arms.chain(made, stage, plan.sweep_seed, out / "stages")
-            try:
-                for each in plans:
-                    trained(each, out, say)
-                found.append(outcomes.curve(plans[-1].directory, source)[-1][1])
-            except Unsound as error:  # too high a rate is an answer
-                say(f"rates times {factor:g}: {error}")
-                found.append(math.inf)
-        losses[f"{factor:g}"] = sum(found) / len(found)
-        say(f"{experiment.name}: rates times {factor:g}: held-out loss {losses[f'{factor:g}']:.4f}")
+        made = (arms.changed(config, experiment.arms[name], experiment.swept, factor) for name in experiment.sweep)
+        chains[factor] = [arms.chain(each, stage, plan.sweep_seed, out / "stages") for each in made]
+    each = {p.directory: _tried(p, out, say) for chain in itertools.chain(*chains.values()) for p in chain}
+    shares.work(list(each.values()))
+    losses = {
+        f"{factor:g}": statistics.fmean(
+            math.inf if _failed(plans[-1]).exists() else outcomes.curve(plans[-1].directory, source)[-1][1] for plans in of
+        )
+        for factor, of in chains.items()
+    }
+    for times, loss in losses.items() if shares.mine()[0] == 0 else ():
+        say(f"{experiment.name}: rates times {times}: held-out loss {loss:.4f}")
     best = min(plan.factors, key=lambda factor: losses[f"{factor:g}"])
     swept = {"factor": best, "losses": losses, "seed": plan.sweep_seed, "of": list(experiment.sweep), "on": [stage, source]}
     (out / experiment.name).mkdir(parents=True, exist_ok=True)
     state.write_json(out / experiment.name / SWEEP, swept, indent=1)
     return swept
+
+
+def _failed(plan: StagePlan) -> epath.Path:
+    """Is there where a sweep's stage can't be trained, or one that it begins with: too high a rate is an answer."""
+    return plan.directory.parent / f"{plan.name}.failed"
+
+
+def _tried(plan: StagePlan, out: epath.Path, say: Say) -> shares.Item:
+    parents = [epath.Path(parent) for parent in plan.parents.values()]
+    mark = _failed(plan)
+
+    def do() -> None:
+        said = [file.read_text() for parent in parents if (file := parent.parent / f"{parent.name}.failed").exists()]
+        if not said:
+            try:
+                return trained(plan, out, say)
+            except Unsound as error:
+                say(str(error))
+                said = [str(error)]
+        state.write(mark, said[0].encode())
+
+    return shares.Item(plan.directory, parents, lambda: plan.finished or mark.exists(), do)
 
 
 def _unswept(plan: Plan) -> dict[str, Any]:
@@ -186,5 +238,10 @@ def _unswept(plan: Plan) -> dict[str, Any]:
 def _logged(out: epath.Path) -> Iterator[None]:
     """What training and scoring print goes to a file: a page of header a stage, hundreds of stages."""
     out.mkdir(parents=True, exist_ok=True)
-    with (out / "training.log").open("a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+    number = shares.mine()[0]
+    with (
+        (out / f"training{f'-{number}' * bool(number)}.log").open("a") as log,
+        contextlib.redirect_stdout(log),
+        contextlib.redirect_stderr(log),
+    ):
         yield

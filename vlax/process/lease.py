@@ -65,7 +65,7 @@ class _Lease:
     def __enter__(self) -> None:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.lock = -1 if paths.remote(self.path) else _locked(self.path)
+            self.lock = -1 if paths.remote(self.path) else locked(self.path)
             if (found := _read(self.path)) and not (self.lock >= 0 and found["host"] == self.content["host"]):
                 self._watch(found)
             self._write()
@@ -137,7 +137,7 @@ class _Lease:
         )
 
 
-def _locked(path: epath.Path) -> int:
+def locked(path: epath.Path) -> int:
     """A descriptor of the file with a lock on it, or -1 where the disk has no locks; BlockingIOError when another has it."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
