@@ -116,8 +116,8 @@ class Vlax(lmms):
                 length = -(-max(len(prompt.tokens) for prompt in prompts.values()) // 16) * 16
                 for begin in range(0, len(members), predictor.batch_size):
                     part = members[begin : begin + predictor.batch_size]
-                    asked, *sizes = self._batch([(prompts[i], requests[i].args, i) for i in part], length)
-                    for i, text in zip(part, next(predictor.texts(self.model.params, asked, *sizes)), strict=True):
+                    asked, room, slots = self._batch([(prompts[i], requests[i].args, i) for i in part], length)
+                    for i, text in zip(part, next(predictor.texts(self.model.params, asked, room, slots)), strict=True):
                         out[i] = cut(text, requests[i].args[1].get("until"))
                     bar.update(len(part))
         return out
@@ -132,11 +132,11 @@ class Vlax(lmms):
         predictor, out = self.model.predictor(DecodeConfig(longest), self.rows), []
         for begin in tqdm(range(0, len(requests), predictor.batch_size), desc="vlax", unit="batch", mininterval=0.5):
             part = range(begin, min(begin + predictor.batch_size, len(requests)))
-            asked, *sizes = self._batch([(prompts[i], requests[i].args, i) for i in part], length)
+            asked, room, slots = self._batch([(prompts[i], requests[i].args, i) for i in part], length)
             answers = np.full((1, predictor.batch_size, longest), self.model.encoder.tokenizer.pad_token_id, np.int32)
             for row, i in enumerate(part):
                 answers[0, row, : len(tails[i])] = tails[i]
-            sums, greedy = predictor.score(self.model.params, asked, answers, *sizes)
+            sums, greedy = predictor.score(self.model.params, asked, answers, room, slots)
             out += [(self.sign * float(value), bool(same)) for value, same in zip(sums[:, 0], greedy[:, 0], strict=True)]
         return out
 
