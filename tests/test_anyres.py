@@ -238,6 +238,9 @@ def test_ids_logits_and_answers_are_those_of_processor_and_stock_class(whole, mo
     assert np.abs(ours(model, [several])[0] - wanted[-1]).max() <= 1e-4 * np.ptp(wanted[-1])
     assert model.generate(rows, [prompt] * len(rows), max_new_tokens=6) == said[:-1]
     assert model.generate([several], [prompt], max_new_tokens=6) == said[-1:]
+    assert sorted(config.tiles for config in model._smaller) == [1]  # two pictures, seen whole; one has all nine parts
+    assert model.generate(rows[:2], [prompt] * 2, max_new_tokens=6) == said[:2]  # three parts each
+    assert sorted(config.tiles for config in model._smaller) == [1, 4] and model.config.tiles == 9
     shared = model.predictor(DecodeConfig(6), 8, shared=True)  # through the tower once, whoever asks
     requests = [model._request(model.encoder.asked(prompt, 1), each) for each in rows]
     assert [text for part in shared.texts(model.params, requests) for text in part] == said[:-1]

@@ -9,14 +9,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from PIL import Image
 
+from vlax.decoding import weights
 from vlax.decoding.options import DecodeConfig
 from vlax.decoding.predict import Predictor, Request
 from vlax.decoding.seen import looking
 from vlax.errors import VlaxError
 from vlax.masks import ANSWER
 from vlax.model import conversation, exports, summary
-from vlax.model.pictures import is_one, opened
+from vlax.model.pictures import is_one, opened, roomy
 from vlax.models import quantised
 from vlax.models.build import DTYPES, abstract_model
 from vlax.models.vlm import VLMConfig
@@ -100,11 +102,29 @@ class Model:
         except TypeError:
             fields = [field.name for field in dataclasses.fields(DecodeConfig)]
             raise VlaxError(f"decoding has the options {', '.join(fields)}, not {', '.join(decoding)}") from None
+        if self.config.anyres is not None:
+            images = [[opened(image) for image in each] for each in images]
+            if (fitting := self._fitting(images)) is not self:
+                return fitting._generate(asked, images, batch_size, answers, by, **decoding)
         requests = [self._request(*each, row) for row, each in enumerate(zip(asked, images, strict=True))]
         predictor = self.predictor(decode, batch_size, tuple(answers or ()), by)
         few = len(requests) < predictor.batch_size  # of many, the rest goes by the program that the others have compiled
         slots = self.config.views * max(1, *(len(each) for each in images))
         return [text for batch in predictor.texts(self.params, requests, slots=slots, few=few) for text in batch]
+
+    def _fitting(self, images: Sequence[Sequence[Image.Image]]) -> "Model":
+        """This model with room for no more parts than one of the pictures has: the same tokens, by a smaller program."""
+        config = roomy(self.config, images)
+        if config == self.config:
+            return self
+        if config not in self._smaller:
+            graphdef, _ = abstract_model(config, weights.compute_dtype(self.graphdef, self.params))
+            self._smaller[config] = dataclasses.replace(self, config=config, graphdef=graphdef)
+        return self._smaller[config]
+
+    @functools.cached_property
+    def _smaller(self) -> "dict[VLMConfig, Model]":
+        return {}
 
     def _several(self, images: Any) -> list:
         """The pictures of one prompt."""

@@ -1,7 +1,10 @@
 """What users hand over as pictures."""
 
+import dataclasses
 import io
+import math
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +13,9 @@ from PIL import Image
 from vlax.data.readers.pictures import decode_picture, open_picture
 from vlax.errors import VlaxError
 from vlax.images import as_rgb
+from vlax.models.vlm import VLMConfig
+
+ROOMS = (1, 2, 4, 9, 16)  # parts that programs for pictures in parts have room for, below the most
 
 
 def opened(image: Any) -> Image.Image:
@@ -36,3 +42,17 @@ def opened(image: Any) -> Image.Image:
 def is_one(images: Any) -> bool:
     """Whether this is one picture and no list of them."""
     return not isinstance(images, list | tuple) and not (hasattr(images, "__array__") and np.ndim(images) == 4)
+
+
+def roomy(config: VLMConfig, images: Sequence[Sequence[Image.Image]]) -> VLMConfig:
+    """The same model with room for no more parts than one of these pictures has; it chooses the same ones for each of them.
+
+    images: of each row.
+    """
+    preprocess, sewn = config.tower.preprocess, config.anyres
+    if sewn is None:
+        return config
+    alone = [each[0] for each in images if len(each) == 1]
+    most = max((math.prod(sewn.best(p.height, p.width, preprocess.size)) for p in alone), default=1)
+    fewer = sewn.within(next((parts for parts in ROOMS if parts >= most), sewn.parts))
+    return dataclasses.replace(config, preprocess=dataclasses.replace(preprocess, anyres=fewer))
