@@ -33,16 +33,15 @@ def test_logits_equal_and_the_mask_matters(name, tmp_path):
     assert min(off.values()) >= 10 * TOLERANCE, off
 
 
-def greedy(model: VLM, image, prompt) -> np.ndarray:
-    """The most likely NEW tokens, by running the whole model anew for each of them."""
+def greedy(model: VLM, pictures, prompt) -> np.ndarray:
+    """The most likely NEW tokens, by running the whole model anew for each of them. pictures: what a batch says of them."""
     rows, length = len(prompt), PROMPT + NEW
     index = np.arange(length)
     tokens = np.pad(prompt, ((0, 0), (0, NEW)))
     run = jax.jit(lambda batch: model(batch))
     for end in range(PROMPT, length):
         segment = np.broadcast_to(np.where(index < PROMPT, 1, np.where(index < end, 2, 0)), (rows, length))
-        batch = {"image": image, "has_image": np.ones((rows, 1), bool), "tokens": tokens, "segment": segment,
-                 "example": np.minimum(segment, 1)}  # fmt: skip
+        batch = pictures | {"tokens": tokens, "segment": segment, "example": np.minimum(segment, 1)}
         tokens[:, end] = np.asarray(run(batch))[:, end - 1].argmax(-1)
     return tokens[:, PROMPT:]
 
@@ -72,7 +71,8 @@ def test_greedy_generation_gives_the_same_twenty_tokens(name, tmp_path):
     model.generation_config.suppress_tokens = None
     with torch.no_grad():
         theirs = model.generate(**inputs, do_sample=False, max_new_tokens=NEW, min_new_tokens=NEW)[:, -NEW:].numpy()
-    ours = greedy(build(VLM, config, params, ""), batch["image"], prompt)
+    pictures = {name: batch[name] for name in ("image", "has_image", "shown") if name in batch}
+    ours = greedy(build(VLM, config, params, ""), pictures, prompt)
     assert len(np.unique(theirs)) > 5  # a loop over one token would show nothing
     np.testing.assert_array_equal(ours, theirs)
 
