@@ -144,6 +144,7 @@ def stage(name: str) -> ConfigDict:
     s.clip = 1.0  # global gradient norm; 0: off
     s.weight_decay = 0.0  # AdamW, on matrices
     s.beta2 = 0.98  # stages are short: 0.999 would average over more updates than some of them have
+    s.bf16_momentum = False  # AdamW's first moment in bfloat16: 2 bytes a parameter that learns less (training/optimizer.py)
     s.eval_every = 0  # updates between two validations, each with a checkpoint; 0: at the end only
     s.eval_batches = 8  # batches of held-out loss a source
     s.validation = ConfigDict()  # held-out sources for the loss, as in mixture

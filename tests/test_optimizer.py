@@ -6,6 +6,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from tiny import build, prompts, with_answers
 
@@ -170,15 +171,41 @@ def test_schedule():
     assert float(optimizer.schedule(OptimizerConfig(updates=1))(0)) == 1.0
 
 
-@pytest.mark.parametrize(("accumulate", "multisteps", "each"), ((1, True, 8), (4, True, 12), (4, False, 8)))
-def test_frozen_parameters_have_no_optimizer_state(accumulate, multisteps, each):
-    """8 bytes a trainable parameter, and 4 for MultiSteps' accumulator; a frozen path appears nowhere."""
+@pytest.mark.parametrize(
+    ("accumulate", "multisteps", "bf16", "each"),
+    ((1, True, False, 8), (4, True, False, 12), (4, False, False, 8), (1, True, True, 6), (4, True, True, 10)),
+)
+def test_frozen_parameters_have_no_optimizer_state(accumulate, multisteps, bf16, each):
+    """8 bytes a trainable parameter, 6 with a first moment in bfloat16, and 4 for MultiSteps' accumulator; a frozen path
+    appears nowhere."""
     _, assigned, trainable, frozen = model()
-    tx = optimizer.make(OptimizerConfig(5, accumulate, multisteps), assigned, {"projector": 1.0, "decoder": 1.0})
+    config = OptimizerConfig(5, accumulate, multisteps, bf16_momentum=bf16)
+    tx = optimizer.make(config, assigned, {"projector": 1.0, "decoder": 1.0})
     state = jax.eval_shape(lambda p: optimizer.init(tx, p), trainable)
     assert groups.size_bytes(dict(enumerate(jax.tree.leaves(state)))) <= 1.02 * each * groups.count(trainable)
     paths = " ".join(jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(state))
     assert not any(path in paths for path in frozen) and all(path in paths for path in trainable)
+
+
+def test_a_first_moment_in_bfloat16_is_rounded_between_updates_alone():
+    """The first update is bit for bit that of float32, the next ones differ by its rounding, a 256th; the second has none."""
+    grads = {path: jnp.asarray(np.random.default_rng(1).normal(size=p.shape), jnp.float32) for path, p in PARAMS.items()}
+    taken = {}
+    for low in (False, True):
+        config = OptimizerConfig(updates=4, clip=0, final=1.0, bf16_momentum=low)
+        tx = optimizer.make(config, LABELS, {"a": 0.1, "b": 0.1})
+        state, params, taken[low] = optimizer.init(tx, PARAMS), PARAMS, []
+        step = jax.jit(lambda g, s, p, tx=tx: optimizer.update(tx, g, jnp.float32(1), s, p))
+        for scale in (1.0, -0.5, 3.0):
+            params, state = step(jax.tree.map(lambda g, scale=scale: g * scale, grads), state, params)
+            taken[low].append(params)
+        [adam] = [part for part in state if isinstance(part, optax.ScaleByAdamState)]
+        assert {leaf.dtype for leaf in jax.tree.leaves(adam.mu)} == {jnp.dtype("bfloat16" if low else "float32")}
+        assert {leaf.dtype for leaf in jax.tree.leaves(adam.nu)} == {jnp.dtype("float32")}
+    for path in PARAMS:
+        np.testing.assert_array_equal(taken[True][0][path], taken[False][0][path])
+        np.testing.assert_allclose(taken[True][2][path], taken[False][2][path], atol=0.3 / 256)
+    assert any((taken[True][2][path] != taken[False][2][path]).any() for path in PARAMS)
 
 
 def test_one_infinite_gradient_does_not_poison_the_accumulators():

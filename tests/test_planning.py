@@ -48,13 +48,17 @@ def test_few_layers_tell_of_all(stage, remat):
     assert 100 * counter.flops(24, remat) == counter._count("flops", 24, remat, 100, 4, 3)
 
 
-def test_state_is_that_of_a_session(trained):
+def test_state_is_that_of_a_session(trained, monkeypatch):
     made, workdir = trained
     plan = next(plan for plan in stages.chain(made, workdir) if plan.name == "stage3")
     state, frozen = start.initial_state(session.build(plan))
     counter = Counter(plan.run, plan.stage)
     bytes_there = groups.size_bytes(frozen) + sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     assert abs(counter.state(plan.stage.accumulate > 1) - bytes_there) < 100  # counters of steps
+    before = counter.state(True)
+    with counter.stage.unlocked():
+        monkeypatch.setitem(counter.stage, "bf16_momentum", True)
+    assert before - counter.state(True) == 2 * counter.learns
 
 
 def test_targets():

@@ -46,7 +46,8 @@ def test_a_source_has_one_colour_and_training_is_thin():
 
 def test_the_learning_rate_is_the_optimizer_s_own():
     stage = types.SimpleNamespace(learning_rate={"projector": 2e-3, "decoder": 1e-4}, accumulate=1, accumulation="scan",
-                                  warmup=0.2, final_learning_rate=0.0, clip=1.0, weight_decay=0.0, beta2=0.9)  # fmt: skip
+                                  warmup=0.2, final_learning_rate=0.0, clip=1.0, weight_decay=0.0, beta2=0.9,
+                                  bf16_momentum=False)  # fmt: skip
     session = types.SimpleNamespace(plan=types.SimpleNamespace(stage=stage, extended=()), updates=10)
     read = [gauges.read(session, update, gauges.Compiler()) for update in (1, 2, 6, 10)]
     rates = [one["learning_rate/projector"] for one in read]

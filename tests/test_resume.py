@@ -93,6 +93,22 @@ def test_going_on_from_the_middle_of_a_window_is_bit_equal(uninterrupted, workdi
     assert "differs" not in _replay(window(), workdir)
 
 
+@pytest.mark.slow  # beside the one above, and what a first moment in bfloat16 is in test_optimizer.py
+def test_a_first_moment_in_bfloat16_goes_on_bit_equal_too(workdir, tmp_path, monkeypatch):
+    low, whole = window(stage__bf16_momentum=True), tmp_path / "whole"
+    for name in ("stage0_vision", "stage0_decoder"):
+        shutil.copytree(workdir / name, whole / name)
+    train(low, whole)
+    interrupt_at(monkeypatch, 3)
+    with pytest.raises(Interrupted):
+        chain.run(low, str(workdir), sampling.sampler)
+    monkeypatch.undo()
+    assert "resuming  at micro-step 3 of 8" in train(low, workdir)
+    assert_same_params(exports.load_params(whole / "stage1" / "export"), exports.load_params(workdir / "stage1" / "export"))
+    with pytest.raises(VlaxError, match=r"made with another config \(stage.bf16_momentum: True -> False\)"):
+        train(window(), workdir)
+
+
 class PowerCut(BaseException):
     """Nobody has the time to save anything."""
 

@@ -106,7 +106,8 @@ class Counter:
 
     def state(self, accumulates: bool) -> int:
         """Bytes of what learns in float32, AdamW's moments and, between micro-batches, an accumulator; and of the frozen."""
-        return (16 if accumulates else 12) * self.learns + self.frozen
+        each = (16 if accumulates else 12) - (2 if self.stage.bf16_momentum else 0)
+        return each * self.learns + self.frozen
 
     def _pieces(self, text: int, rows: int, seeing: int, speaking: int) -> tuple[Any, ...]:
         """What one micro-batch of the model with so many layers in tower and decoder is computed from: shapes, structure."""

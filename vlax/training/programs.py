@@ -25,6 +25,7 @@ def optimizer_config(stage: ConfigDict, updates: int, extended: tuple[int, ...] 
         updates=updates, extended=extended,
         accumulate=stage.accumulate, multisteps=stage.accumulation == "multisteps", warmup=stage.warmup,
         final=stage.final_learning_rate, clip=stage.clip, weight_decay=stage.weight_decay, b2=stage.beta2,
+        bf16_momentum=stage.bf16_momentum,
     )  # fmt: skip
 
 
