@@ -34,8 +34,8 @@ class OptimizerConfig:
     b1: float = 0.9
     b2: float = 0.999
     eps: float = 1e-8
-    # The first moment alone: a tenth of it is new at each update. Of the second it is 1 - b2, a fiftieth to a thousandth, and
-    # half a step of bfloat16 is a 512th: it would come to rest where it is.
+    # The first moment alone: a tenth of it is new at each update. Of the second it is 1 - b2, a fiftieth or a thousandth, and
+    # bfloat16 rounds to a 256th: what is new would be lost in part or altogether.
     bf16_momentum: bool = False
     extended: tuple[int, ...] = ()
 
