@@ -11,7 +11,6 @@ import pathlib
 import shutil
 import signal
 import tempfile
-import types
 
 # Tiny programs run for microseconds and compile for seconds: a third as long with these.
 FAST_COMPILE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false"
@@ -108,7 +107,7 @@ def _undrawn():
     from vlax.training import chain
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chain, "plots", types.SimpleNamespace(draw=lambda config, workdir: None))
+        patch.setattr(chain, "draw", lambda config, workdir: None)
         yield
 
 

@@ -105,6 +105,35 @@ def test_rooms_import_what_the_table_allows():
     assert not wrong, "\n".join(wrong)
 
 
+def at_once(module: str) -> set[str]:
+    """What is imported with a module of vlax, other packages included: what stands in functions is not."""
+    known, seen, left, found = modules(), set(), [module], set()
+    while left:
+        here = left.pop()
+        if here in seen:
+            continue
+        seen.add(here)
+        tree = ast.parse(known[here].read_text())
+        for outer in tree.body:
+            for node in ast.walk(outer) if isinstance(outer, ast.With | ast.Try) else (outer,):
+                if isinstance(node, ast.Import):
+                    found |= {alias.name.split(".")[0] for alias in node.names}
+                elif isinstance(node, ast.ImportFrom):
+                    found.add(str(node.module).split(".")[0])
+                    names = {f"{node.module}.{alias.name}" for alias in node.names} | {str(node.module)}
+                    left += [name for name in names if name in known]
+    return found
+
+
+def test_what_takes_seconds_to_import_is_not_waited_for():
+    """Drawing and event files come when there is something to draw; tensorboardX alone would bring torch with it."""
+    slow = {"matplotlib", "tensorboardX", "torch", "tensorflow", "pandas", "ray"}
+    commands = ("train", "eval", "ask")
+    assert {name: at_once(f"vlax.commands.{name}") & slow for name in commands} == {name: set() for name in commands}
+    assert not at_once("vlax.training.chain") & slow and not at_once("vlax.evaluation.runner") & slow
+    assert "tensorboardX" in at_once("vlax.training.board") and "matplotlib" in at_once("vlax.training.plots")
+
+
 def test_every_room_has_a_line_in_the_table_and_a_docstring():
     rooms = {room(module, modules()) for module in modules()} - {""}
     empty = {"pretrained"}  # a folder of rooms

@@ -13,7 +13,7 @@ from vlax.params import distributed
 from vlax.process import activity, lease, stop, watchdog
 from vlax.process.activity import NOW
 from vlax.storage import disk, paths
-from vlax.training import agreement, exclusion, guess, lineage, loop, plots, profile, session, stages, start
+from vlax.training import agreement, exclusion, guess, lineage, loop, profile, session, stages, start
 from vlax.training.listeners import Listener
 from vlax.training.replay import replay_stage
 
@@ -84,9 +84,16 @@ def _run(
         with activity.phase("train: between stages", f"nothing is lost; {loop.AGAIN}"):
             if distributed.is_main():
                 with spared("curves.png"):
-                    plots.draw(config, workdir)
+                    draw(config, workdir)
     if not pending:
         print(f"{plans[-1].name} is finished: {plans[-1].export}")
+
+
+def draw(config: ConfigDict, workdir: epath.Path) -> None:
+    """curves.png"""
+    from vlax.training import plots  # matplotlib takes a second, for which no stage is to wait
+
+    plots.draw(config, workdir)
 
 
 def train_stage(

@@ -170,7 +170,7 @@ class Counter:
         per_row, always = self.residuals(text, "attention" if way.remat == "none" else way.remat)
         cut = chips if way.cut else 1
         kept = KEPT * (per_row * way.rows + always) + GRADIENTS * 4 * self.learns / cut + ALWAYS
-        stacked = STACKED * self.width * groups.count(self.shapes) if self.layers == "scan" else 0
+        stacked = STACKED * self.width * groups.count(self.shapes) / cut if self.layers == "scan" else 0
         state = self.state(way.accumulate > 1 and self.stage.accumulation == "multisteps") / cut
         return Cost(round(state), round(kept + stacked), self.flops(text, way.remat))
 
