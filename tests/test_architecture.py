@@ -47,7 +47,7 @@ ALLOWED = {
 }
 ALLOWED["evaluation.runs"] = f"{GROUND} process training evaluation.report"
 ALLOWED["findings"] = f"{GROUND} process models model scores suites training evaluation evaluation.report"
-ALLOWED["serve"] = f"{GROUND} data.readers params models text decoding model evaluation.report"
+ALLOWED["serve"] = f"{GROUND} process data.readers params models text decoding model evaluation.report"
 ALLOWED["commands.data"] = f"{ALLOWED['training']} data.recognise"
 ALLOWED["commands"] = " ".join(dict.fromkeys(" ".join([*ALLOWED.values(), *ALLOWED]).split()))
 ALLOWED["interface"] = f"{ALLOWED['commands']} commands"

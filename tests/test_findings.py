@@ -19,6 +19,7 @@ from configs import experiments
 from vlax.commands import front
 from vlax.errors import VlaxError
 from vlax.findings import arms, estimate, experiment, outcomes, results, runner, shares, statistics, writing
+from vlax.training import stages
 
 
 def test_one_figure_a_seed_is_the_paired_t_test():
@@ -146,6 +147,26 @@ def test_arms_share_what_is_the_same():
     assert all(other[:-1] == first[:-1] for other in names.values()) and len({other[-1] for other in names.values()}) == 4
     assert config.run.shapes.decoder.layers == 1  # the base stays
     assert arms.chain(config, "stage1", 7, epath.Path("/nowhere"))[-1].name not in first  # another decoder
+
+
+def test_new_fields_rename_nothing():
+    """Hundreds of trained stages lie under names that are made of these. A field that comes into being goes into arms.SINCE."""
+    plan = stages.chain(tiny("findings"), epath.Path("/nowhere"))[-1]
+    assert set(plan.identity["run"]) - set(arms.SINCE) == {
+        "bpe_text", "bpe_vocab", "decoder", "dtype", "exclude", "image_size", "interleaved", "keep_near_duplicates", "mask",
+        "model", "seed", "shapes", "system", "templates", "tiles", "tokenizer", "vision", "vocab_size",
+    }  # fmt: skip
+    assert set(plan.identity["stage"]) - set(arms.SINCE) == {
+        "accumulate", "accumulation", "augment", "backbone", "batch_size", "beta2", "buckets", "captioner", "clip", "epoch_of",
+        "epochs", "final_learning_rate", "init", "learning_rate", "lora", "mask", "mixture", "name", "overlong", "packing",
+        "quantise", "select", "steps", "text_length", "trainable", "warmup", "weight_decay",
+    }  # fmt: skip
+    named = arms._digest(plan)
+    plan.stage.bf16_momentum = True
+    assert arms._digest(plan) != named
+    with plan.stage.unlocked():
+        del plan.stage.bf16_momentum
+    assert arms._digest(plan) == named
 
 
 def figures(gain, seeds=5, rows=40):

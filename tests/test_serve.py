@@ -1,5 +1,6 @@
 """The endpoint, by OpenAI's own client: the texts of `generate` and `chat`, whoever else asks; limits; errors in a sentence."""
 
+import asyncio
 import concurrent.futures
 import dataclasses
 import http.client
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import types
 
 import numpy as np
 import openai
@@ -23,6 +25,7 @@ from vlax.decoding.seen import Kept
 from vlax.evaluation.report.report import write_report
 from vlax.model import exports
 from vlax.models.build import abstract_model
+from vlax.process import activity
 from vlax.serve import samples, server
 from vlax.serve.engine import Engine
 from vlax.serve.limits import Limits, Refusal
@@ -413,6 +416,17 @@ def test_a_directory_stands_for_its_newest_model(tmp_path):
 def test_names_are_the_last_folders():
     places = ["runs/a/stage4/export", "elsewhere/a/stage4/export/", "llava", "./m/export"]
     assert list(named([(place, model()) for place in places], 1, Limits())) == ["a/stage4", "a/stage4-2", "llava", "m"]
+
+
+def test_a_signal_that_a_callback_of_the_loop_lost_ends_it(monkeypatch):
+    """uvloop, where it is installed, takes what a handler raises within its callbacks for a connection's error."""
+    made = server.serving(
+        types.SimpleNamespace(models={}, limits=Limits(), engine=None, shown={}, length=8, begun=0), "127.0.0.1"
+    )
+    assert made.config.loop == "asyncio"
+    assert not asyncio.run(made.on_tick(1))
+    monkeypatch.setattr(activity.NOW, "requested", "SIGTERM")
+    assert asyncio.run(made.on_tick(1))
 
 
 @pytest.mark.slow

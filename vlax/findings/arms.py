@@ -17,6 +17,10 @@ from vlax.storage import state
 from vlax.training import stages
 from vlax.training.stages import StagePlan
 
+# Fields of run and stage that came into being after stages were first named by their content: switched off they are in no name,
+# so that what was trained before is still found.
+SINCE = ("bf16_momentum",)
+
 
 def changed(config: ConfigDict, changes: Changes, swept: Collection[str] = (), factor: float = 1.0) -> ConfigDict:
     """A copy of the base with an arm's fields, each set as a whole, and the rates of some stages times a factor. VlaxError for
@@ -56,9 +60,10 @@ def chain(config: ConfigDict, stage: str, seed: int, workdirs: epath.Path) -> li
 
 def _digest(plan: StagePlan) -> str:
     """Of what makes a stage what it is, and of what is written down while it trains."""
+    made = {part: {k: v for k, v in values.items() if v or k not in SINCE} for part, values in plan.identity.items()}
     seen = {field: state.load_json(field, json.dumps(_plain(plan.stage[field]))) for field in ("validation", "eval_every")}
     seen |= {"batches": plan.stage.eval_batches}
-    return hashlib.sha256(json.dumps([plan.identity, seen], sort_keys=True).encode()).hexdigest()[:8]
+    return hashlib.sha256(json.dumps([made, seen], sort_keys=True).encode()).hexdigest()[:8]
 
 
 def _plain(value: object) -> object:

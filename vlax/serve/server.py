@@ -13,6 +13,7 @@ from PIL import Image
 from vlax.errors import VlaxError
 from vlax.model import exports, opening
 from vlax.model.conversation import Conversation
+from vlax.process.activity import NOW
 from vlax.serve import app, explain, samples
 from vlax.serve.app import House
 from vlax.serve.asking import Ask
@@ -29,6 +30,10 @@ class Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def on_tick(self, counter: int) -> bool:
+        """Whether to end, ten times a second: what a signal raises within a callback of the loop may be caught there."""
+        return bool(NOW.requested) or await super().on_tick(counter)
 
 
 def bound(host: str, port: int) -> socket.socket:
@@ -79,6 +84,7 @@ def serving(made: House, host: str) -> Server:
     config = uvicorn.Config(
         app.make(made, host), log_level="warning", access_log=False, lifespan="off", server_header=False,
         timeout_graceful_shutdown=GRACE, timeout_keep_alive=30,
+        loop="asyncio",  # whatever is installed: uvloop takes the SystemExit of a signal for a connection's error
     )  # fmt: skip
     return Server(config)
 
