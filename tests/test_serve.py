@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import threading
-import types
 
 import numpy as np
 import openai
@@ -420,9 +419,8 @@ def test_names_are_the_last_folders():
 
 def test_a_signal_that_a_callback_of_the_loop_lost_ends_it(monkeypatch):
     """uvloop, where it is installed, takes what a handler raises within its callbacks for a connection's error."""
-    made = server.serving(
-        types.SimpleNamespace(models={}, limits=Limits(), engine=None, shown={}, length=8, begun=0), "127.0.0.1"
-    )
+    monkeypatch.setattr(server.app, "make", lambda made, host: None)
+    made = server.serving(None, "127.0.0.1")
     assert made.config.loop == "asyncio"
     assert not asyncio.run(made.on_tick(1))
     monkeypatch.setattr(activity.NOW, "requested", "SIGTERM")
