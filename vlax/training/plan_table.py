@@ -26,7 +26,8 @@ HEADS = (
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """One stage: the way of its config, what that costs, where the figures are from, and another way where it doesn't fit."""
+    """One stage: the way of its config, what that costs, where the figures are from, and another way where it doesn't fit or
+    does twice what need not be."""
 
     stage: ConfigDict
     counter: Counter
@@ -66,7 +67,8 @@ def _line(counter: Counter, target: Target, own: jax.sharding.Mesh | None, compi
     stage = counter.stage
     way = _way(counter, target)
     cost, source = _cost(counter, way, target, own, compiles)
-    instead = None if cost.peak <= target.limit else counter.cheapest(stage.text_length, target)
+    well = cost.peak <= target.limit and way.remat == "none"
+    instead = None if well else counter.cheapest(stage.text_length, target)
     return Line(stage, counter, way, cost, source, instead)
 
 
@@ -137,15 +139,17 @@ def text(lines: list[Line], target: Target) -> str:
         f"together {hours:.1f} hours" + (" and what is unknown" if unknown else ""),
     ]
     for line in lines:
-        if line.cost.peak <= target.limit:
-            continue
+        fits, once = line.cost.peak <= target.limit, line.counter.flops(line.stage.text_length, "none")
         if line.instead is None:
-            out.append(f"{line.stage.name} fits in no way: more devices, or adapters (stage.lora) and stage.quantise=int8")
-        else:
-            way, cost = line.instead
-            more = cost.flops / line.counter.flops(line.stage.text_length, "none")
-            out.append(
-                f"{line.stage.name} would fit, estimated at {cost.peak / GIB:.1f} GiB and {more:.2f} times the work, with\n  "
-                f"{way.flags('stage' if line is lines[-1] else f'parents.{line.stage.name}')}"
-            )
+            if not fits:
+                out.append(f"{line.stage.name} fits in no way: more devices, or adapters (stage.lora) and stage.quantise=int8")
+            continue
+        way, cost = line.instead
+        if fits and cost.flops >= line.cost.flops:
+            continue
+        size, work = f"{cost.peak / GIB:.1f} GiB", f"{cost.flops / once:.2f}"
+        done = f"would do {work} times the work in place of {line.cost.flops / once:.2f}, estimated at {size}"
+        flags = way.flags("stage" if line is lines[-1] else f"parents.{line.stage.name}")
+        fit = f"would fit, estimated at {size} and {work} times the work"
+        out.append(f"{line.stage.name} {done if fits else fit}, with\n  {flags}")
     return "\n".join(out)

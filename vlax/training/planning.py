@@ -27,10 +27,9 @@ from vlax.training.peaks import Target
 from vlax.training.stages import StagePlan
 from vlax.training.topologies import GIB
 
-# Temporaries as compilers reported them (tests/test_planning.py), of what is counted: the residuals and a little around them, a
-# share of the gradients, whose buffers others have used before, and whatever is there once: slices of logits above all. A scan
-# stacks the weights of its layers.
-KEPT, GRADIENTS, ALWAYS, STACKED = 1.07, 0.25, 0.9 * GIB, 1.4
+# Temporaries as compilers reported them (tests/test_planning.py): times what the backward pass keeps of rows (heads of 64 or 72
+# fill half of a TPU's tiles), a share of gradients, what is there once. A scan stacks weights; a TPU cuts what rows share.
+GPU, TPU, STACKED = (1.07, 0.25, 0.9 * GIB), (1.8, 1.0, 0.75 * GIB), 1.4
 ROWS = 64  # counted, and twice as many: fewer have all their logits in one slice of the loss, which they keep
 LAYERS = 1  # counted, and one more of each
 _COUNTED: dict[tuple[Any, ...], float] = {}
@@ -90,7 +89,7 @@ class Counter:
 
     def __init__(self, run: ConfigDict, stage: ConfigDict, config: VLMConfig | None = None, platform: str = "gpu"):
         """config: of another model than run.shapes make. platform: what `run.layers=auto` goes by."""
-        self.run, self.stage, self.layers = run, stage, programs.loop(run.layers, platform)
+        self.run, self.stage, self.tpu, self.layers = run, stage, platform == "tpu", programs.loop(run.layers, platform)
         self.config = config or topologies.model_config(run, stage)
         self.shapes = whole(self.config, run.dtype)
         self.assigned = groups.assign(self.shapes, stage.trainable)
@@ -169,10 +168,12 @@ class Counter:
         """Of one of `chips` devices. Fused attention keeps no weights, nor does XLA: they count as remat=attention has it."""
         per_row, always = self.residuals(text, "attention" if way.remat == "none" else way.remat)
         cut = chips if way.cut else 1
-        kept = KEPT * (per_row * way.rows + always) + GRADIENTS * 4 * self.learns / cut + ALWAYS
+        of_rows, of_gradients, once = TPU if self.tpu else GPU
         stacked = STACKED * self.width * groups.count(self.shapes) / cut if self.layers == "scan" else 0
+        once += always / cut if self.tpu else of_rows * always + stacked
+        kept = of_rows * per_row * way.rows + of_gradients * 4 * self.learns / cut + once
         state = self.state(way.accumulate > 1 and self.stage.accumulation == "multisteps") / cut
-        return Cost(round(state), round(kept + stacked), self.flops(text, way.remat))
+        return Cost(round(state), round(kept), self.flops(text, way.remat))
 
     def ways(self, chips: int) -> Iterator[Way]:
         """Every way to run the stage on so many devices."""
