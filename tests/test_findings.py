@@ -223,6 +223,26 @@ def test_what_a_doubling_gives(tmp_path):
     assert "A doubling of heads adds +0.1" in (tmp_path / "page.html").read_text() and (tmp_path / "line.png").exists()
 
 
+def test_a_level_that_was_there_before_the_first_look_decides_nothing():
+    """Of two arms that are both below it when they are first looked at nobody knows which came first; of one the other says."""
+    config = small(
+        outcomes={"reach": {"of": "reach", "stage": "stage4", "source": "questions"}}, compare=(("reach", "seeing", "causal"),)
+    )
+    plan = experiment.read(config)
+
+    def result(causal):
+        curves = {"seeing": [[0.25, 2.0], [1.0, 3.0]], "causal": causal}
+        measured = {arm: {seed: {"reach": {"score": 1.0, "curve": curve}} for seed in (1, 2)} for arm, curve in curves.items()}
+        return results.of(plan.experiments[0], plan, {"factor": 1.0, "losses": {}}, measured)
+
+    early = result([[0.5, 1.0], [1.0, 0.5]])
+    assert early["comparisons"][0]["says"] == "open" and early["comparisons"][0]["advantage"] is None
+    assert results.arm_rows(early) == [("seeing", "≤ 0.250 ± 0.000"), ("causal", "≤ 0.500 ± 0.000")]
+    late = result([[0.5, 3.0], [1.0, 1.0]])
+    assert late["comparisons"][0]["advantage"] == 0.5 and late["comparisons"][0]["says"] == "supports it"
+    assert results.arm_rows(late) == [("seeing", "≤ 0.250 ± 0.000"), ("causal", "0.750 ± 0.000")]
+
+
 def test_rows_that_differ_are_not_compared():
     config = small()
     plan, measured = experiment.read(config), figures(0.1, seeds=2)

@@ -31,6 +31,7 @@ def of(experiment: Experiment, plan: Plan, swept: Mapping[str, Any], figures: Fi
                 "mean": float(np.mean(found)), "deviation": float(np.std(found, ddof=1)) if len(found) > 1 else None,
                 "by_seed": dict(zip(map(str, seeds), found, strict=True)), "twin": float(np.mean(blind)) if blind else None,
                 "mask": next((each[name]["mask"] for each in seeds.values() if "mask" in each[name]), None),
+                "at_most": any(_early(experiment.outcomes[name], values[name], figures, arm, seed) for seed in seeds),
             }  # fmt: skip
     compared = [_compare(each, experiment, values[each.outcome], figures) for each in experiment.compare]
     for each, p in zip(compared, statistics.holm([each["p"] for each in compared]), strict=True):
@@ -90,6 +91,11 @@ def _reached(curves: Mapping[str, Mapping[int, Sequence[Sequence[float]]]]) -> d
     return out
 
 
+def _early(outcome: Outcome, values: Mapping[str, Any], figures: Figures, arm: str, seed: int) -> bool:
+    """Whether a level was reached before anybody looked: when is not known, but by when."""
+    return outcome.of == "reach" and bool(values[arm][seed][0] <= figures[arm][seed][outcome.name]["curve"][0][0])
+
+
 def reach(points: Sequence[Sequence[float]], level: float) -> float:
     """`([[0.5, 4.0], [1.0, 2.0]], 3.0) -> 0.75`: where a curve first is at or below a level; infinity where it never is."""
     before: Sequence[float] | None = None
@@ -106,18 +112,13 @@ def _compare(each: Comparison, experiment: Experiment, values: Mapping[str, Any]
     """The advantage of the arm that the claim holds for better: positive is in its favour, also where lower is better."""
     outcome = experiment.outcomes[each.outcome]
     seeds = [seed for seed in values[each.better] if seed in values[each.worse]]
+    both = each.better, each.worse
+    if any(all(_early(outcome, values, figures, arm, seed) for arm in both) for seed in seeds):
+        seeds = []  # which was the first to be there nobody has seen
     said = {"outcome": each.outcome, "better": each.better, "worse": each.worse, "seeds": len(seeds)}
     if not seeds:
-        return {
-            **said,
-            "advantage": None,
-            "low": None,
-            "high": None,
-            "p": 1.0,
-            "pictures": None,
-            "error": math.inf,
-            "freedom": 0,
-        }
+        nothing = dict.fromkeys(("advantage", "low", "high", "pictures"))
+        return {**said, **nothing, "p": 1.0, "error": math.inf, "freedom": 0}
     sign = 1.0 if outcome.higher else -1.0
     first = figures[each.better][seeds[0]][each.outcome]
     rows, shown = sorted(first.get("values", {})), first.get("pictures", {})
@@ -166,7 +167,8 @@ def arm_rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
             one = found.get(name)
             spread = "" if one is None or one["deviation"] is None else f" ± {one['deviation']:.3f}"
             twin = "" if one is None or one["twin"] is None else f" (blind {one['twin']:.3f})"
-            cells.append("-" if one is None else f"{one['mean']:.3f}{spread}{twin}")
+            bound = "≤ " if one and one.get("at_most") else ""
+            cells.append("-" if one is None else f"{bound}{one['mean']:.3f}{spread}{twin}")
         rows.append((arm, *cells))
     return rows
 
