@@ -70,13 +70,13 @@ def one(stage: str, device: str, kernel: str, settings: list[str]) -> dict[str, 
     import jax
 
     from vlax.models.cores import Kernels
-    from vlax.models.remat import named
+    from vlax.models.remat import AUTO, named
     from vlax.training import backward, peaks, planning, programs, topologies
     from vlax.training.planning import Counter
 
     config = configured(stage, settings)
     run, asked, target = config.run, config.stage, peaks.target(device)
-    if run.remat == backward.AUTO:
+    if run.remat == AUTO:
         counter = Counter(run, asked, platform=target.platform)
         way = functools.partial(planning.shipped, asked, run, target.chips)
         run.remat = backward.gentlest(counter, way, asked.text_length, target.chips, target.limit)[0].remat

@@ -103,6 +103,10 @@ def test_little_memory_asks_for_lora_and_micro_batches(base, tmp_path, monkeypat
     made = guess.settled(config(base), tmp_path)
     assert (made.stage.tune, made.stage.lora.rank, made.stage.trainable.decoder) == ("lora", 16, "/lora_[ab]$")
     assert made.run.remat == "full" and made.stage.accumulate == made.stage.batch_size == 4
+    chosen = config(base)
+    chosen.run.remat = "auto"  # as other configs have it: it stays so, and a row is taken for what it will be
+    made = guess.settled(chosen, tmp_path)
+    assert made.run.remat == "auto" and made.stage.accumulate == 4
     assert [estimate.micro_batches(*args) for args in ((32, 1, 10.5), (32, 1, 32), (12, 2, 2.0), (4, 4, 0.1))] == [4, 1, 3, 1]
 
 

@@ -26,7 +26,7 @@ from vlax.training import topologies
 asked, out = json.loads(sys.argv[1]), {{}}
 for layers, depth, meshes in asked:
     config = stage3.get_config() if depth > 1 else stage0.get_config("decoder")
-    config.run.layers = layers
+    config.run.layers, config.run.remat = layers, "none"
     config.run.shapes.vision.update(image_size=32, patch_size=8, width=64, layers=depth, heads=8, mlp_dim=128)
     config.run.shapes.decoder.update(layers=depth, width=64, heads=8, kv_heads=8, head_dim=8, mlp_dim=128, vocab_size=512)
     config.stage.batch_size, config.stage.accumulate, config.stage.text_length = 128, 1, 40

@@ -24,7 +24,7 @@ def asked(stage: str = "stage3", **fields):
 
 def program(config, text=64):
     run = config.run
-    run.mesh = {"data": 1, "fsdp": 1, "tp": 1}
+    run.mesh, run.remat = {"data": 1, "fsdp": 1, "tp": 1}, "none"
     return topologies.program(run, config.stage, sharding.make_mesh((1, 1, 1), jax.devices()[:1]), text)
 
 

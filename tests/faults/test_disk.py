@@ -21,7 +21,7 @@ from vlax.errors import VlaxError
 from vlax.evaluation import evaluate, samples
 from vlax.evaluation.options import Options
 from vlax.storage import disk, jsonl
-from vlax.training import chain, metrics, plots
+from vlax.training import board, chain, metrics, plots
 from vlax.training.listeners import Shown
 
 
@@ -186,7 +186,7 @@ def test_tensorboard_on_a_full_disk_is_one_warning(tmp_path, monkeypatch, caplog
 
     writer = metrics.Writer(epath.Path(tmp_path), 0, tensorboard=True)
     writer.write(1, "train", {"loss": 1.0})
-    monkeypatch.setattr(metrics.EventsWriter, "write_event", full)
+    monkeypatch.setattr(board.EventsWriter, "write_event", full)
     for step in range(2, 40):  # more than tensorboardX's queue held
         writer.write(step, "train", {"loss": 1.0, "name": "text"})
     writer.close()
@@ -234,8 +234,7 @@ def test_training_and_evaluation_end_without_their_pictures(trained, tmp_path, m
     def broken(*_args, **_kwargs):
         raise RuntimeError("no font")
 
-    monkeypatch.setattr(chain, "plots", plots)  # tests draw none else
-    monkeypatch.setattr(plots, "draw", broken)
+    monkeypatch.setattr(chain, "draw", broken)  # tests draw none else
     for name in ("sheet", "report"):
         monkeypatch.setattr(samples, name, broken)
     config, workdir = trained

@@ -18,10 +18,11 @@ from jax.ad_checkpoint import checkpoint_name as keep
 
 from vlax.errors import VlaxError
 
-__all__ = ["KINDS", "keep", "layer", "named"]
+__all__ = ["AUTO", "KINDS", "keep", "layer", "named"]
 
 ATTENTION = ("q", "k", "v", "context", "stream")
 KEPT = {"none": (*ATTENTION, "weights", "gate", "up"), "attention": (*ATTENTION, "gate", "up"), "mlp": ATTENTION}
+AUTO = "auto"  # one of KINDS, by the plan of the stage (training/backward.py)
 KINDS = ("none", "dots", "attention", "mlp", "full")
 # Primitives of fused attention, whose own residuals (the result and the softmax's log sums) are small and dear to have again.
 FUSED = ("dot_product_attention_fwd_wrapper", "dot_product_attention_fwd", "pallas_call")

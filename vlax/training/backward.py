@@ -12,13 +12,12 @@ from vlax.training import peaks
 from vlax.training.planning import Cost, Counter, Way
 from vlax.training.topologies import GIB
 
-AUTO = "auto"
 MARGIN = 0.95  # of the limit: the estimate is within a tenth of the compilers' figures, mostly above them (docs/plan.md)
 
 
 def check(word: str | bool) -> None:
     """VlaxError unless it is `auto` or a kind of `models/remat.py`."""
-    if word != AUTO:
+    if word != remat.AUTO:
         remat.named(word)
 
 
@@ -45,7 +44,7 @@ def limit(device: jax.Device) -> float | None:
 
 def choose(run: ConfigDict, stage: ConfigDict, config: VLMConfig, mesh: jax.sharding.Mesh) -> tuple[str, str]:
     """(one of `remat.KINDS`, why). VlaxError for a word that is none and isn't `auto`."""
-    if run.remat != AUTO:
+    if run.remat != remat.AUTO:
         return remat.named(run.remat), "as run.remat says"
     device = mesh.devices.flat[0]
     most = limit(device)

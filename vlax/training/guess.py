@@ -28,7 +28,7 @@ from ml_collections import ConfigDict
 
 from vlax.errors import VlaxError
 from vlax.models.build import DTYPES, PARTS, abstract_model
-from vlax.models.remat import named
+from vlax.models.remat import AUTO, named
 from vlax.params import distributed, groups
 from vlax.storage import state
 from vlax.training import estimate, own_data, stages
@@ -152,7 +152,8 @@ def _guesses(config: ConfigDict, data: Data) -> Iterator[Guess]:
         yield Guess("stage.quantise", kind, f"frozen in {dtype} it takes {plain / 2**30:.1f} GiB of {there / 2**30:.1f}")
     room = estimate.ROOM * there - estimate.state(shapes, learns, dtype, kind)
     pictures = max(stage.images, data.images)
-    remat = named(config.run.remat) == "full" or room < estimate.row(data.model, text, dtype, False, pictures)
+    full = config.run.remat != AUTO and named(config.run.remat) == "full"
+    remat = full or room < estimate.row(data.model, text, dtype, False, pictures)
     fits = max(room, 0) / estimate.row(data.model, text, dtype, remat, pictures)
     if not stage.batch_size and stage.accumulate == 1 and (parts := estimate.micro_batches(batch, devices, fits)) > 1:
         yield Guess("stage.accumulate", parts, f"{fits:.1f} rows fit into a device's memory")

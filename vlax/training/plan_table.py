@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from vlax.errors import VlaxError
 from vlax.models.cores import Kernels
+from vlax.models.remat import AUTO
 from vlax.params import groups, sharding
 from vlax.printing import columns
 from vlax.training import backward, guess, peaks, planning, session, stages, topologies
@@ -75,7 +76,7 @@ def _line(counter: Counter, target: Target, own: jax.sharding.Mesh | None, compi
 def _way(counter: Counter, target: Target) -> Way:
     """That of the config, with the remat that a run on the target would choose."""
     made = functools.partial(planning.shipped, counter.stage, counter.run, target.chips)
-    if counter.run.remat != backward.AUTO:
+    if counter.run.remat != AUTO:
         return made()
     return backward.gentlest(counter, made, counter.stage.text_length, target.chips, target.limit)[0]
 
