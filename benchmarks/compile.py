@@ -10,7 +10,6 @@ of a GPU's memory, as JAX allocates by default. Rows are those of one micro-batc
 """
 
 import argparse
-import functools
 import importlib
 import importlib.metadata
 import json
@@ -70,19 +69,15 @@ def one(stage: str, device: str, kernel: str, settings: list[str]) -> dict[str, 
     import jax
 
     from vlax.models.cores import Kernels
-    from vlax.models.remat import AUTO, named
-    from vlax.training import backward, peaks, planning, programs, topologies
+    from vlax.training import backward, peaks, programs, topologies
     from vlax.training.planning import Counter
 
     config = configured(stage, settings)
     run, asked, target = config.run, config.stage, peaks.target(device)
-    if run.remat == AUTO:
-        counter = Counter(run, asked, platform=target.platform)
-        way = functools.partial(planning.shipped, asked, run, target.chips)
-        run.remat = backward.gentlest(counter, way, asked.text_length, target.chips, target.limit)[0].remat
+    run.remat = backward.planned(Counter(run, asked, platform=target.platform), target).remat
     line = {
         "stage": stage, "device": device, "rows": asked.batch_size // asked.accumulate, "text": asked.text_length,
-        "layers": programs.loop(run.layers, target.platform), "remat": named(run.remat), "attention": kernel,
+        "layers": programs.loop(run.layers, target.platform), "remat": run.remat, "attention": kernel,
     }  # fmt: skip
     on = topologies.mesh(device, (run.mesh.data, run.mesh.fsdp, run.mesh.tp))
     of = topologies.limit(device) / topologies.GIB

@@ -237,6 +237,7 @@ def test_a_level_that_was_there_before_the_first_look_decides_nothing():
 
     early = result([[0.5, 1.0], [1.0, 0.5]])
     assert early["comparisons"][0]["says"] == "open" and early["comparisons"][0]["advantage"] is None
+    assert "≤: there when it was first looked at" in results.summary(early)
     assert results.arm_rows(early) == [("seeing", "≤ 0.250 ± 0.000"), ("causal", "≤ 0.500 ± 0.000")]
     late = result([[0.5, 3.0], [1.0, 1.0]])
     assert late["comparisons"][0]["advantage"] == 0.5 and late["comparisons"][0]["says"] == "supports it"
@@ -316,13 +317,13 @@ def test_processes_share_the_work(tmp_path, monkeypatch):
     assert sorted(done) == sorted(names) and list(tmp_path.iterdir()) == []
 
 
-def test_processes_need_cores_and_a_disk(monkeypatch):
+def test_processes_need_cores_and_a_disk(tmp_path, monkeypatch):
     with pytest.raises(VlaxError, match=r"--jobs=2: several processes need a local --workdir, and gs://bucket/run is none"):
         shares.environments(2, epath.Path("gs://bucket/run"))
-    assert [each[shares.VARIABLE] for each in shares.environments(2, epath.Path("/tmp/x"))] == ["0/2", "1/2"]
+    assert [each[shares.VARIABLE] for each in shares.environments(2, epath.Path(tmp_path))] == ["0/2", "1/2"]
     monkeypatch.setattr(shares.memory, "cpu_alone", lambda: False)
     with pytest.raises(VlaxError, match=r"--jobs=2: one process has the accelerators; leave it out"):
-        shares.environments(2, epath.Path("/tmp/x"))
+        shares.environments(2, epath.Path(tmp_path))
 
 
 def test_the_plan_counts_what_is_shared(capsys):

@@ -2,7 +2,7 @@
 
 python -m vlax findings                                     # all of configs/findings.py, on embedded data
 python -m vlax findings mask data --plan                    # how many runs two of them are, and how long they take
-python -m vlax findings --jobs=2                            # two processes on two cores: small models gain nothing from both
+python -m vlax findings --jobs=2                            # two processes that share the work, a core each
 python -m vlax findings mask --config=findings:flickr8k --config.run.data_root=DIR
 
 Asked again, it goes on where it stopped: what is trained and measured is read back.

@@ -14,6 +14,7 @@ from vlax.scores.statistics import check_same_ids, paired_interval
 HOLDS, OPPOSITE, OPEN = "holds", "the opposite", "can't be told at this scale"
 SUPPORTS, CONTRADICTS, NOTHING = "supports it", "contradicts it", "open"
 ALPHA = 0.05
+EARLY = " ≤: there when it was first looked at; where both arms were, nothing is compared."
 
 Figures = Mapping[str, Mapping[int, Mapping[str, Any]]]  # arm -> seed -> outcome -> what was measured
 
@@ -167,7 +168,7 @@ def arm_rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
             one = found.get(name)
             spread = "" if one is None or one["deviation"] is None else f" ± {one['deviation']:.3f}"
             twin = "" if one is None or one["twin"] is None else f" (blind {one['twin']:.3f})"
-            bound = "≤ " if one and one.get("at_most") else ""
+            bound = "≤ " if one and one["at_most"] else ""
             cells.append("-" if one is None else f"{bound}{one['mean']:.3f}{spread}{twin}")
         rows.append((arm, *cells))
     return rows
@@ -193,9 +194,11 @@ def summary(result: Mapping[str, Any]) -> str:
     chosen = f"times {factor}, chosen with seed {result['sweep']['seed']}" if result["sweep"]["losses"] else f"times {factor}"
     line = result["line"]
     fitted = "" if line is None else f" A doubling of {line['over']} adds {line['doubling']:+.3f} to {line['outcome']}"
+    early = any(one["at_most"] for found in result["arms"].values() for one in found.values())
     fitted += "." if fitted and line["low"] is None else f" [{line['low']:+.3f}, {line['high']:+.3f}]." if fitted else ""
     return (
         f"At this scale the finding: {result['verdict']}. The {result['deciding']} comparison(s) with * decide, at p < {ALPHA} "
         f"after Holm's correction for {comparisons}. Advantages are paired by seed and picture, positive ones for the claim; "
-        f"what could have been seen is the one that 80 % of such experiments would find. Rates: {chosen}.{fitted}{part}"
+        f"what could have been seen is the one that 80 % of such experiments would find. Rates: {chosen}."
+        f"{fitted}{EARLY * early}{part}"
     )

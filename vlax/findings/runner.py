@@ -83,17 +83,14 @@ def run(config: ConfigDict, plan: Plan, out: epath.Path, say: Say = print) -> di
     with watchdog.watching(chain.stacks(out), agreement.peers), lease.hold(out, on=count == 1):  # else their parent has it
         for experiment in plan.experiments:
             swept = sweep(config, experiment, plan, out, say)
-
-            def written(experiment: Experiment = experiment, swept: dict[str, Any] = swept) -> dict[str, Any]:
-                return report(config, experiment, plan, swept, out) if number == 0 else {}
-
+            now = functools.partial(report, config, experiment, plan, swept, out)
             made = [
                 [prepared(config, experiment, name, seed, swept["factor"], out) for seed in plan.seeds]
                 for name in experiment.arms
             ]
-            _arms(experiment, made, bench, out, say, written)
+            _arms(experiment, made, bench, out, say, now)
+            found[experiment.name] = now()
             if number == 0:
-                found[experiment.name] = written()
                 say(f"\n{results.text(found[experiment.name])}\n\n{out / experiment.name / 'page.html'} has it all")
     return found
 
@@ -122,7 +119,7 @@ def report(config: ConfigDict, experiment: Experiment, plan: Plan, swept: Mappin
 def _arms(
     experiment: Experiment, made: list[list[Arm]], bench: Bench, out: epath.Path, say: Say, written: Callable[[], object]
 ) -> None:
-    """Trains and measures the open seeds of all arms; `written` whenever an arm has all of its seeds."""
+    """Trains and measures the open seeds of all arms; `written` is called whenever an arm has all of its seeds."""
     items: dict[epath.Path, shares.Item] = {}
     for arm in made:
         open_seeds = [each for each in arm if scores(out, experiment, each) is None]

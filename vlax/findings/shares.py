@@ -1,5 +1,5 @@
 """Several processes that work through the same list, each on cores of its own: no item is done by two, and what one is busy
-with the others pass over. A tiny model's step gains little from a second core; two runs side by side take one each."""
+with the others pass over. What a small model does gains less from a second core than a second process does."""
 
 import contextlib
 import dataclasses

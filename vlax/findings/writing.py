@@ -30,6 +30,14 @@ _STYLE = """
 .table tr:first-child > * { border-top: 0; }
 figure { margin: 14px 0 0; padding: 14px; background: #fff; border: 1px solid var(--line); border-radius: 14px; }
 figure img { width: 100%; max-width: 900px; height: auto; display: block; margin: auto; }
+@media (max-width: 700px) {
+  .table thead { display: none; }
+  .table tr { display: block; padding: 8px 0; border-top: 1px solid var(--line); }
+  .table td { display: flex; justify-content: space-between; gap: 16px; border: 0; padding: 3px 16px; text-align: right;
+    white-space: normal; }
+  .table td::before { content: attr(data-head); color: var(--soft); text-align: left; }
+  .table td:first-child { font-weight: 600; }
+}
 """
 _LOOK = {results.HOLDS: "good", results.OPPOSITE: "bad", results.OPEN: "open"}
 
@@ -67,7 +75,10 @@ def html(result: Mapping[str, Any], images: Mapping[str, bytes]) -> str:
 
     def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
         heads = "".join(f"<th>{escape(cell)}</th>" for cell in head)
-        lines = ("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+        named = (
+            [f'<td data-head="{escape(of)}">{escape(cell)}</td>' for of, cell in zip(head, row, strict=True)] for row in rows
+        )
+        lines = ("<tr>" + "".join(cells) + "</tr>" for cells in named)
         return f'<div class="table"><table><thead><tr>{heads}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
 
     shown = "".join(
@@ -99,7 +110,8 @@ def _png(figure: plt.Figure) -> bytes:
 
 def _advantages(result: Mapping[str, Any]) -> plt.Figure:
     """Each comparison with its interval; a panel an outcome, since scales differ."""
-    names = list(dict.fromkeys(each["outcome"] for each in result["comparisons"]))
+    compared = [each for each in result["comparisons"] if each["advantage"] is not None] or result["comparisons"]
+    names = list(dict.fromkeys(each["outcome"] for each in compared))
     by = {name: [each for each in result["comparisons"] if each["outcome"] == name] for name in names}
     heights = [max(len(each), 1) for each in by.values()]
     tall = 0.9 * len(names) + 0.38 * sum(heights)

@@ -1,5 +1,6 @@
 """What the backward pass computes again: `run.remat`, where it is `auto` by the plan of the stage on the devices at hand."""
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -8,7 +9,8 @@ from ml_collections import ConfigDict
 from vlax.models import remat
 from vlax.models.vlm import VLMConfig
 from vlax.params import distributed
-from vlax.training import peaks
+from vlax.training import peaks, planning
+from vlax.training.peaks import Target
 from vlax.training.planning import Cost, Counter, Way
 from vlax.training.topologies import GIB
 
@@ -30,6 +32,14 @@ def gentlest(counter: Counter, way: Callable[[str], Way], text: int, chips: int,
         if cost.peak <= MARGIN * limit:
             return made, cost, True
     return made, cost, False
+
+
+def planned(counter: Counter, target: Target) -> Way:
+    """How the counter's stage would run on the target: as its config says, with the remat that `auto` comes to there."""
+    way = functools.partial(planning.shipped, counter.stage, counter.run, target.chips)
+    if counter.run.remat != remat.AUTO:
+        return way()
+    return gentlest(counter, way, counter.stage.text_length, target.chips, target.limit)[0]
 
 
 def limit(device: jax.Device) -> float | None:

@@ -1,7 +1,6 @@
 """What `--plan` prints."""
 
 import dataclasses
-import functools
 import importlib.metadata
 import sys
 from collections.abc import Mapping
@@ -11,7 +10,6 @@ from ml_collections import ConfigDict
 
 from vlax.errors import VlaxError
 from vlax.models.cores import Kernels
-from vlax.models.remat import AUTO
 from vlax.params import groups, sharding
 from vlax.printing import columns
 from vlax.training import backward, guess, peaks, planning, session, stages, topologies
@@ -66,19 +64,11 @@ def _here() -> tuple[Target, jax.sharding.Mesh | None]:
 
 def _line(counter: Counter, target: Target, own: jax.sharding.Mesh | None, compiles: bool) -> Line:
     stage = counter.stage
-    way = _way(counter, target)
+    way = backward.planned(counter, target)
     cost, source = _cost(counter, way, target, own, compiles)
     well = cost.peak <= target.limit and way.remat == "none"
     instead = None if well else counter.cheapest(stage.text_length, target)
     return Line(stage, counter, way, cost, source, instead)
-
-
-def _way(counter: Counter, target: Target) -> Way:
-    """That of the config, with the remat that a run on the target would choose."""
-    made = functools.partial(planning.shipped, counter.stage, counter.run, target.chips)
-    if counter.run.remat != AUTO:
-        return made()
-    return backward.gentlest(counter, made, counter.stage.text_length, target.chips, target.limit)[0]
 
 
 def _cost(counter: Counter, way: Way, target: Target, own: jax.sharding.Mesh | None, compiles: bool) -> tuple[Cost, str]:
