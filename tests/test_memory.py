@@ -67,5 +67,6 @@ def test_only_programs_that_train_and_evaluate_keep_what_they_free(monkeypatch, 
     monkeypatch.setattr(sys, "argv", ["vlax", "runs"])
     assert [front.main(), front.main(["train"]), front.main(["eval"])] == [0, 0, 0] and not asked  # called by another program
     assert front.main(["train"], "python train.py") == 0 and len(asked) == 1
-    monkeypatch.setattr(sys, "argv", ["vlax", "eval"])
-    assert front.main() == 0 and len(asked) == 2
+    for number, command in enumerate(("eval", "findings"), 2):
+        monkeypatch.setattr(sys, "argv", ["vlax", command])
+        assert front.main() == 0 and len(asked) == number

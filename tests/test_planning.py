@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import re
+import types
 
 import jax
 import pytest
@@ -124,6 +125,31 @@ def test_the_command(tmp_path, capsys, monkeypatch):
 
 
 REAL = peaks.target
+
+
+def test_the_cheaper_way_is_named_where_something_would_be_done_twice():
+    """By a stage that fits; not where every way that fits does it, nor where nothing is done twice."""
+    counter = types.SimpleNamespace(shapes={}, learns=1, flops=lambda text, remat: {"none": 2e12, "full": 2.5e12}[remat])
+    target = dataclasses.replace(peaks.target("h100"), limit=10 * GIB)
+    once, twice = (planning.Cost(GIB, 8 * GIB, flops) for flops in (2e12, 2.5e12))
+    ways = Way(4, 2, "none", False), Way(8, 1, "full", False)
+
+    def said(way, cost, instead):
+        line = plan_table.Line(tiny("stage1").stage, counter, way, cost, "estimated", instead)
+        return plan_table.text([line], target).partition("\ntogether ")[2].partition("\n")[2]
+
+    assert said(ways[1], twice, (ways[0], once)) == (
+        "stage1 would do 1.00 times the work in place of 1.25, estimated at 9.0 GiB, with\n"
+        "  --config.stage.accumulate=2 --config.run.remat=none --config.run.mesh.data=-1 --config.run.mesh.fsdp=1"
+    )
+    assert said(ways[1], twice, (ways[1], twice)) == said(ways[1], twice, None) == said(ways[0], once, None) == ""
+    large = dataclasses.replace(twice, temporaries=20 * GIB)
+    assert said(ways[1], large, (ways[0], once)).startswith(
+        "stage1 would fit, estimated at 9.0 GiB and 1.00 times the work, with"
+    )
+    assert said(ways[1], large, None) == (
+        "stage1 fits in no way: more devices, or adapters (stage.lora) and stage.quantise=int8"
+    )
 
 
 def test_shapes_of_directories_are_theirs(trained):
