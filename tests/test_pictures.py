@@ -200,6 +200,9 @@ def test_answers_about_several_pictures():
     swapped = predictor.batch([requests[0], dataclasses.replace(requests[0], image=requests[0].image[::-1])], 32)
     one, other = np.asarray(predictor.generate.forced_logits(made.params, swapped, forced))[:2]
     assert np.abs(one - other).max() > 1e-3
+    shared = made.predictor(DecodeConfig(3), 4, shared=True)  # each row's pictures through the decoder before its prompt
+    once = shared.generate.forced_logits(made.params, shared.placed(made.params, requests, 32, 2), forced)
+    np.testing.assert_allclose(once[:3], cached[:3], atol=2e-5)
     assert isinstance(made.chat([{"role": "user", "content": asked}], **options), str)
 
 
