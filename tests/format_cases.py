@@ -202,6 +202,26 @@ def webdataset(folder):
     return str(folder / "pairs-{000000..000001}.tar"), "webdataset", 12
 
 
+def tfds_builder(folder, name, features, splits, version="1.0.0"):
+    """The folder of a builder that tfds itself prepares as array_record, the format that it writes without TensorFlow.
+
+    name: of its class; splits: {split: {key: example}}, of encoded pictures: tfds needs TensorFlow to encode them.
+    """
+    import tensorflow_datasets as tfds
+
+    def info(self):
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    parts = {
+        "VERSION": tfds.core.Version(version), "_info": info,
+        "_generate_examples": lambda self, examples: iter(examples.items()),
+        "_split_generators": lambda self, manager: {split: self._generate_examples(own) for split, own in splits.items()},
+    }  # fmt: skip
+    builder = type(name, (tfds.core.GeneratorBasedBuilder,), parts)(data_dir=str(folder))
+    builder.download_and_prepare(file_format="array_record")
+    return str(builder.data_dir)
+
+
 def tfds(folder):
     import tensorflow_datasets as tfds
 
@@ -211,23 +231,12 @@ def tfds(folder):
         "captions": tfds.features.Sequence({"text": tfds.features.Text()}),
     }
 
-    class TinyPairs(tfds.core.GeneratorBasedBuilder):
-        VERSION = tfds.core.Version("1.0.0")
+    def examples(numbers):
+        texts = {n: [{"text": text} for text in captions(n)] for n in numbers}
+        return {n: {"image": io.BytesIO(encoded(n)), "image/id": n, "captions": texts[n]} for n in numbers}
 
-        def _info(self):
-            return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
-
-        def _split_generators(self, manager):
-            return {"train": self._generate_examples(range(6)), "val": self._generate_examples(range(1))}
-
-        def _generate_examples(self, numbers):
-            for n in numbers:
-                texts = [{"text": text} for text in captions(n)]
-                yield n, {"image": io.BytesIO(encoded(n)), "image/id": n, "captions": texts}
-
-    builder = TinyPairs(data_dir=str(folder))
-    builder.download_and_prepare(file_format="array_record")
-    return str(builder.data_dir), "tfds", 12
+    splits = {"train": examples(range(6)), "val": examples(range(1))}
+    return tfds_builder(folder, "TinyPairs", features, splits), "tfds", 12
 
 
 def arrayrecord(folder):

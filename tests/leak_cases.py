@@ -10,6 +10,7 @@ import tarfile
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from format_cases import tfds_builder
 from PIL import Image
 
 ASKED, SAID = "what is it?", "a dog"
@@ -192,25 +193,11 @@ def tfds(folder, numbers):
     captions = tfds.features.Sequence({"id": np.int64, "text": tfds.features.Text()})
     features = {"image": tfds.features.Image(encoding_format="jpeg"), "image/filename": tfds.features.Text(),
                 "image/id": np.int64, "captions": captions}  # fmt: skip
-
-    class OwnCaptions(tfds.core.GeneratorBasedBuilder):
-        VERSION = tfds.core.Version("1.1.0")
-
-        def _info(self):
-            return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
-
-        def _split_generators(self, manager):
-            return {"train": self._generate_examples()}
-
-        def _generate_examples(self):
-            for at, n in enumerate(numbers):
-                said = [{"id": n, "text": SAID}]
-                yield at, {"image": io.BytesIO(encoded(n, "JPEG")), "image/filename": FILE.format("train", n),
-                           "image/id": at, "captions": said}  # fmt: skip
-
-    builder = OwnCaptions(data_dir=str(folder), file_format="array_record")
-    builder.download_and_prepare()
-    return {"kind": "tfds", "path": str(builder.data_dir)}
+    examples = {
+        at: {"image": io.BytesIO(encoded(n, "JPEG")), "image/filename": FILE.format("train", n), "image/id": at,
+             "captions": [{"id": n, "text": SAID}]} for at, n in enumerate(numbers)
+    }  # fmt: skip
+    return {"kind": "tfds", "path": tfds_builder(folder, "OwnCaptions", features, {"train": examples}, "1.1.0")}
 
 
 WRITERS = (vqav2_parquet, bare_parquet, karpathy_parquet, struct_path, listed_structs, filename_column, arrow_stream, coco_json,

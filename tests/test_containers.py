@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from array_record.python.array_record_module import ArrayRecordWriter
 from etils import epath
-from format_cases import reader
+from format_cases import reader, tfds_builder
 from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
 
@@ -122,7 +122,7 @@ def test_text_is_read_without_pictures(pathvqa, monkeypatch):
         pq.ParquetFile, "iter_batches", lambda self, n, columns: read.append(columns) or whole(self, n, None, columns)
     )
     file = str(pathvqa / "data" / "validation-00000-of-00001.parquet")
-    (batch,) = table_file.TableFile(file).texts(["question"], "image", True)
+    (batch,) = table_file.TableFile(file).texts(["question"], ["image"], True)
     assert batch.to_pylist() == [{"question": "is it 9?", "image": "a4.jpg"}]
     assert read == [["question", "image.path"]]
 
@@ -375,6 +375,10 @@ def test_webdataset_rows_of_several_pictures(tmp_path):
             r"lists 2 pictures \(x, y\), and the tar has a.0",
         ),
         ({"a.mp4": b"film"}, "a has a.mp4: vlax sees single pictures"),
+        (
+            {"a.jpg": png(1), "a.PNG": png(2)},
+            r"two pictures of no number among a.jpg, a.PNG; .*=\{'image': 'jpg\+png'\}",
+        ),
     ],
 )
 def test_webdataset_pictures_that_are_not_clear_are_faults(tmp_path, members, fault):
@@ -383,6 +387,18 @@ def test_webdataset_pictures_that_are_not_clear_are_faults(tmp_path, members, fa
     with pytest.raises(VlaxError, match=fault):
         webdataset("p.tar", base=str(tmp_path))
     assert ids(webdataset("p.tar", base=str(tmp_path), faults=Faults(collect=True))) == ["p/b#0"]
+
+
+def test_webdataset_members_that_columns_names(tmp_path):
+    """In its order, in place of numbers and lists; a sample without one of them is a fault, one without any is text."""
+    asked = json.dumps({"question": "same?", "answer": "no", "image": "a.right.png"})
+    tar(tmp_path / "p.tar", {"a.left.png": png(1), "a.RIGHT.png": png(2), "a.json": asked, "b.left.png": png(3), "b.txt": "b",
+                             "c.txt": "c"})  # fmt: skip
+    faults = Faults(collect=True)
+    source = webdataset("p.tar", base=str(tmp_path), columns={"image": "right.png+left.png"}, faults=faults)
+    assert [reds(row) for row in rows(source)] == [[2, 1], []] and ids(source) == ["p/a", "p/c#0"]
+    assert faults.found[0].text.endswith("p.tar b has b.left.png, and no right.png; mend or remove the sample")
+    assert [reds(row) for row in rows(webdataset("p.tar", base=str(tmp_path), columns={"image": "left.png"}))] == [[1], [3], []]
 
 
 def records(path, contents):
@@ -473,23 +489,12 @@ def tfds_folder(tmp_path_factory):
         "title": tfds.features.Text(),
     }
 
-    class TinyCaptions(tfds.core.GeneratorBasedBuilder):
-        VERSION = tfds.core.Version("1.0.0")
+    def example(n):
+        captions = [{"id": n, "text": f"a dog {n}"}, {"id": n, "text": "a cat"}]
+        return {"image": io.BytesIO(png(n)), "image/id": 10 + n, "captions": captions, "title": f"title {n}"}
 
-        def _info(self):
-            return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
-
-        def _split_generators(self, manager):
-            return {"train": self._generate_examples(range(3)), "val": self._generate_examples([7])}
-
-        def _generate_examples(self, numbers):
-            for n in numbers:
-                captions = [{"id": n, "text": f"a dog {n}"}, {"id": n, "text": "a cat"}]
-                yield n, {"image": io.BytesIO(png(n)), "image/id": 10 + n, "captions": captions, "title": f"title {n}"}
-
-    builder = TinyCaptions(data_dir=str(tmp_path_factory.mktemp("tfds")))
-    builder.download_and_prepare(file_format="array_record")
-    return builder.data_dir
+    splits = {"train": {n: example(n) for n in range(3)}, "val": {7: example(7)}}
+    return tfds_builder(tmp_path_factory.mktemp("tfds"), "TinyCaptions", features, splits)
 
 
 def test_tfds_without_tensorflow(tfds_folder):
@@ -513,27 +518,36 @@ def test_tfds_sequences_of_images(tmp_path):
     pictures = tfds.features.Sequence(tfds.features.Image(encoding_format="png"))
     features = {"images": pictures, "question": tfds.features.Text(), "answer": tfds.features.Text()}
 
-    class TinyPairs(tfds.core.GeneratorBasedBuilder):
-        VERSION = tfds.core.Version("1.0.0")
-
-        def _info(self):
-            return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
-
-        def _split_generators(self, manager):
-            return {"train": self._generate_examples()}
-
-        def _generate_examples(self):
-            for count in range(3):
-                shown = [io.BytesIO(png(10 * count + n)) for n in range(count)]
-                yield count, {"images": shown, "question": f"which of {count}?", "answer": "none"}
-
-    builder = TinyPairs(data_dir=str(tmp_path), file_format="array_record")
-    builder.download_and_prepare()
-    source = tfds_split(builder.data_dir)
+    examples = {
+        count: {"images": [io.BytesIO(png(10 * count + n)) for n in range(count)], "question": f"which of {count}?",
+                "answer": "none"} for count in range(3)
+    }  # fmt: skip
+    where = tfds_builder(tmp_path, "TinyPairs", features, {"train": examples})
+    source = tfds_split(where)
     shown = {row.turns[0].question: reds(row) for row in rows(source)}
     assert shown == {"which of 0?": [], "which of 1?": [10], "which of 2?": [20, 21]}
     assert len({picture.name for row in rows(source) for picture in row.pictures}) == 3
-    assert len(tfds_split(builder.data_dir, skip_multi_image=True)) == 2 and "tensorflow" not in sys.modules
+    assert len(tfds_split(where, skip_multi_image=True)) == 2 and "tensorflow" not in sys.modules
+
+
+@pytest.mark.slow
+def test_tfds_features_of_one_image_each(tmp_path):
+    """As NLVR2's: read in the order of their names, where that is clear."""
+    import tensorflow_datasets as tfds
+
+    def where(*names):
+        features = {name: tfds.features.Image(encoding_format="png") for name in names}
+        features |= {"question": tfds.features.Text(), "answer": tfds.features.Text()}
+        example = {name: io.BytesIO(png(n)) for n, name in enumerate(names, 1)} | {"question": "same?", "answer": "no"}
+        return tfds_builder(tmp_path, "Pairs" + "".join(names).title().replace("_", ""), features, {"train": {0: example}})
+
+    both = where("right_image", "left_image")
+    assert reds(tfds_split(both)[0]) == [2, 1]
+    assert reds(tfds_split(both, columns={"image": "right_image+left_image"})[0]) == [1, 2]
+    assert reds(tfds_split(both, columns={"image": "right_image"})[0]) == [1]
+    assert reds(tfds_split(where("image", "image_mask"))[0]) == [1]
+    with pytest.raises(VlaxError, match=r"pictures in image, edited_image, and .* columns=\{'image': 'image\+edited_image'\}"):
+        tfds_split(where("image", "edited_image"))
 
 
 def test_tfds_errors(tfds_folder, tmp_path):

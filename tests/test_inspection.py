@@ -17,6 +17,10 @@ from vlax.data.batches.mixture import Mixture
 from vlax.data.batches.pipeline import Collator, HostBatches, ImageCache
 from vlax.data.batches.row_plan import Plan, Planned
 from vlax.images import Preprocess
+from vlax.models.decoder import DecoderConfig
+from vlax.models.projector import ProjectorConfig
+from vlax.models.vision import VisionConfig
+from vlax.models.vlm import VLMConfig
 from vlax.rows import Picture, Row, Turn
 from vlax.text.bpe import train_bpe
 from vlax.text.pieces import pieces as token_pieces
@@ -82,7 +86,9 @@ def make(tokenizer):
         collate = Collator(mixture, encoder, length, preprocess, ImageCache(1 << 20), overlong)
         plan = Packed(mixture, 2, length, 4) if packed else Plan(mixture, 4, length)
         stage = types.SimpleNamespace(text_length=length, overlong=overlong, packing=4 * packed, buckets=())
-        config = types.SimpleNamespace(tokens_per_image=I, mask=kind, vision="tower", preprocess=preprocess)
+        vision, projector = VisionConfig(PIXELS, 2, 8, 1, 1, 8), ProjectorConfig("linear", 8, 8, pool=2, newline=True)
+        config = VLMConfig(DecoderConfig(300, 8, 1, 1, 1, 8, 8), vision, projector, kind, preprocess)
+        assert config.tokens_per_image == I
         s = types.SimpleNamespace(plan=types.SimpleNamespace(stage=stage, name="s"), config=config, encoder=encoder,
                                   batches=HostBatches(collate, plan, 1))  # fmt: skip
         batch = examples.flat(s.batches[0])

@@ -14,6 +14,7 @@ from vlax.data.batches.pipeline import Collator, HostBatches, ImageCache, iterat
 from vlax.data.batches.row_plan import Plan
 from vlax.errors import VlaxError
 from vlax.images import Preprocess
+from vlax.images.anyres import AnyRes
 from vlax.rows import Picture, Row, Turn
 from vlax.text.bpe import train_bpe
 from vlax.text.prompts import Encoder
@@ -188,6 +189,26 @@ def test_the_image_cache_is_bounded():
     assert cache.size == 3 * size
     # each reference above opens once more: cached pictures are opened 1 + 2 times, the others 2 + 2
     assert opened == {0: 3, 1: 3, 3: 3, 5: 4, 6: 4}
+
+
+def test_a_picture_is_kept_once_whether_it_stands_alone_or_not(encoder):
+    """But where one that stands alone is shown in parts, all in one slot."""
+
+    class Twice(Words):
+        def __getitem__(self, index):
+            row = super().__getitem__(0)
+            return dataclasses.replace(row, others=super().__getitem__(1).pictures) if index else row
+
+    def kept(preprocess, tiles):
+        cache, mixture = ImageCache(1 << 20), Mixture([Twice("s", 2)], [1.0], 0, False)
+        collate = Collator(mixture, encoder, LENGTH, preprocess, cache, images=2, tiles=tiles)
+        batch = collate(np.array([[0], [1]]), LENGTH)
+        assert batch["has_image"].sum(1).tolist() == [1, 2]
+        return len(cache._images), batch["image"].shape
+
+    assert kept(SQUARE, 0) == (2, (2, 2, PIXELS, PIXELS, 3))
+    parts = dataclasses.replace(SQUARE, anyres=AnyRes(((1, 1), (1, 2)), 1))
+    assert kept(parts, 2) == (3, (2, 2, 3 * PIXELS + 1, PIXELS, 3))
 
 
 def test_the_image_cache_tells_sources_of_one_name_apart():

@@ -84,4 +84,4 @@ def _sewn(made_by, where, made, tmp_path, capsys):
         built = session.build(stages.chain(settled, str(tmp_path / f"tiles{tiles}"))[-1])
         assert (built.config.anyres and built.config.anyres.grids) == grids
         batch = built.batches[0]
-        assert batch["image"].shape[2] == (1 if grids is None else 3) * 16 + (grids is not None)
+        assert batch["image"].shape[1:3] == (1, (1 if grids is None else 3) * 16 + (grids is not None))

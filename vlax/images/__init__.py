@@ -80,6 +80,10 @@ class Preprocess:
         parts = np.asarray(image.resize((wide, tall), self.resample)).reshape(rows, self.size, columns, self.size, 3)
         return np.concatenate([whole[None], parts.swapaxes(1, 2).reshape(-1, self.size, self.size, 3)])
 
+    def slots(self, tiles: int) -> int:
+        """Those of a batch that a picture takes at most; tiles: parts that it is shown in."""
+        return 1 + tiles if self.anyres is None else 1
+
     @property
     def height(self) -> int:
         """Pixels of what a slot of a batch holds, which is `size` wide."""

@@ -13,7 +13,7 @@ from jax.typing import DTypeLike
 from vlax import masks
 from vlax.errors import VlaxError
 from vlax.images import Preprocess
-from vlax.images.anyres import AnyRes, cuts, tokens
+from vlax.images.anyres import AnyRes, cuts, drawn, tokens
 from vlax.models.cores import PLAIN, Kernels, Mask, SplitMask
 from vlax.models.decoder import Decoder, DecoderConfig
 from vlax.models.loss import cross_entropy, slice_length
@@ -70,10 +70,14 @@ class VLMConfig:
         """Tokens of one picture, uint8[H,W,3] as the batch has it."""
         return self.tokens_per_image if self.anyres is None else int(tokens(image, self.anyres.side))
 
+    def drawn(self, image: np.ndarray) -> np.ndarray:
+        """uint8[h,w,3] of one picture as the batch has it, for people: its parts as they lie."""
+        return image if self.anyres is None else drawn(image, self.anyres.side)
+
     @property
     def views(self) -> int:
         """Slots that a picture takes at most."""
-        return 1 + self.tiles if self.anyres is None else 1
+        return self.preprocess.slots(self.tiles) if self.preprocess else 1
 
     @property
     def looks(self) -> int:

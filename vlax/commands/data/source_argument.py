@@ -19,7 +19,7 @@ def add_source_flags(parser: argparse.ArgumentParser) -> None:
         type=columns,
         default={},
         metavar="PART=NAME,...",
-        help="what columns are called, e.g. image=photo,text=alt",
+        help="what columns are called, e.g. image=photo,text=alt; of several pictures image=left+right",
     )
     about = "rows may name pictures outside the images folder and the data root"
     add("--allow-outside", action="store_true", help=about)

@@ -75,7 +75,7 @@ class Collator:
     overlong: str = "drop"  # or "cut": the answer loses its end (EOS too), never the image
     augment: tuple[str, ...] = ()  # see augment.py
     images: int = 1  # pictures that a row may have (stage.images); more are a fault
-    tiles: int = 0  # run.tiles: a picture takes up to 1 + tiles slots, the whole and its parts
+    tiles: int = 0  # parts that a picture is shown in (run.tiles), each in a slot of its own but with AnyRes
     left_out: DropBudget = dataclasses.field(default_factory=lambda: DropBudget(0, 0))  # by default a bad row is an error
     quarantine: Quarantine = dataclasses.field(default_factory=Quarantine)
     at_work: dict[int, int] = dataclasses.field(default_factory=dict)  # by thread: the row that it reads
@@ -92,7 +92,8 @@ class Collator:
 
         ids: int64[rows,N], -1 filler; length: T; draws: f64[rows,N,DRAWS], the random numbers of each row's augmentation.
         """
-        batch = filler(len(ids), length, self.preprocess, self.encoder, max(ids.shape[1], self.images * (1 + self.tiles)))
+        slots = self.images * (self.preprocess.slots(self.tiles) if self.preprocess else 1)
+        batch = filler(len(ids), length, self.preprocess, self.encoder, max(ids.shape[1], slots))
         for i, examples in enumerate(ids):
             at = slot = 0
             for n in np.flatnonzero(examples >= 0):
@@ -169,7 +170,7 @@ class Collator:
             if self.preprocess is None:
                 return row, encoded, []
             shown = row.pictures[: len(encoded.before)]
-            alone = len(shown) == 1
+            alone = self.preprocess.anyres is None or len(shown) == 1
             views = [self.cache.get(picture, row.image_id, self.preprocess, self.tiles, alone) for picture in shown]
             before = [at for at, each in zip(encoded.before, views, strict=True) for _ in each]
             return row, encoded._replace(before=before), [image for each in views for image in each]

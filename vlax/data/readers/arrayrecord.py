@@ -63,7 +63,7 @@ class ArrayRecords(RecordSource):
                     where, of = f"{top}: {called} record {number}", f"{called}:{number}"
                     made: list[Item] = []
                     with faults.row(name, where):
-                        listed = values.get(found.fields(values, where).image)
+                        listed = found.fields(values, where, size > 0).pictures(values)
                         named, count = str(listed or ""), len(sizes(where, values, size))
                         if count and isinstance(listed, list) and len(listed) != count:
                             raise RowFault(

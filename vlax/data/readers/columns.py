@@ -11,7 +11,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from vlax.data.readers import picture_values
+from vlax.data.readers import picture_fields, picture_values
+from vlax.data.readers.picture_fields import plain as plain
 from vlax.errors import VlaxError
 from vlax.rows import RowFault
 
@@ -46,7 +47,7 @@ MOVING = ("video", "videos", "audio", "audios")
 
 
 class Fields(NamedTuple):
-    """Which field plays which part; "" where none does."""
+    """Which field plays which part; "" where none does. others: further fields of pictures, in order."""
 
     image: str = ""
     text: str = ""
@@ -61,11 +62,23 @@ class Fields(NamedTuple):
     system: str = ""
     choices: str = ""
     split: str = ""
+    others: tuple[str, ...] = ()
+
+    @property
+    def images(self) -> list[str]:
+        """The fields of pictures."""
+        return [self.image, *self.others] if self.image else []
 
     @property
     def texts(self) -> list[str]:
-        """The fields to read besides the picture."""
-        return [name for name in dict.fromkeys(self[1:]) if name]
+        """The fields to read besides the pictures."""
+        return [name for name in dict.fromkeys(self[1:-1]) if name]
+
+    def pictures(self, record: Mapping) -> Any:
+        """What a record says of its pictures; a list of what each of several fields says, of those that say something."""
+        if not self.others:
+            return record.get(self.image) if self.image else None
+        return [record[name] for name in self.images if not picture_fields.empty(record.get(name))]
 
     @property
     def asks(self) -> bool:
@@ -74,7 +87,7 @@ class Fields(NamedTuple):
     def list(self) -> list:
         """For a fingerprint: as it was before there were dialogues, for rows that have none of what came with them."""
         own = self._replace(text="") if self.asks else self._replace(question="", answer="", answers="", answer_type="")
-        later = {part: getattr(self, part) for part in ("messages", "choices") if getattr(self, part)}
+        later = {part: getattr(self, part) for part in ("messages", "choices", "others") if getattr(self, part)}
         return [*own[:8], *([later] if later else [])]
 
 
@@ -82,11 +95,6 @@ def named(names: Iterable[str], part: str) -> str:
     """The field among `names` that plays a part by its name; "" for none."""
     there = {plain(name): name for name in reversed([*names]) if isinstance(name, str)}
     return next((there[usual] for usual in NAMES[part] if usual in there), "")
-
-
-def plain(name: str) -> str:
-    """`"Image Path" -> "image_path"`."""
-    return re.sub(r"[\s-]+", "_", name.strip().lstrip("\ufeff").lower())
 
 
 def given(where: object, columns: Mapping | None, more: Iterable[str] = ()) -> dict[str, str]:
@@ -112,16 +120,18 @@ def choose(
     with an answer, nor a dialogue; questions without answers are never taken for captions.
     """
     names = [*names]
-    for part, name in columns.items():
-        if part in NAMES and name and name not in names:
+    columns = {part: name for part, name in columns.items() if part in NAMES}
+    for part, whole in columns.items():
+        if name := next((one for one in asked(part, whole, names) if one and one not in names), ""):
             way_out = f"mend `columns`, or leave {part} out to have it found"
             raise VlaxError(f"{where} has no column {name!r} for {part} (it has: {', '.join(map(str, names))}); {way_out}")
     found = {part: columns[part] if part in columns else named(names, part) for part in NAMES}
+    found["image"], *others = images(names, columns, first) or [""]
     holds = [
         name for name, value in (first or {}).items() if isinstance(value, Mapping) and isinstance(value.get("bytes"), bytes)
     ]
     if "image" not in columns and len(holds) == 1 and isinstance((first or {}).get(found["image"]), str):
-        found["image"] = holds[0]  # a picture before the name of one
+        found["image"], others = holds[0], []  # a picture before the name of one
     value = (first or {}).get(found["messages"])
     if "messages" not in columns and not _is_dialogue(value) and (value or found["messages"] == found["text"]):
         found["messages"] = ""  # of a row without any, its name alone tells
@@ -129,7 +139,7 @@ def choose(
         found["text"] = ""
     if "text" in columns and "question" not in columns:
         found["question"] = ""
-    fields = Fields(**found)
+    fields = Fields(**found, others=tuple(others))
     if listed and not fields.image and "image" not in columns:
         fields = fields._replace(image=fields.image_id)
     if fields.choices == "" and {"A", "B"} <= {*names}:
@@ -148,11 +158,28 @@ def choose(
     return fields
 
 
+def asked(part: str, name: str, names: Iterable[str]) -> list[str]:
+    """The fields that a name in `columns` stands for: of pictures those of "left+right"."""
+    return picture_fields.each(name, [*names]) if part == "image" else [name]
+
+
+def images(names: Iterable[str], columns: Mapping[str, str], first: Mapping[str, Any] | None = None) -> list[str]:
+    """The fields of pictures, in order, as `columns` says or by their names; numbers in the first record are none."""
+    if "image" in columns:
+        return [name for name in asked("image", columns["image"], names) if name]
+    held = [name for name in names if not isinstance((first or {}).get(name), int | float)]
+    return picture_fields.family(held, named(names, "image"))
+
+
 def check_image(names: Iterable[str], fields: Fields, columns: Mapping | None, where: str, first: Mapping) -> None:
-    """VlaxError where a table has no picture and nobody said that it is meant to be text alone."""
+    """VlaxError where a table has no picture and nobody said that it is meant to be text alone, or has others beside them.
+
+    first: a record, with {"bytes": b""} for what a column of pictures holds.
+    """
+    check_others(fields, columns, where, first)
     if fields.image or "image" in (columns or {}) or "images" in (columns or {}):
         return
-    like = next((name for name, value in first.items() if picture_values.like_a_picture(name, value)), "NAME")
+    like = "+".join(unread_pictures(first, fields)) or "NAME"
     raise VlaxError(f"{where} has {', '.join(names)}; no image among them (looked for {_usual('image')}); name "
                     f"yours: columns={{'image': {like!r}}}, or {{'image': ''}} for text alone")  # fmt: skip
 
@@ -187,9 +214,20 @@ def _is_dialogue(value: Any) -> bool:
     return all(isinstance(one, Mapping) for one in value) and any(TALKS & one.keys() for one in value)
 
 
-def unread_picture(record: Mapping, fields: Fields) -> str:
-    """The field that looks like a picture and plays no part; "" where none does."""
-    used = {*fields} - {""}
-    return next(
-        (str(name) for name, value in record.items() if name not in used and picture_values.like_a_picture(name, value)), ""
-    )
+def check_others(fields: Fields, columns: Mapping | None, where: str, record: Mapping) -> None:
+    """RowFault where a record has pictures in other fields than those that are read, and nobody said which are meant."""
+    if not fields.image or "image" in (columns or {}) or "images" in (columns or {}):
+        return
+    if more := picture_fields.unclear(record, fields.images, PICTURED):
+        every, own = "+".join((*fields.images, *more)), "+".join(fields.images)
+        raise RowFault(
+            f"{where} has pictures in {', '.join((*fields.images, *more))}, and nothing says which are its row's and in which "
+            f"order: columns={{'image': {every!r}}} for all of them, {{'image': {own!r}}} for no other", "unread picture"
+        )  # fmt: skip
+
+
+def unread_pictures(record: Mapping, fields: Fields) -> list[str]:
+    """The fields that look like pictures and play no part."""
+    used = {*fields.images, *fields.texts}
+    like = [str(name) for name, value in record.items() if name not in used and picture_values.like_a_picture(name, value)]
+    return [name for name in like if not picture_fields.MADE.search(plain(name))] or like

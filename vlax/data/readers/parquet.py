@@ -13,7 +13,7 @@ import functools
 import hashlib
 import io
 import json
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 
 from etils import epath
 from PIL import Image
@@ -22,12 +22,12 @@ from vlax.data.readers import called, shards
 from vlax.data.readers import columns as naming
 from vlax.data.readers.faults import Faults
 from vlax.data.readers.files import Facts, sha256
-from vlax.data.readers.held import Held
 from vlax.data.readers.item_table import Item, Place
+from vlax.data.readers.picture_columns import Shown, contents, picture_of
 from vlax.data.readers.pictures import decode_picture, open_picture
 from vlax.data.readers.record_source import RecordSource
 from vlax.data.readers.records import Records
-from vlax.data.readers.table_file import TableFile, picture_of
+from vlax.data.readers.table_file import TableFile
 from vlax.data.readers.unfold import unfolded
 from vlax.errors import VlaxError
 from vlax.rows import Picture, RowFault
@@ -70,10 +70,19 @@ class HfTable(RecordSource):
         made.called.as_vqa = called.as_vqa(schema.names)
         row = unfolded(first.first())[0]
         fields = naming.choose(row, made.columns, first.path, row)
-        naming.check_image(schema.names, fields, self.columns, first.path, row)
+        unread = [name for name in schema.names if name not in fields.images and first.holds(name)]
+        naming.check_image(schema.names, fields, self.columns, first.path, {**row, **contents(first, unread)})
         if self.split and not fields.split:
             shards.of_split(self._named, self.split, self.path)  # nothing tells of splits
-        embedded = bool(fields.image) and first.embeds(fields.image)
+        embeds = {name: first.embeds(name) for name in fields.images}
+        if len({*embeds.values()}) > 1:
+            like = "+".join(name for name, own in embeds.items() if own)
+            raise VlaxError(
+                f"{first.path}: of its image columns {', '.join(embeds)} some hold pictures and some name files; give "
+                f"those of one kind: columns={{'image': {like!r}}}"
+            )
+        if embedded := any(embeds.values()):
+            made.taken(fields.images)
         for at, (inside, file) in enumerate(self._named.items()):
             names = self._files[at].schema.names
             if names != schema.names:
@@ -81,29 +90,23 @@ class HfTable(RecordSource):
             digest = yield from self._file(inside, at, fields, embedded, made)
             digests.append(sha256(json.dumps([inside, file.stat().length, str(schema.remove_metadata()), digest])))
         settings = {"split": self.split, "fields": fields.list()}
-        return self.facts(name, made, settings, digests, image=fields.image, embedded=embedded)
+        return self.facts(name, made, settings, digests, images=fields.images, embedded=embedded)
 
     def _file(self, inside: str, at: int, fields: naming.Fields, embedded: bool, made: Records) -> Generator[Item, None, str]:
         """The Items of one file; returns a digest of all its text."""
         digest, row, file = hashlib.sha256(), 0, self._files[at]
         top = file.path.removesuffix(inside).rstrip("/")
-        same = None if self.reading.train or not embedded else file.digests(fields.image)
-        paths = called.listed_paths(file, fields.image) if embedded else None
-        counts = file.counts(fields.image) if embedded else None
-        digested = {fields.image, *naming.Fields(*fields.list()[:8]).texts, fields.messages, fields.choices}
-        for batch in file.texts(self._texts(fields), fields.image, embedded):
+        shown = Shown(file, fields.images, not self.reading.train) if embedded else None
+        digested = {fields.image, *fields.others, *naming.Fields(*fields.list()[:8]).texts, fields.messages, fields.choices}
+        for batch in file.texts(self._texts(fields), fields.images, embedded):
             rows = batch.to_pylist()
             old = [{name: value for name, value in values.items() if name in digested} for values in rows]
             digest.update(json.dumps(old, default=str).encode())
             for values in rows:
                 name, where = f"{inside.rpartition('.')[0]}:{row}", f"{top}: {inside} row {row}"
                 items, held = list[Item](), None
-                if embedded:
-                    path = values.pop(fields.image, None) or ""
-                    count = 1 if counts is None else next(counts)
-                    image_id = path or (next(same) if same else "")
-                    also = next(paths) if paths else ()
-                    held = Held(name, Place(at, row), image_id or name, count, also) if count else None
+                if shown:
+                    held = shown.next(name, Place(at, row), [values.pop(column, None) or "" for column in fields.images])
                 with made.faults.row(made.source, where):
                     items = made.items(where, name, values, held)
                 yield from items
@@ -125,23 +128,26 @@ class HfTable(RecordSource):
         folded += [n for n in ("input", "inputs", "answers") if folded and n in schema.names]
         folded += [n for n in schema.names if naming.NUMBERED.fullmatch(n)]
         parts = [n for n in fields.texts if n in schema.names]
-        return list(dict.fromkeys([*parts, *(n for n in (*more, *folded) if n != fields.image)]))
+        return list(dict.fromkeys([*parts, *(n for n in (*more, *folded) if n not in fields.images)]))
 
     def contained(self, item: Item, number: int = 0) -> Picture:
         file, row = self._files[item.place.number], item.place.at
-        opener = functools.partial(open_embedded, file, self.kept["image"], row, (self._root, self._roots), item.id, number)
+        opener = functools.partial(open_embedded, file, self.kept["images"], row, (self._root, self._roots), item.id, number)
         return Picture(f"{file.path}: row {row}{f', picture {number + 1}' if number else ''}", opener)
 
 
-def open_embedded(file: "TableFile", column: str, row: int, within: tuple, row_id: str, number: int = 0) -> Image.Image:
-    """A picture in a row's image column; where that holds a path alone, its file (within: its folder, and read_picture's)."""
+def open_embedded(
+    file: TableFile, columns: Sequence[str], row: int, within: tuple, row_id: str, number: int = 0
+) -> Image.Image:
+    """A picture in a row's image columns; where they hold a path alone, its file (within: its folder, and read_picture's)."""
     try:
-        value = file.cell(column, row)
+        cells = [file.cell(column, row) for column in columns]
     except (OSError, ValueError) as error:  # pyarrow's are among them
         reason = str(error).splitlines()[0]
         text = f"row {row_id}: {file.path}: row {row} cannot be read ({reason}); fetch the file again"
         raise RowFault(text, "corrupt picture") from None
-    content, path = picture_of(value, number)
+    each = [one for cell in cells for one in (cell if isinstance(cell, list) else [cell])]
+    content, path = picture_of(each if len(cells) > 1 else cells[0], number)
     if not content and path:
         return open_picture(str(join(within[0], path)), row_id, within[1])
     if not content:

@@ -19,7 +19,7 @@ class RecordSource(FileSource):
     images   the folder of pictures that records name
     task     what captions are for ("caption", "describe"), questions ("question", "chat") or dialogues ("chat", or single
              exchanges as captions); "": what each row looks like
-    columns  {part: its name in the file} (`columns.NAMES`, and the tags of messages)
+    columns  {part: its name in the file} (`columns.NAMES`, and the tags of messages); "left+right" of pictures in two fields
     split    of files by their names, or of rows by a column `split`
     choices  what is learned of a question with choices: "text" (that of the answer) or "letter", with the options asked
     strip    what file names in the records begin with and the folder `images` does not have

@@ -12,9 +12,9 @@ What fields are called stands in `columns.py`, what their values mean in `values
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from vlax.data.readers import answers, dialogue, picture_values, unfold, values
+from vlax.data.readers import answers, dialogue, picture_fields, picture_values, unfold, values
 from vlax.data.readers import columns as naming
 from vlax.data.readers.called import Called
 from vlax.data.readers.columns import Fields
@@ -66,34 +66,43 @@ class Records:
         self._splits = Splits(self.split)
         self._seen: set[str] = set()
         self._tags = {key: self.columns[key] for key in dialogue.TAGS if self.columns.get(key)}
-        self._fields: dict[tuple, Fields] = {}
+        self._fields: dict[tuple[tuple, bool], Fields] = {}
         self.called, self._digest = Called(), hashlib.sha256()
         if self.task and self.task not in TASKS:
             raise VlaxError(f"{self.where}: there is no task {self.task!r}; the tasks are {', '.join(TASKS)}")
         if self.choices and self.choices not in FORMS:
             raise VlaxError(f"{self.where}: choices={self.choices!r} is not one of {', '.join(FORMS)}")
 
-    def fields(self, record: Mapping, where: str) -> Fields:
-        """Which fields of a record play which parts: found once for all records of the same fields."""
-        key = tuple(record)
+    def fields(self, record: Mapping, where: str, held: bool = False) -> Fields:
+        """Which fields of a record play which parts: found once for all records of the same fields. held: its container has its
+        pictures, so that the record may say of them what it likes."""
+        key = tuple(record), held
         if key not in self._fields:
-            own = {part: name if name in record else "" for part, name in self.columns.items() if part in naming.NAMES}
-            self._seen |= {name for name in own.values() if name}
+            given = {part: naming.asked(part, name, record) for part, name in self.columns.items() if part in naming.NAMES}
+            known = {part: [name for name in names if name in record] for part, names in given.items()}
+            own = {part: "+".join(names) for part, names in known.items()}
+            self._seen |= {name for names in known.values() for name in names}
             if not self._fields and (missing := self._missing()):
                 there = ", ".join(map(str, record))
                 raise VlaxError(f"{where} has no column {missing!r} (it has: {there}); mend `columns`")
             found = naming.choose(record, own, where, record, self.listed)
+            if not held:
+                naming.check_others(found, self.columns, where, record)
             talk = naming.named(record, "messages")
-            if talk and not record[talk]:
-                return found  # another row may show that they are messages, or that they are not
+            if (talk and not record[talk]) or picture_fields.blank(record, found.images, naming.PICTURED):
+                return found  # another row may show that they are messages or pictures, or that they are not
             self._fields[key] = found
         return self._fields[key]
 
+    def taken(self, names: Iterable[str]) -> None:
+        """Notes fields that the container keeps to itself, so that no record shows them."""
+        self._seen |= {*names}
+
     def _missing(self) -> str:
         """A column that the spec names and no record has had; "" for none."""
-        return next(
-            (name for part, name in self.columns.items() if name and part in naming.NAMES and name not in self._seen), ""
-        )
+        given = [own for own in self.columns.items() if all(own) and own[0] in naming.NAMES]
+        names = (one for own in given for one in naming.asked(*own, self._seen))
+        return next((name for name in names if name not in self._seen), "")
 
     def digested(self, file_name: str, record: Mapping) -> None:
         """Takes a record into the digest."""
@@ -117,7 +126,7 @@ class Records:
         return [item for own, one in zip(names, folded, strict=True) for item in self._items(where, own, one, held)]
 
     def _items(self, where: str, name: str, record: Mapping, held: Held | None) -> list[Item]:
-        fields = self.fields(record, where)
+        fields = self.fields(record, where, bool(held))
         if fields.split and not self._splits.wanted(record.get(fields.split)):
             return []
         talk = self._talk(where, record, fields)
@@ -149,10 +158,9 @@ class Records:
         return self.task or next(iter(self.tasks), "caption")
 
     def check(self) -> None:
-        """When all records were seen: VlaxError where they are of several splits and none is named, or none is of that one, or
-        where a column that is named is in none of them."""
+        """When all records were seen: VlaxError where `split` names none, or a column that is named is in none of them."""
         if self._fields and (missing := self._missing()):
-            there = ", ".join(dict.fromkeys(str(name) for names in self._fields for name in names))
+            there = ", ".join(dict.fromkeys(str(name) for names, _ in self._fields for name in names))
             raise VlaxError(f"{self.where} has no column {missing!r} (it has: {there}); mend `columns`")
         self._splits.check(self.where)
 
@@ -171,13 +179,12 @@ class Records:
                 raise dialogue.moving(where, name)
         if held:
             return []
-        field = fields.image
-        found = picture_values.pictures(f'{where}: "{field}"', record.get(field)) if field else []
-        if not found and (unread := naming.unread_picture(record, fields)):
-            picture_values.check_address(where, str(record[unread]).strip())
+        found = picture_values.pictures(f'{where}: "{fields.image}"', fields.pictures(record))
+        if not found and (unread := naming.unread_pictures(record, fields)):
+            picture_values.check_address(where, str(record[unread[0]]).strip())
             raise RowFault(
-                f"{where}: its field {unread!r} looks like a picture, and nothing reads it; say what it is: columns={{'image': "
-                f"{unread!r}}}, or learn the texts alone with {{'image': ''}}", "unread picture"
+                f"{where}: its field {unread[0]!r} looks like a picture, and nothing reads it; say what it is: "
+                f"columns={{'image': {'+'.join(unread)!r}}}, or learn the texts alone with {{'image': ''}}", "unread picture"
             )  # fmt: skip
         return found
 

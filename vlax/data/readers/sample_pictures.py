@@ -4,6 +4,7 @@ KEY.jpg                                          the picture
 KEY.jpg KEY.1.jpg KEY.2.jpg, KEY.img0.png ...    all of them, the one without a number first
 KEY.left.jpg KEY.right.jpg, and in KEY.json "images": ["left.jpg", "right.jpg"]        those that it lists, in its order
 KEY.jpg KEY.seg.png                              the picture; what is neither numbered nor listed is no part of the row
+KEY.jpg KEY.png                                  not clear: columns={"image": "jpg"} or {"image": "jpg+png"} is to say
 """
 
 import io
@@ -20,8 +21,12 @@ from vlax.data.readers.pictures import decode_picture
 from vlax.rows import RowFault
 
 NUMBERED = re.compile(r"(?:img|image|pic|picture|photo|frame|page|view)?[._-]?(\d+)", re.IGNORECASE)
-USUAL = (".jpg", ".jpeg", ".png", ".webp")  # KEY.tif beside one of these is something else
-WAY_OUT = 'number them (KEY.0.jpg, KEY.1.jpg), or list them in KEY.json, "images": ["KEY.a.jpg", "KEY.b.jpg"]'
+ENDINGS = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm", "pgm")
+USUAL = tuple(f".{one}" for one in ENDINGS[:4])  # KEY.tif beside one of these is something else
+WAY_OUT = (
+    'number them (KEY.0.jpg, KEY.1.jpg), list them in KEY.json, "images": ["KEY.a.jpg", "KEY.b.jpg"], or say which are its '
+    "row's, in order: columns={{'image': {!r}}}"
+)
 
 
 class Inside(NamedTuple):
@@ -44,10 +49,22 @@ def listed(value: Any) -> list[str]:
     return [name for one in value for name in listed(one)] if isinstance(value, list | tuple) else []
 
 
-def chosen(where: str, inside: Sequence[Inside], names: Sequence[str]) -> list[Inside]:
-    """The row's pictures. names: as its JSON lists them. RowFault where it isn't clear which they are, or some aren't there."""
+def endings(columns: Mapping[str, str]) -> list[str]:
+    """The members that `columns` names as pictures ("left.jpg+right.jpg"); none where it names a field of the JSON."""
+    names = (columns.get("image") or columns.get("images") or "").lower().split("+")
+    return names if all(name.rpartition(".")[2] in ENDINGS for name in names) else []
+
+
+def chosen(where: str, inside: Sequence[Inside], names: Sequence[str], given: Sequence[str] = ()) -> list[Inside]:
+    """The row's pictures. names: as its JSON lists them; given: `endings`, in place of all else. RowFault where it isn't clear
+    which they are, or some aren't there."""
     if not inside:
         return []
+    there, ended = ", ".join(one.name for one in inside), {_ending(one): one for one in inside}
+    if missing := [name for name in given if name not in ended]:
+        raise RowFault(f"{where} has {there}, and no {', '.join(missing)}; mend or remove the sample", "missing picture")
+    if given:
+        return [ended[name] for name in given]
     known: dict[str, Inside] = {}
     for one in inside:
         base = one.name.rpartition("/")[2]
@@ -59,17 +76,22 @@ def chosen(where: str, inside: Sequence[Inside], names: Sequence[str]) -> list[I
     plain = [one for one in inside if not one.part]
     usual = [one for one in plain if one.name.lower().endswith(USUAL)]
     found = (usual or plain)[:1] + sorted(numbers, key=lambda one: numbers[one])
-    there = ", ".join(one.name for one in inside)
-    if len(set(numbers.values())) < len(numbers):
-        raise RowFault(f"{where} has two pictures of one number among {there}; {WAY_OUT}", "unread picture")
+    way_out = WAY_OUT.format("+".join(ended))
+    if len(set(numbers.values())) < len(numbers) or len(usual) > 1:
+        of = "no" if len(usual) > 1 else "one"
+        raise RowFault(f"{where} has two pictures of {of} number among {there}; {way_out}", "unread picture")
     if not found:
-        raise RowFault(f"{where} has {there}, and nothing says that they are its pictures; {WAY_OUT}", "unread picture")
+        raise RowFault(f"{where} has {there}, and nothing says that they are its pictures; {way_out}", "unread picture")
     if len(names) > 1 and len(names) != len(found):
         raise RowFault(
             f"{where} lists {len(names)} pictures ({', '.join(names)[:200]}), and the tar has {there}; name these, or mend or "
             f"remove the sample", "missing picture",
         )  # fmt: skip
     return found
+
+
+def _ending(one: Inside) -> str:
+    return one.name.rpartition("/")[2].partition(".")[2].lower()
 
 
 def span(pictures: Iterable[Inside]) -> tuple[int, int]:

@@ -8,11 +8,10 @@ import bisect
 import collections
 import dataclasses
 import functools
-import hashlib
 import itertools
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from etils import epath
@@ -123,23 +122,35 @@ class TableFile:
     def schema(self):
         return self.metadata.schema.to_arrow_schema() if self.is_parquet else self.table.schema
 
-    def embeds(self, column: str) -> bool:
-        """Whether the image column holds pictures (a struct of bytes and path, or bytes, or a list of these), and not the paths
-        of files."""
+    def holds(self, column: str) -> bool:
+        """Whether a column holds contents: a struct of bytes and path, or bytes, or a list of these."""
         import pyarrow.types as types
 
-        kind = own = self.schema.field(column).type
-        if types.is_list(kind) or types.is_large_list(kind):
-            kind = kind.value_type
-        is_struct = types.is_struct(kind) and kind.get_field_index("bytes") >= 0
-        if is_struct or types.is_binary(kind) or types.is_large_binary(kind):
+        kind = self._single(column)
+        if types.is_struct(kind):
+            return bool(kind.get_field_index("bytes") >= 0)
+        return bool(types.is_binary(kind) or types.is_large_binary(kind))
+
+    def _single(self, column: str):
+        """The type of a column, of a list that of its values."""
+        import pyarrow.types as types
+
+        kind = self.schema.field(column).type
+        return kind.value_type if types.is_list(kind) or types.is_large_list(kind) else kind
+
+    def embeds(self, column: str) -> bool:
+        """Whether the image column holds pictures, and not the paths of files."""
+        import pyarrow.types as types
+
+        kind, own = self._single(column), self.schema.field(column).type
+        if self.holds(column):
             return True
         if types.is_string(kind) or types.is_large_string(kind):
             return False
         wanted = "struct<bytes, path>, binary, a path or a list of these"
         raise VlaxError(f"{self.path}: the image column {column!r} is {own}; it should be {wanted}")
 
-    def first(self, column: str = "") -> dict[str, Any]:
+    def first(self) -> dict[str, Any]:
         """The values of the first row besides pictures: what columns of the usual names hold; {} of an empty file."""
         import pyarrow.types as types
 
@@ -177,18 +188,7 @@ class TableFile:
         group = bisect.bisect_right(self.starts, row) - 1
         return _GROUPS.get((self, group, column))[row - self.starts[group]].as_py()
 
-    def counts(self, column: str) -> Iterator[int] | None:
-        """How many pictures each row has, where some may have none; None where all of them have one each. In a parquet file
-        that costs a look at all pictures, where its statistics do not say that none is missing."""
-        if self.is_parquet:
-            leaves = [at for at in range(self.metadata.num_columns) if _holds(self.metadata.schema.column(at).path, column)]
-            groups = [self.metadata.row_group(at) for at in range(self.metadata.num_row_groups)]
-            said = [group.column(leaf).statistics for group in groups for leaf in leaves]
-            if "list" not in str(self.schema.field(column).type) and all(one and one.null_count == 0 for one in said):
-                return None
-        return (_count(value) for value in self._values(column))
-
-    def _values(self, column: str) -> Iterator[Any]:
+    def values(self, column: str) -> Iterator[Any]:
         """A picture column's values, a few at a time."""
         if self.is_parquet:
             batches = (batch.column(column) for batch in _open(self.path).iter_batches(AT_ONCE, columns=[column]))
@@ -198,21 +198,18 @@ class TableFile:
             for value in batch:
                 yield value.as_py()
 
-    def digests(self, column: str) -> Iterator[str]:
-        """Of each row that has no path, what its picture's bytes say; asked for only where there is none."""
-        for value in self._values(column):
-            content, path = picture_of(value)
-            if not path:
-                yield hashlib.sha256(content).hexdigest()[:20] if content else ""
-
-    def texts(self, names: list[str], image: str, embedded: bool, rows: int = 4096):
-        """Batches of the text columns and, under the image column's name, the paths of the pictures where there are any."""
+    def texts(self, names: list[str], images: Iterable[str], embedded: bool, rows: int = 4096):
+        """Batches of the text columns and, under the image columns' names, the paths of the pictures where there are any."""
         import pyarrow
         import pyarrow.compute
 
-        kind: Any = self.schema.field(image).type if image else None
-        has_path = bool(image) and (not embedded or (pyarrow.types.is_struct(kind) and kind.get_field_index("path") >= 0))
-        wanted = [*names, *([f"{image}.path" if embedded and self.is_parquet else image] if has_path else [])]
+        kinds = {image: self.schema.field(image).type for image in images}
+        named = [
+            image
+            for image, kind in kinds.items()
+            if not embedded or (pyarrow.types.is_struct(kind) and kind.get_field_index("path") >= 0)
+        ]
+        wanted = [*names, *(f"{image}.path" if embedded and self.is_parquet else image for image in named)]
         size = 0
         try:
             opened = _open(self.path, self.metadata).iter_batches(rows, columns=wanted) if self.is_parquet else None
@@ -220,30 +217,10 @@ class TableFile:
                 size += batch.nbytes if self.is_parquet else 0  # an arrow file is mapped, pictures and all
                 if size > FILE_BYTES:
                     raise VlaxError(f"{self.path} unpacks to more than {FILE_BYTES:,} bytes of text; split the file")
-                if has_path and embedded:
+                for image in named if embedded else ():
                     paths = pyarrow.compute.struct_field(batch.column(image), "path")
                     batch = batch.set_column(batch.schema.get_field_index(image), image, paths)
                 yield batch
         except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise VlaxError(f"{self.path} is damaged ({reason}); fetch or export it again") from None
-
-
-def picture_of(value: Any, number: int = 0) -> tuple[bytes | None, str]:
-    """(bytes, path) of a picture column's value. number: which one of a list."""
-    if isinstance(value, list):
-        value = next(itertools.islice((one for one in value if _count(one)), number, None), None)
-    if isinstance(value, dict):
-        return value.get("bytes"), value.get("path") or ""
-    return value, ""
-
-
-def _count(value: Any) -> int:
-    if isinstance(value, list):
-        return sum(_count(one) for one in value)
-    return int(bool(value.get("bytes") or value.get("path")) if isinstance(value, dict) else bool(value))
-
-
-def _holds(leaf: str, column: str) -> bool:
-    """Whether a leaf of a parquet schema holds the bytes of a picture column."""
-    return leaf == column or (leaf.startswith(f"{column}.") and not leaf.endswith(".path"))

@@ -9,7 +9,7 @@ knows no random access and is refused.
 import functools
 import io
 import json
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -31,8 +31,8 @@ from vlax.storage.paths import join
 
 
 class TfdsSource(RecordSource):
-    """Rows of one split of a prepared builder, whose features are an image, or a sequence of them, and texts named as in
-    `columns.NAMES`, such as coco_captions' {"image", "captions": [{"text"}]} or {"images", "question", "answer"}.
+    """Rows of one split of a prepared builder, whose features are an image, several or a sequence of them, and texts named
+    as in `columns.NAMES`: {"image", "captions": [{"text"}]} of coco_captions, {"left_image", "right_image", "text", "label"}.
 
     split    any that tfds reads ("train", "train[:1000]"); may be left out where there is one
     columns  {part: feature} for features of other names
@@ -56,13 +56,14 @@ class TfdsSource(RecordSource):
         name = self.reading.name(info.name, split)
         made = self.records(name, faults, split="")
         first = self._examples(self._folder, split)[0]
+        first = {name: _pictures(first, [name]) if _has_images(info.features[name]) else _plain(first[name]) for name in first}
         fields = naming.choose(info.features, made.columns, self._folder, first)
         naming.check_image(info.features, fields, self.columns, self._folder, first)
-        if fields.image and not (_is_image(info.features[fields.image]) or _is_images(info.features[fields.image])):
-            kind = type(info.features[fields.image]).__name__
+        if other := next((name for name in fields.images if not _has_images(info.features[name])), ""):
+            kind = type(info.features[other]).__name__
             way_out = "name the image feature: columns={'image': NAME}"
-            raise VlaxError(f"{self._folder}: the feature {fields.image!r} is no image but a {kind}; {way_out}")
-        besides = [name for name in called.fields(info.features) if name not in fields.texts and name != fields.image]
+            raise VlaxError(f"{self._folder}: the feature {other!r} is no image but a {kind}; {way_out}")
+        besides = [name for name in called.fields(info.features) if name not in (*fields.texts, *fields.images)]
         made.called.as_vqa = called.as_vqa(info.features)
         for at, (values, more, count) in enumerate(self._texts(split, fields, list(info.features), besides)):
             where, of = f"{self._folder}: {split}:{at}", f"{split}:{at}"
@@ -76,7 +77,7 @@ class TfdsSource(RecordSource):
         settings = {"columns": sorted(self.columns.items())}
         content = [sha256(json.dumps([*names, made.digest]))]
         space = {"space": MAYBE_COCO} if info.name.startswith("coco") else {}
-        return self.facts(name, made, settings, content, split=split, image=fields.image, **space)
+        return self.facts(name, made, settings, content, split=split, images=fields.images, **space)
 
     def _texts(self, split: str, fields: naming.Fields, features: list[str], names: list[str]):
         """(the text features, those that name the picture besides, pictures) of every example in order; the others are left
@@ -85,18 +86,13 @@ class TfdsSource(RecordSource):
         # Every feature's name stays, so that the parts are found again; the pictures' bytes do not.
         others = dict.fromkeys(name for name in features if name not in fields.texts)
 
-        def count(example: Mapping) -> int:
-            if not fields.image:
-                return 0
-            return 1 if isinstance(example[fields.image], bytes) else len(example[fields.image])
-
         def read(begin: int) -> list[tuple[dict, dict, int]]:
             chosen = (examples[at] for at in range(begin, min(begin + 64, len(examples))))
             return [
                 (
                     others | {name: _plain(example[name]) for name in fields.texts},
                     {name: _plain(example[name]) for name in names},
-                    count(example),
+                    len(_pictures(example, fields.images)),
                 )
                 for example in chosen
             ]
@@ -108,15 +104,20 @@ class TfdsSource(RecordSource):
     def contained(self, item: Item, number: int = 0) -> Picture:
         at = item.place.at
         name = f"{self._folder}: {item.file_name}{f', picture {number + 1}' if number else ''}"
-        where, image = (self._folder, self.kept["split"]), self.kept["image"]
-        return Picture(name, functools.partial(open_example, self._examples, where, image, at, name, item.id, number))
+        where, images = (self._folder, self.kept["split"]), self.kept["images"]
+        return Picture(name, functools.partial(open_example, self._examples, where, images, at, name, item.id, number))
 
 
 def open_example(
-    examples: shards.Kept, where: tuple[str, str], image: str, at: int, name: str, row_id: str, number: int = 0
+    examples: shards.Kept, where: tuple[str, str], images: Sequence[str], at: int, name: str, row_id: str, number: int = 0
 ) -> Image.Image:
-    value = examples(*where)[at][image]
-    return decode_picture(io.BytesIO(value if isinstance(value, bytes) else value[number]), name, row_id)
+    return decode_picture(io.BytesIO(_pictures(examples(*where)[at], images)[number]), name, row_id)
+
+
+def _pictures(example: Mapping, images: Iterable[str]) -> list[bytes]:
+    """The encoded pictures of an example in some features, of which a sequence has any number."""
+    values = (example[name] for name in images)
+    return [one for value in values for one in ([value] if isinstance(value, bytes) else value)]
 
 
 def _builder(folder: str):
@@ -160,7 +161,7 @@ def _examples(folder: str, split: str):
             return example
 
     features = info.features
-    skip = {name: Encoded() for name in features if _is_image(features[name]) or _is_images(features[name])}
+    skip = {name: Encoded() for name in features if _has_images(features[name])}
     try:
         return _builder(folder).as_data_source(split, decoders=skip or None)
     except (ValueError, KeyError, NotImplementedError) as error:
@@ -168,12 +169,10 @@ def _examples(folder: str, split: str):
         raise VlaxError(f"{folder} has no split {split!r} ({reason}); it holds {', '.join(info.splits)}") from None
 
 
-def _is_image(feature) -> bool:
-    return type(feature).__name__ == "Image"
-
-
-def _is_images(feature) -> bool:
-    return type(feature).__name__ == "Sequence" and _is_image(getattr(feature, "feature", None))
+def _has_images(feature) -> bool:
+    """Whether a feature is an image or a sequence of them, and no video."""
+    kind = type(feature).__name__
+    return kind == "Image" or (kind == "Sequence" and type(getattr(feature, "feature", None)).__name__ == "Image")
 
 
 def _plain(value):

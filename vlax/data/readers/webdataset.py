@@ -10,7 +10,7 @@ A shard's headers and texts are scanned once, shards in parallel; a picture is t
 import functools
 import io
 import tarfile
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from etils import epath
@@ -30,7 +30,6 @@ from vlax.errors import VlaxError
 from vlax.rows import Picture
 from vlax.storage.state import LINE_BYTES, load_line
 
-PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm", "pgm")
 TEXTS = ("txt", "json", "cls")
 VIDEOS = ("mp4", "webm", "avi", "mov", "mkv")
 COMPRESSED = {b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\xfd7zXZ": "unxz", b"\x28\xb5\x2f\xfd": "unzstd"}
@@ -43,8 +42,8 @@ class WebDataset(RecordSource):
     """Rows of one tar, of a folder of them, or of a range "pairs-{000..010}.tar".
 
     The text is that of KEY.json where there is one, with its fields named as in `columns.NAMES` or by `columns`, else of
-    KEY.txt, else the class in KEY.cls. A sample without a picture is a row of text. The fingerprint covers names, sizes and
-    text of the shards.
+    KEY.txt, else the class in KEY.cls. A sample without a picture is a row of text. `columns` may name members as pictures,
+    {"image": "jpg"} or "left.jpg+right.jpg". The fingerprint covers names, sizes and text of the shards.
     """
 
     def find(self) -> Iterable[epath.Path]:
@@ -52,7 +51,9 @@ class WebDataset(RecordSource):
 
     def read(self, faults: Faults) -> Generator[Item, None, Facts]:
         name = self.reading.name(epath.Path(self.path).stem, self.split)
-        found = self.records(name, faults)
+        given = sample_pictures.endings(self.columns)
+        fields = {part: field for part, field in self.columns.items() if not given or part not in ("image", "images")}
+        found = self.records(name, faults, columns=fields)
         with ThreadPoolExecutor(8) as pool:
             for at, (called, samples) in enumerate(zip(self.named, pool.map(scan, self.files), strict=True)):
                 top = self.files[at].removesuffix(called).rstrip("/")
@@ -61,7 +62,7 @@ class WebDataset(RecordSource):
                     made: list[Item] = []
                     with faults.row(name, where):
                         values = sample_values(where, sample)
-                        held = _held(where, of, at, key, sample, values, found)
+                        held = _held(where, of, at, key, sample, values, found, given)
                         found.digested(" ".join(held.names) or held.name if held else "", values)
                         made = found.items(where, of, values, held)
                     yield from made
@@ -77,12 +78,14 @@ class WebDataset(RecordSource):
         return Picture(name, functools.partial(sample_pictures.open_among, file, offset, size, member, name, item.id, Member))
 
 
-def _held(where: str, of: str, tar: int, key: str, sample: dict, values: dict, found: Records) -> Held | None:
+def _held(
+    where: str, of: str, tar: int, key: str, sample: dict, values: dict, found: Records, given: Sequence[str]
+) -> Held | None:
     """The pictures of a sample that are its row's; None where it has none. of: what the sample is called."""
     if not sample.get("") and (moving := sample.get("video")):
         raise dialogue.moving(where, moving)
-    field = found.fields(unfold.unfolded(values)[0], where).image if sample.get("") else ""
-    pictures = sample_pictures.chosen(where, sample.get("", ()), sample_pictures.listed(values.get(field)))
+    said = found.fields(unfold.unfolded(values)[0], where, True).pictures(values) if sample.get("") else None
+    pictures = sample_pictures.chosen(where, sample.get("", ()), sample_pictures.listed(said), given)
     if len(pictures) < 2:
         return Held(of, Place(tar, pictures[0].at, pictures[0].size)) if pictures else None
     names = tuple(of.removesuffix(key) + one.name for one in pictures)
@@ -123,7 +126,7 @@ def scan(file: str) -> dict[str, dict]:
                     sample = samples.setdefault(f"{folder}/{stem}".removeprefix("./").lstrip("/"), {})
                     kind = extension.lower()
                     part, _, ending = kind.rpartition(".")
-                    if ending in PICTURES:
+                    if ending in sample_pictures.ENDINGS:
                         whole = member.name.removeprefix("./").lstrip("/")
                         one = Inside(whole, part, member.offset, member.offset_data, member.size)
                         sample.setdefault("", []).append(one)

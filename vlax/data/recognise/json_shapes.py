@@ -86,7 +86,7 @@ def _table(rows: list[dict], first: dict, fields: naming.Fields, names: list[str
     captions = "captions" if names or fields.image else "texts"
     what = "dialogues" if fields.messages else "questions and answers" if fields.asks else captions
     parts = ("image", "text", "question", "answer", "answers", "answer_type", *(("id",) if fields.asks else ()))
-    shown = fields._asdict()
+    shown = {**fields._asdict(), "image": "+".join(fields.images)}
     for part in ("text",) if fields.asks else ("answer", "answers", "question", "answer_type"):
         shown[part] = ""
     renamed = {part: shown[part] for part in parts if shown[part] and shown[part] != part} if not fields.messages else {}
@@ -96,10 +96,10 @@ def _table(rows: list[dict], first: dict, fields: naming.Fields, names: list[str
 
 def _said(row: dict, columns: Mapping[str, str]) -> Iterator[object]:
     """What a row says of its pictures, in a field of its own or else inside its messages."""
-    field = columns["image"] if "image" in columns else naming.named(row, "image") or naming.named(row, "image_id")
+    fields = naming.images(row, columns, row) or ([] if "image" in columns else [naming.named(row, "image_id")])
     talk = row.get(columns.get("messages") or naming.named(row, "messages"))
-    if row.get(field) or not isinstance(talk, list):
-        yield row.get(field)
+    if any(row.get(field) for field in fields) or not isinstance(talk, list):
+        yield from (row.get(field) for field in fields)
         return
     for message in talk:
         parts = message.get("content") if isinstance(message, dict) else None

@@ -17,7 +17,6 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from PIL import Image
 
-from vlax.images import anyres
 from vlax.printing import printable
 from vlax.text.pieces import pieces
 from vlax.training.inspect import examples, rendered
@@ -79,8 +78,7 @@ def _row(axis: Axes, session: Session, batch: Batch, at: int, row: list[Example]
     side = 0.14 if batch["row"].shape[1] > 1 else 0.36  # of the band
     for n, image in enumerate(list(itertools.chain.from_iterable(e.images for e in row))[:EXAMPLES]):
         picture = axis.inset_axes((n * side * 1.18, 1.15 - side, side * 1.2, side), anchor="NW", xticks=[], yticks=[])
-        sewn = session.config.preprocess.anyres if session.config.preprocess else None
-        picture.imshow(anyres.drawn(image, sewn.side) if sewn else image)
+        picture.imshow(session.config.drawn(image))
         picture.spines[:].set_color(RIM)
     lines = rendered.in_full(session, at, row[:EXAMPLES], batch, False, COLUMNS)
     if len(row) > EXAMPLES:

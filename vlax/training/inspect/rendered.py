@@ -5,7 +5,6 @@ import unicodedata
 import numpy as np
 
 from vlax.errors import VlaxError
-from vlax.images import anyres
 from vlax.printing import BOLD, GREEN, OFF, printable
 from vlax.rows import Row
 from vlax.text.pieces import pieces
@@ -89,14 +88,12 @@ def picture(session: Session, e: Example, source: Row, number: int = 0) -> str:
     if number >= len(e.images) or session.config.preprocess is None:
         return f"{name}, not shown" + ("" if session.config.vision else ": the model has no vision tower")
     width, height = source.pictures[number].open().size
-    seen, sewn = e.images[number], session.config.preprocess.anyres
-    tall, wide = (anyres.drawn(seen, sewn.side) if sewn else seen).shape[:2]
-    tokens = session.config.tokens_of(seen) if sewn else session.config.tokens_per_image
+    tall, wide = session.config.drawn(e.images[number]).shape[:2]
     slot = f" in slot {e.number}" if e.number > 1 and len(e.images) == 1 else ""
     before = session.encoder.placed(source).before[number]
     slot += f" after {before} of the text" if before else ""
     became = f"{width} x {height} -> {wide} x {tall} pixels ({session.config.preprocess.mode})"
-    return f"{name}, {became}, {tokens} image tokens{slot}"
+    return f"{name}, {became}, {session.config.tokens_of(e.images[number])} image tokens{slot}"
 
 
 def token_lines(tokenizer: Tokenizer, e: Example, colours: bool, width: int) -> list[str]:
