@@ -45,6 +45,7 @@ def run(variant: str = "embedded") -> ConfigDict:
     # first of them that fits into the device by the plan
     r.remat = "auto"
     r.mesh = ConfigDict({"data": -1, "fsdp": 1, "tp": 1})  # devices by axis; -1: what the others leave
+    r.zero1 = False  # ZeRO's first stage: moments and accumulators cut over `data`, where parameters are whole
     r.distributed = False  # several processes, found from the environment: TPU pods, SLURM, Open MPI, vlax launch, torchrun
     # or given: HOST:PORT of the first one, how many, which one this is; seconds that they are waited for
     r.hosts = ConfigDict({"coordinator": "", "count": 0, "index": -1, "timeout": 300.0})

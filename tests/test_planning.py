@@ -63,6 +63,12 @@ def test_state_is_that_of_a_session(trained, monkeypatch):
     with counter.stage.unlocked():
         monkeypatch.setitem(counter.stage, "bf16_momentum", True)
     assert before - counter.state(True) == 2 * counter.learns
+    assert counter.state(True, 8, 8) == counter.state(True) / 8
+    assert counter.state(True, 1, 8) == counter.state(True)
+    with counter.run.unlocked():
+        monkeypatch.setitem(counter.run, "zero1", True)
+    assert counter.state(True, 8, 8) == counter.state(True) / 8
+    assert counter.state(True) - counter.state(True, 1, 8) == 10 * counter.learns * 7 / 8
 
 
 def test_targets():

@@ -82,16 +82,31 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P())
 
 
+def spread(shape: Sequence[int], sharding: NamedSharding) -> NamedSharding:
+    """As `sharding` and cut over `data`, too: along the largest dimension that is whole, else along one that is cut already;
+    unchanged where the axis divides none."""
+    mesh, parts = sharding.mesh, sharding.mesh.shape["data"]
+    axes = list(sharding.spec) + [None] * (len(shape) - len(sharding.spec))
+    left = [size // (mesh.shape[axis] if axis else 1) for size, axis in zip(shape, axes, strict=True)]
+    there = [i for i, size in enumerate(left) if size % parts == 0]
+    if parts > 1 and there:
+        i = max(there, key=lambda i: (axes[i] is None, left[i]))
+        axes[i] = (axes[i], "data") if axes[i] else "data"
+    return NamedSharding(mesh, P(*axes))
+
+
 def state_shardings(
-    tx: optax.GradientTransformation, abstract_opt_state: optax.OptState, params: Mapping[str, NamedSharding], mesh: Mesh
-) -> optax.OptState:
+    tx: optax.GradientTransformation, abstract_opt_state: optax.OptState, params: Mapping[str, NamedSharding], mesh: Mesh,
+    zero1: bool = False,
+) -> optax.OptState:  # fmt: skip
     """Shardings of an optimizer state: moments and accumulators lie as their parameters do, counters are replicated.
 
-    Without them `jax.jit(tx.init)` would put the whole state on device 0.
+    Without them `jax.jit(tx.init)` would put the whole state on device 0. zero1: moments and accumulators are cut over `data`,
+    too, of which each device then computes its own part of an update (ZeRO's first stage, arXiv 1910.02054).
     """
     return optax.tree.map_params(
         tx,
-        lambda _, sharding: sharding,
+        lambda value, sharding: spread(value.shape, sharding) if zero1 else sharding,
         abstract_opt_state,
         dict(params),
         transform_non_params=lambda _: replicated(mesh),

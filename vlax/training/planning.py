@@ -103,10 +103,11 @@ class Counter:
     def learns(self) -> int:
         return groups.count(self.trainable)
 
-    def state(self, accumulates: bool) -> int:
-        """Bytes of what learns in float32, AdamW's moments and, between micro-batches, an accumulator; and of the frozen."""
-        each = (16 if accumulates else 12) - (2 if self.stage.bf16_momentum else 0)
-        return each * self.learns + self.frozen
+    def state(self, accumulates: bool, cut: int = 1, chips: int = 1) -> float:
+        """Bytes of a device: of what learns in float32, AdamW's moments and, between micro-batches, an accumulator; of the
+        frozen. cut: devices that parameters are cut over; chips: all, over which run.zero1 cuts the rest."""
+        moments = (12 if accumulates else 8) - (2 if self.stage.bf16_momentum else 0)
+        return (4 * self.learns + self.frozen) / cut + moments * self.learns / (chips if self.run.zero1 else cut)
 
     def _pieces(self, text: int, rows: int, seeing: int, speaking: int) -> tuple[Any, ...]:
         """What one micro-batch of the model with so many layers in tower and decoder is computed from: shapes, structure."""
@@ -141,14 +142,8 @@ class Counter:
 
     def _known(self, what: str, text: int, remat: str, rows: int) -> float:
         """Counted once for all stages that compute alike: an unusual way to cache, since tracing takes seconds."""
-        alike = (
-            repr(self.config),
-            tuple(self.assigned),
-            self.run.dtype,
-            self.layers,
-            self.stage.packing,
-            self.stage.images,
-        )
+        stage = self.stage
+        alike = (repr(self.config), tuple(self.assigned), self.run.dtype, self.layers, stage.packing, stage.images)
         key = (what, text, remat, rows, *alike)
         if key not in _COUNTED:
             _COUNTED[key] = self._whole(functools.partial(self._count, what, text, remat, rows))
@@ -172,8 +167,8 @@ class Counter:
         stacked = STACKED * self.width * groups.count(self.shapes) / cut if self.layers == "scan" else 0
         once += always / cut if self.tpu else of_rows * always + stacked
         kept = of_rows * per_row * way.rows + of_gradients * 4 * self.learns / cut + once
-        state = self.state(way.accumulate > 1 and self.stage.accumulation == "multisteps") / cut
-        return Cost(round(state), round(kept), self.flops(text, way.remat))
+        state = round(self.state(way.accumulate > 1 and self.stage.accumulation == "multisteps", cut, chips))
+        return Cost(state, round(kept), self.flops(text, way.remat))
 
     def ways(self, chips: int) -> Iterator[Way]:
         """Every way to run the stage on so many devices."""

@@ -47,14 +47,14 @@ def programs(
     config = steps.StepConfig(layers, remat, stage.accumulate if scan else 1)
     window = stage.accumulate if stage.accumulate > 1 and not scan else 0
     shapes, trained, rates = (tuple(each.items()) for each in (abstract, assigned, stage.learning_rate))
-    return _jitted(graphdef, shapes, trained, rates, settings, config, window, mesh)
+    return _jitted(graphdef, shapes, trained, rates, settings, config, window, mesh, run.zero1)
 
 
 @functools.lru_cache(maxsize=1)
 def _jitted(
     graphdef: nnx.GraphDef[VLM], shapes: tuple[tuple[str, jax.ShapeDtypeStruct], ...], trained: tuple[tuple[str, str], ...],
     rates: tuple[tuple[str, float], ...], settings: optimizer.OptimizerConfig, config: steps.StepConfig, window: int,
-    mesh: jax.sharding.Mesh,
+    mesh: jax.sharding.Mesh, zero1: bool,
 ) -> tuple[optax.GradientTransformation, Any, Any]:  # fmt: skip
     """The same stage anew in one process (another seed, other rows, a resumed run) traces and compiles nothing. One is kept:
     the programs of a stage that is done would lie in a device's memory."""
@@ -64,7 +64,7 @@ def _jitted(
     )
     options: dict[str, Any] = {"graphdef": graphdef, "assigned": assigned, "config": config}
     # Pinned output shardings: without them the second call meets other shardings than the first and compiles again.
-    out = train_state_shardings(dict(shapes), assigned, tx, mesh), sharding.replicated(mesh)
+    out = train_state_shardings(dict(shapes), assigned, tx, mesh, zero1), sharding.replicated(mesh)
     evaluate = jax.jit(functools.partial(steps.eval_step, graphdef=graphdef, config=config))
     if window:
         return tx, windows.windowed(options, inner, window, out), evaluate
@@ -77,15 +77,15 @@ def slots(stage: ConfigDict, config: VLMConfig) -> int:
 
 
 def train_state_shardings(
-    abstract: groups.Shapes, assigned: Mapping[str, str], tx: optax.GradientTransformation, mesh: jax.sharding.Mesh
+    abstract: groups.Shapes, assigned: Mapping[str, str], tx: optax.GradientTransformation, mesh: jax.sharding.Mesh, zero1: bool
 ) -> State:
-    """Shardings of {params, opt_state, step} for the trainable part."""
+    """Shardings of {params, opt_state, step} for the trainable part. zero1: of `sharding.state_shardings`."""
     trainable = {path: value for path, value in abstract.items() if path in assigned}
     params = sharding.parameter_shardings(trainable, mesh)
     opt_state = jax.eval_shape(lambda p: optimizer.init(tx, p), trainable)
     with_tokens = {**params, optimizer.TOKENS: sharding.replicated(mesh)}
     return {
         "params": params,
-        "opt_state": sharding.state_shardings(tx, opt_state, with_tokens, mesh),
+        "opt_state": sharding.state_shardings(tx, opt_state, with_tokens, mesh, zero1),
         "step": sharding.replicated(mesh),
     }

@@ -16,7 +16,7 @@ from vlax.storage import state
 # Fields that may change between the start and the resumption of a run: they touch neither parameters nor data order.
 FREE_RUN = ("mesh", "log_every", "tensorboard", "trackers", "compilation_cache", "threads", "prefetch", "image_cache_mb",
             "layers", "remat", "attention", "distributed", "hosts", "data_root", "quarantine", "keep", "verify",
-            "allow_outside", "grace_seconds", "watchdog_minutes", "profile", "peak_tflops")  # fmt: skip
+            "allow_outside", "grace_seconds", "watchdog_minutes", "profile", "peak_tflops", "zero1")  # fmt: skip
 FREE_STAGE = ("drop_budget", "eval_every", "eval_batches", "generate_samples", "suites", "reference", "validation",
               "data", "data_is", "tune")  # fmt: skip
 

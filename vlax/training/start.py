@@ -45,7 +45,7 @@ def initial_state(session: Session) -> tuple[State, groups.Params]:
     trainable = {path: value.astype(jnp.float32) for path, value in trainable.items()}
     frozen = quantised.quantise(frozen, session.plan.stage.quantise, dtype)
     frozen = {path: value.astype(dtype) for path, value in frozen.items()}
-    out = train_state_shardings(session.abstract, session.assigned, session.tx, session.mesh)
+    out = train_state_shardings(session.abstract, session.assigned, session.tx, session.mesh, session.plan.run.zero1)
     opt_state = jax.jit(functools.partial(optimizer.init, session.tx), out_shardings=out["opt_state"])(trainable)
     step = jax.device_put(jnp.zeros((), jnp.int32), out["step"])
     return {"params": trainable, "opt_state": opt_state, "step": step}, frozen

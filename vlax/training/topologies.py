@@ -170,7 +170,7 @@ def program(
 
     trainable = {path: value for path, value in abstract.items() if path in assigned}
     frozen = {path: value for path, value in abstract.items() if path not in assigned}
-    where = programs.train_state_shardings(abstract, assigned, tx, on)
+    where = programs.train_state_shardings(abstract, assigned, tx, on, run.zero1)
     fixed = sharding.parameter_shardings(frozen, on)
     opt_state = jax.eval_shape(lambda p: optimizer.init(tx, p), trainable)
     state = {"params": trainable, "opt_state": opt_state, "step": jax.ShapeDtypeStruct((), jnp.int32)}
