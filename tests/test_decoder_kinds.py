@@ -9,6 +9,7 @@ import pytest
 from export_cases import DECODERS, TEXT_SIZES, drawn
 from flax import nnx
 
+from vlax.decoding.prefill import empty_cache
 from vlax.errors import VlaxError
 from vlax.models.decoder import Decoder, DecoderConfig
 from vlax.params import groups
@@ -37,7 +38,7 @@ def test_scanned_and_cached_decoders_say_what_unrolled_ones_say(name):
         decoder = groups.rebuild(graphdef, params)
         x = decoder.embed(tokens)
         whole = [decoder(x, positions, sees, mode=mode) for mode in ("unroll", "scan")]
-        cache, parts = decoder.empty_cache(2, 9), []
+        cache, parts = empty_cache(decoder, 2, 9), []
         for start, stop in ((0, 7), (7, 8), (8, 9)):
             part = slice(start, stop)
             keys = jnp.where(np.arange(9) < stop, positions, 0)

@@ -417,6 +417,12 @@ def test_names_are_the_last_folders():
     assert list(named([(place, model()) for place in places], 1, Limits())) == ["a/stage4", "a/stage4-2", "llava", "m"]
 
 
+def test_keys_and_values_in_eight_bits():
+    [made] = named([("m", model())], 1, Limits(cache="int8")).values()
+    program = made.program(made.model, 6, 1)
+    assert program.live.decode.cache == program.predictor.generate.decode.cache == program.alone.generate.decode.cache == "int8"
+
+
 def test_a_signal_that_a_callback_of_the_loop_lost_ends_it(monkeypatch):
     """uvloop, where it is installed, takes what a handler raises within its callbacks for a connection's error."""
     monkeypatch.setattr(server.app, "make", lambda made, host: None)
@@ -433,7 +439,16 @@ def test_the_command_serves_until_it_is_asked_to_end(tmp_path):
     made = model()
     manifest = {"stage": "s", "template_name": "plain", "text": made.encoder.settings.to_dict()}
     exports.export(tmp_path / "run" / "s" / "export", made.params, made.config, made.encoder.tokenizer, manifest)
-    command = [sys.executable, "-m", "vlax", "serve", str(tmp_path / "run"), "--port=0", f"--compilation_cache={tmp_path}/xla"]
+    command = [
+        sys.executable,
+        "-m",
+        "vlax",
+        "serve",
+        str(tmp_path / "run"),
+        "--port=0",
+        f"--compilation_cache={tmp_path}/xla",
+        "--cache=int8",
+    ]
     for number in (signal.SIGINT, signal.SIGTERM):
         with subprocess.Popen(command, cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
             try:

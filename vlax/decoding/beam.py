@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from vlax.models.attention import Shared
-from vlax.models.cores import KV
+from vlax.models.kept import KV
 
 State = dict[str, Any]  # the arrays of a search that is under way; under "cache" one `Shared` a layer
 
@@ -93,13 +93,13 @@ def choose(
 
 
 def shared(cache: Sequence[KV], beams: int, size: int) -> list[Shared]:
-    """The cache of B*K beams of one of B rows, [B,G,C,K] a leaf: the first `size` slots, image and prompt, which are the same
+    """The cache of B*K beams of one of B rows, [B,G,C,·] a leaf: the first `size` slots, image and prompt, which are the same
     in all beams of a row, are there once; the others are empty."""
 
     def own(x: jax.Array) -> jax.Array:
         return jnp.zeros((x.shape[0] * beams, x.shape[1], x.shape[2] - size, x.shape[3]), x.dtype)
 
-    return [Shared((k[:, :, :size], v[:, :, :size]), (own(k), own(v))) for k, v in cache]
+    return [Shared(*(jax.tree.map(part, kv) for part in (lambda x: x[:, :, :size], own))) for kv in cache]
 
 
 def reorder(cache: Sequence[Shared], parent: jax.Array) -> list[Shared]:
@@ -109,4 +109,4 @@ def reorder(cache: Sequence[Shared], parent: jax.Array) -> list[Shared]:
         by_row = x.reshape(*parent.shape, *x.shape[1:])
         return jnp.take_along_axis(by_row, parent[:, :, None, None, None], axis=1).reshape(x.shape)
 
-    return [Shared(front, (move(own[0]), move(own[1]))) for front, own in cache]
+    return [Shared(front, jax.tree.map(move, own)) for front, own in cache]

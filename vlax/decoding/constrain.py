@@ -31,8 +31,8 @@ import numpy as np
 from vlax.decoding.beam import among
 from vlax.decoding.options import DecodeConfig
 from vlax.errors import VlaxError
-from vlax.models.cores import KV
 from vlax.models.decoder import Decoder
+from vlax.models.kept import KV, shape
 from vlax.text.prompts import Encoder
 
 WAYS = ("trie", "likelihood")
@@ -88,7 +88,7 @@ def likelihood(
     in one piece, so L may be as large as the cache has room.
     """
     (rows, size), fed = view["visible"].shape, answers.shape[2] - 1
-    slots = jnp.arange(cache[0][0].shape[2] - size, dtype=jnp.int32)
+    slots = jnp.arange(shape(cache[0][0])[2] - size, dtype=jnp.int32)
     causal = jnp.broadcast_to(slots <= jnp.arange(fed)[:, None], (rows, fed, slots.size))
     visible = jnp.concatenate([jnp.broadcast_to(view["visible"][:, None], (rows, fed, size)), causal], axis=2)
     positions = jnp.concatenate([view["positions"], view["start"][:, None] + slots], axis=1)

@@ -128,6 +128,9 @@ class Generator:
         names = ["tokens", "segment", "example", "has_image", "row", *([pictures] if self.model.vision is not None else [])]
         return {name: batch[name] for name in (*names, *(name for name in OPTIONAL if name in batch))}
 
+    def _prefill(self, model: VLM, batch: Batch) -> tuple[jax.Array, list[Any], View]:
+        return prefill(model, batch, self.decode.max_new_tokens - 1, self.decode.cache)
+
     def _feed(
         self, model: VLM, token: jax.Array, index: jax.Array, cache: Sequence[Cache], view: View
     ) -> tuple[jax.Array, list[Any]]:
@@ -182,7 +185,7 @@ class Generator:
 
     def _start_impl(self, params: groups.Params, batch: Batch, trie: constrain.Trie | None) -> tuple[View, State]:
         cache: list[Any]
-        logits, cache, view = prefill(groups.rebuild(self.graphdef, params), batch, self.decode.max_new_tokens - 1)
+        logits, cache, view = self._prefill(groups.rebuild(self.graphdef, params), batch)
         rows, c = logits.shape[0], self.decode
         state: State = {"t": jnp.zeros((), jnp.int32), "finished": (batch["example"] == 0).all(-1)}
         pads = jnp.full((rows, c.max_new_tokens), self.pad_id, jnp.int32)
@@ -211,7 +214,7 @@ class Generator:
 
     def _forced_impl(self, params: groups.Params, batch: Batch, answers: jax.Array) -> jax.Array:
         model = groups.rebuild(self.graphdef, params)
-        first, cache, view = prefill(model, batch, self.decode.max_new_tokens - 1)
+        first, cache, view = self._prefill(model, batch)
 
         def step(cache: list[Any], fed: tuple[jax.Array, jax.Array]) -> tuple[list[Any], jax.Array]:
             logits, cache = self._feed(model, *fed, cache, view)
@@ -223,5 +226,5 @@ class Generator:
 
     def _likelihood_impl(self, params: groups.Params, batch: Batch, answers: jax.Array) -> tuple[jax.Array, jax.Array]:
         model = groups.rebuild(self.graphdef, params)
-        logits, cache, view = prefill(model, batch, self.decode.max_new_tokens - 1)
+        logits, cache, view = self._prefill(model, batch)
         return constrain.likelihood(model.decoder, logits, cache, view, answers, self.stops)

@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 
 from vlax import masks
-from vlax.models.cores import KV
+from vlax.models.decoder import Decoder
+from vlax.models.kept import KV, coded, empty
 from vlax.models.placement import by_row
 from vlax.models.vlm import VLM, Batch
 
@@ -30,22 +31,31 @@ def of_pictures(model: VLM, features: jax.Array, has_image: jax.Array, shown: ja
     batch = {"segment": pad, "example": pad, "has_image": has_image, "owner": has_image.astype(jnp.int32)}
     positions, mask = model.layout(batch if shown is None else batch | {"shown": shown})
     x = by_row(features, rows).astype(model.dtype)
-    cache = model.decoder.empty_cache(rows, size)
+    cache = empty_cache(model.decoder, rows, size)
     _, _, cache = model.decoder.trace(x, positions[:, :size], mask[:, :size, :size], cache, 0)
-    return jnp.stack([part for layer in cache for part in layer], axis=1)
+    return jnp.stack(jax.tree.leaves(cache), axis=1)
 
 
-def _cache(model: VLM, rows: int, capacity: int, prefix: jax.Array | None) -> list[KV]:
+def empty_cache(decoder: Decoder, rows: int, capacity: int, kind: str = "") -> list[KV]:
+    """Zeroed keys and values of every layer, each [B,G,C,K]. kind: of `kept.KINDS`."""
+    c = decoder.config
+    one = empty((rows, c.kv_heads, capacity, c.head_dim), decoder.dtype, kind)
+    return [(one, one)] * c.layers
+
+
+def _cache(model: VLM, rows: int, capacity: int, prefix: jax.Array | None, kind: str) -> list[KV]:
     """Room for `capacity` slots, the first of which hold the prefix."""
     if prefix is None:
-        return model.decoder.empty_cache(rows, capacity)
+        return empty_cache(model.decoder, rows, capacity, kind)
     room = ((0, 0),) * 3 + ((0, capacity - prefix.shape[3]), (0, 0))
     whole = jnp.pad(by_row(prefix, rows), room)
-    return [(whole[:, at], whole[:, at + 1]) for at in range(0, whole.shape[1], 2)]
+    parts = [coded(whole[:, at]) if kind == "int8" else whole[:, at] for at in range(whole.shape[1])]
+    return list(zip(parts[::2], parts[1::2], strict=True))
 
 
-def prefill(model: VLM, batch: Batch, more: int) -> tuple[jax.Array, list[KV], View]:
-    """(logits f32[B,V] after the last prompt token, cache with `more` slots beyond image and prompt, view).
+def prefill(model: VLM, batch: Batch, more: int, kind: str = "") -> tuple[jax.Array, list[KV], View]:
+    """(logits f32[B,V] after the last prompt token, cache with `more` slots beyond image and prompt, view). kind: of the cache,
+    `kept.KINDS`.
 
     view: what later steps must know of the prefix: `visible bool[B,S]`, `positions int32[B,S]`, `start int32[B]`, the
     position of the first generated token.
@@ -54,7 +64,7 @@ def prefill(model: VLM, batch: Batch, more: int) -> tuple[jax.Array, list[KV], V
     images = image_tokens * batch["has_image"].shape[1]
     positions, mask = model.layout(batch)
     x, done = (model.embeddings(batch), 0) if prefix is None else (model.decoder.embed(batch["tokens"]), images)
-    cache = _cache(model, mask.shape[0], mask.shape[1] + more, prefix)
+    cache = _cache(model, mask.shape[0], mask.shape[1] + more, prefix, kind)
     hidden, _, cache = model.decoder.trace(
         x, positions[:, done:], jnp.pad(mask[:, done:], ((0, 0), *room)), cache, done, jnp.pad(positions, room)
     )

@@ -10,7 +10,8 @@ import jax
 from flax import nnx
 from jax.typing import DTypeLike
 
-from vlax.models.cores import KV, Mask, attend, attend_shared, core, whole
+from vlax.models.cores import Mask, attend, attend_shared, core, whole
+from vlax.models.kept import KV, shape, written
 from vlax.models.layers import RMSNorm, residual_init
 from vlax.models.lora import LoRAConfig, dense
 from vlax.models.placement import by_column, gathered
@@ -27,7 +28,7 @@ class Shared(NamedTuple):
     own: KV
 
 
-Cache = KV | Shared  # of one layer: (k, v), each [B,G,C,K], or in two parts
+Cache = KV | Shared  # of one layer: (k, v), each [B,G,C,K] (`kept.py`), or in two parts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,12 +82,13 @@ class Attention(nnx.Module):
         """
         q, k, v = self._heads(x, batch, rope)
         if isinstance(cache, Shared):
-            cache = Shared(cache.front, _written(cache.own, k, v, slot - cache.front[0].shape[2]))
+            cache = Shared(cache.front, _written(cache.own, k, v, slot - shape(cache.front[0])[2]))
             out, weights = attend_shared(q, *cache, whole(mask), scale=self.scale, softcap=self.config.softcap)
             return self._out(out), weights, cache
         if cache is not None:
-            cache = k, v = _written(cache, k, v, slot)
-        out, weights = attend(q, k, v, None if mask is None else whole(mask), scale=self.scale, softcap=self.config.softcap)
+            cache = _written(cache, k, v, slot)
+        sees = None if mask is None else whole(mask)
+        out, weights = attend(q, *(cache or (k, v)), sees, scale=self.scale, softcap=self.config.softcap)
         return self._out(out), weights, cache
 
     @property
@@ -119,5 +121,4 @@ class Attention(nnx.Module):
 
 def _written(cache: KV, k: jax.Array, v: jax.Array, slot: Slot) -> KV:
     """The cache with new keys and values at `slot`."""
-    keys = jax.lax.dynamic_update_slice_in_dim(cache[0], k.astype(cache[0].dtype), slot, axis=2)
-    return keys, jax.lax.dynamic_update_slice_in_dim(cache[1], v.astype(cache[1].dtype), slot, axis=2)
+    return written(cache[0], k, slot), written(cache[1], v, slot)

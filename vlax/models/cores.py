@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
+from vlax.models.kept import KV, Kept, against, factors, shape
 from vlax.models.layers import f32_matmul
 from vlax.models.placement import row_axes
 from vlax.models.remat import keep
 
-KV = tuple[jax.Array, jax.Array]  # keys and values of one layer, each [B,G,S,K]
 Saved = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
 
 KERNELS = ("xla", "cudnn")
@@ -65,26 +65,25 @@ def one_of(kind: jax.Array, masks: tuple[Mask, Mask]) -> Mask:
 
 
 def attend(
-    q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None = None, *, scale: float, softcap: float | None = None
+    q: jax.Array, k: Kept, v: Kept, mask: jax.Array | None = None, *, scale: float, softcap: float | None = None
 ) -> tuple[jax.Array, jax.Array]:
     """softmax(q k^T * scale) v; also returns the weights, which nobody pays for unless they are used.
 
-    q: [B,H,Q,K]; k, v: [B,G,S,K]; mask: bool[B|1,Q|1,S] or None (everybody sees everybody).
+    q: [B,H,Q,K]; k, v: [B,G,S,K], or as a cache keeps them; mask: bool[B|1,Q|1,S] or None (everybody sees everybody).
     Returns (out [B,H,Q,K], weights f32[B,H,Q,S]). softcap: tanh-cap of the logits before the mask (Gemma 2).
     """
-    batch, heads, queries, width = q.shape
-    groups, keys = k.shape[1], k.shape[2]
+    (batch, heads, queries, width), (_, groups, keys, _) = q.shape, shape(k)
     # The heads of one group stack along the query axis: one plain batched matmul instead of repeating k and v.
     q = q.reshape(batch, groups, heads // groups * queries, width)
-    logits = f32_matmul(q, jnp.swapaxes(k, -1, -2)) * scale
+    logits = against(q, k) * scale
     if softcap is not None:
         logits = softcap * jnp.tanh(logits / softcap)
     logits = logits.reshape(batch, heads, queries, keys)
     if mask is not None:
         logits = jnp.where(mask[:, None], logits, -1e30)
     weights = jax.nn.softmax(logits, axis=-1)
-    flat = weights.astype(v.dtype).reshape(batch, groups, heads // groups * queries, keys)
-    return jnp.einsum("bgqs,bgsk->bgqk", flat, v).reshape(batch, heads, queries, width), weights
+    flat, values = factors(weights.reshape(batch, groups, -1, keys), v, q.dtype)
+    return jnp.einsum("bgqs,bgsk->bgqk", flat, values).reshape(batch, heads, queries, width), weights
 
 
 def attend_shared(
@@ -95,7 +94,7 @@ def attend_shared(
     q: [B*W,H,Q,K]; front: k and v [B,G,S,K]; own: [B*W,G,C,K]; mask: bool[B*W,Q,S+C].
     Returns (out [B*W,H,Q,K], weights f32[B*W,H,Q,S+C]).
     """
-    (beams, heads, queries, width), (rows, groups, size, _) = q.shape, front[0].shape
+    (beams, heads, queries, width), (rows, groups, size, _) = q.shape, shape(front[0])
     stacked = heads // groups * queries
 
     def by_row(x: jax.Array) -> jax.Array:
@@ -106,15 +105,15 @@ def attend_shared(
         return x.reshape(rows, groups, -1, stacked, x.shape[-1]).swapaxes(1, 2).reshape(beams, groups, stacked, x.shape[-1])
 
     q = q.reshape(beams, groups, stacked, width)
-    first = by_beam(f32_matmul(by_row(q), jnp.swapaxes(front[0], -1, -2)))
-    logits = jnp.concatenate([first, f32_matmul(q, jnp.swapaxes(own[0], -1, -2))], axis=-1) * scale
+    logits = jnp.concatenate([by_beam(against(by_row(q), front[0])), against(q, own[0])], axis=-1) * scale
     if softcap is not None:
         logits = softcap * jnp.tanh(logits / softcap)
     logits = jnp.where(mask[:, None], logits.reshape(beams, heads, queries, -1), -1e30)
     weights = jax.nn.softmax(logits, axis=-1)
-    flat = weights.astype(front[1].dtype).reshape(beams, groups, stacked, -1)
-    out = by_beam(f32_matmul(by_row(flat[..., :size]), front[1])) + f32_matmul(flat[..., size:], own[1])
-    return out.astype(front[1].dtype).reshape(beams, heads, queries, width), weights
+    flat = weights.reshape(beams, groups, stacked, -1)
+    out = by_beam(f32_matmul(*factors(by_row(flat[..., :size]), front[1], q.dtype)))
+    out += f32_matmul(*factors(flat[..., size:], own[1], q.dtype))
+    return out.astype(q.dtype).reshape(beams, heads, queries, width), weights
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))

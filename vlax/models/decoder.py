@@ -11,7 +11,7 @@ from jax.typing import DTypeLike
 
 from vlax.errors import VlaxError
 from vlax.models.attention import Attention, AttentionConfig, Cache, Slot
-from vlax.models.cores import KV, Mask, keys_of, one_of, whole
+from vlax.models.cores import Mask, keys_of, one_of, whole
 from vlax.models.layers import MLP, RMSNorm, apply_layers, f32_matmul, layer_norm
 from vlax.models.lora import LoRAConfig
 from vlax.models.loss import Head
@@ -243,8 +243,3 @@ class Decoder(nnx.Module):
             if kv is not None:
                 caches.append(kv)
         return self.norm(x).reshape(batch, length, c.width), weights, caches
-
-    def empty_cache(self, batch: int, capacity: int) -> list[KV]:
-        """Zeroed (k, v) of every layer, each [B,G,C,K] in the compute dtype."""
-        shape = (batch, self.config.kv_heads, capacity, self.config.head_dim)
-        return [(jnp.zeros(shape, self.dtype), jnp.zeros(shape, self.dtype)) for _ in self.layers]

@@ -35,11 +35,11 @@ TOGETHER = 2
 
 
 class Program:
-    """The compiled decoding of one model: answers of at most `room` tokens, `batch_size` rows at once. seen: `seen.looking`."""
+    """The compiled decoding of one model, `batch_size` rows at once. seen: `seen.looking`."""
 
-    def __init__(self, model: Model, room: int, beams: int, batch_size: int, seen: Seen | None):
-        decode, encoder = DecodeConfig(room, beams, chunk=CHUNK), model.encoder
-        self.model, self.beams = model, beams
+    def __init__(self, model: Model, decode: DecodeConfig, batch_size: int, seen: Seen | None):
+        encoder = model.encoder
+        self.model, self.beams = model, decode.num_beams
         self.predictor = Predictor(model.graphdef, model.config, encoder, decode, batch_size, model.mesh, seen=seen)
         # What is measured of one answer takes one row (`explain.py`).
         self.alone = Predictor(model.graphdef, model.config, encoder, decode, 1, model.mesh)

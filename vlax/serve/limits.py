@@ -7,7 +7,7 @@ from vlax.errors import VlaxError
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """Of one request, but for the last two."""
+    """Of one request, but for the last three."""
 
     body: int = 32 << 20  # bytes
     pixels: int = 50_000_000  # of one picture, before it is resized
@@ -18,6 +18,7 @@ class Limits:
     beams: int = 8
     requests: int = 256  # at once, those that wait included
     kept: int = 256 << 20  # bytes of what a model made of pictures, on the device, for later requests about them
+    cache: str = ""  # how keys and values are kept while answers are decoded: "" as computed, or "int8"
 
 
 class Refusal(VlaxError):

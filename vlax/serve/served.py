@@ -10,6 +10,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from vlax.decoding.options import DecodeConfig
 from vlax.decoding.predict import Request
 from vlax.decoding.seen import Kept, Seen, looking
 from vlax.errors import VlaxError
@@ -18,7 +19,7 @@ from vlax.model.api import Model
 from vlax.models.build import abstract_model
 from vlax.models.decoder import check_length
 from vlax.serve.asking import RAW, Ask
-from vlax.serve.engine import Job, Lane, News, Program
+from vlax.serve.engine import CHUNK, Job, Lane, News, Program
 from vlax.serve.limits import Limits, Refusal, refused
 from vlax.text.places import Encoded
 from vlax.text.prompts import Encoder
@@ -112,7 +113,8 @@ class Served:
                     model.graphdef, model.config, model.encoder, model.mesh, self.batch_size, self._kept
                 )
             seen = self._looking[model.config.mask]
-            made = self._programs.pop(key, None) or Program(model, room, beams, self.batch_size, seen)
+            decode = DecodeConfig(room, beams, cache=self.limits.cache, chunk=CHUNK)
+            made = self._programs.pop(key, None) or Program(model, decode, self.batch_size, seen)
             self._programs[key] = made
             while len(self._programs) > PROGRAMS:
                 self._programs.popitem(last=False)
