@@ -18,10 +18,11 @@ def page() -> str:
         "# Every field of a config",
         "",
         "Defaults are those of the embedded variant; a stage's file says what differs there.",
+        "Of a field in braces each entry is one of its own: `--config.run.mesh.fsdp=8`.",
         "",
     ]
     for part, title in PARTS.items():
-        lines += [f"## `{part}`", "", f"{title}.", "", "| field | default | |", "|---|---|---|"]
+        lines += [f"## `{part}`", "", f"{title}.", "", "| field | default | what it is |", "|---|---|---|"]
         lines += [f"| `{name}` | `{default}` | {_cell(said)} |" for name, default, said in rows(part)]
         lines.append("")
     return "\n".join(lines)
@@ -37,7 +38,10 @@ def rows(part: str) -> list[tuple[str, str, str]]:
     for node in made.body:
         if not isinstance(node, ast.Assign) or not isinstance(node.targets[0], ast.Attribute):
             continue
-        name, value = node.targets[0].attr, " ".join(ast.unparse(node.value).split())
+        written = node.value
+        if isinstance(written, ast.Call) and ast.unparse(written.func) == "ConfigDict":
+            written = written.args[0] if written.args else ast.Dict([], [])
+        name, value = node.targets[0].attr, " ".join(ast.unparse(written).split())
         above, at = [], node.lineno - 1
         while at in comments and source.splitlines()[at - 1].lstrip().startswith("#"):
             above.insert(0, comments[at])
