@@ -59,6 +59,8 @@ def lines(folder, *rows):
         ("image_1 image1 image_2", "", ""),
         ("image left_image right_image", "image", "image"),
         ("image_1 other", "", ""),
+        ("image image_512", "image", "image"),
+        ("image_001 image_002", "", "image_001 image_002"),
         ("file_name", "file_name", "file_name"),
     ],
 )
@@ -112,6 +114,10 @@ def test_an_order_that_is_not_clear_is_a_fault(folder, row, fault):
         {"file_name": "p2.png"},
         {"original_image_url": "http://a.example/p2.png"},
         {"image_h": 480, "image_d": 3},
+        {"image_info": {"file_name": "a/p1.png", "width": 6}},
+        {"image_meta": {"url": "http://a.example/p2.png"}},
+        {"image_urls": ["http://a.example/p2.png"]},
+        {"image_list": ["a/p1.png"]},
     ],
 )
 def test_other_fields_are_no_other_pictures(folder, more):
@@ -159,6 +165,22 @@ def test_columns_of_a_parquet_file_that_are_not_clear(folder):
         hf(parquet(folder, image_1=struct(1), image_2=["p2.png"]))
     sound = [{"bytes": b"RIFF\0\0\0\0WAVEfmt ", "path": "a.wav"}]
     assert reds(hf(parquet(folder, image=struct(1), image_mask=struct(2), speech=sound, vector=[b"\1\2"]))) == [[1]]
+
+
+def test_names_beside_the_columns_of_a_parquet_file(folder):
+    """A held picture's name in another field is no other one; a mask, or a struct of other things, is none at all."""
+    assert reds(hf(parquet(folder, image=struct(1), image_file_name=["x.png"]))) == [[1]]
+    with pytest.raises(VlaxError, match="has pictures in image, edited_image"):
+        hf(parquet(folder, image=struct(1), edited_image=["p2.png"]))
+    path = parquet(folder, image=["p1.png"], image_info=[{"width": 6}])
+    assert reds(hf(path, images=str(folder))) == [[1]]
+    assert reds(hf(parquet(folder, image=["p1.png"], mask=struct(2)), images=str(folder))) == [[1]]
+
+
+def test_a_field_that_stays_empty_is_looked_at_once(folder, monkeypatch):
+    looked, choose = [], columns.choose
+    monkeypatch.setattr(columns, "choose", lambda *given: looked.append(given) or choose(*given))
+    assert len(table(lines(folder, *[{"image": "p1.png", "edited_image": None}] * 9))) == 9 and len(looked) == 1
 
 
 def test_lists_with_paths_are_told_apart_to_evaluate_on(folder):

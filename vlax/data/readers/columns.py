@@ -128,7 +128,9 @@ def choose(
     found = {part: columns[part] if part in columns else named(names, part) for part in NAMES}
     found["image"], *others = images(names, columns, first) or [""]
     holds = [
-        name for name, value in (first or {}).items() if isinstance(value, Mapping) and isinstance(value.get("bytes"), bytes)
+        name
+        for name, value in (first or {}).items()
+        if isinstance(value, Mapping) and isinstance(value.get("bytes"), bytes) and not picture_fields.MADE.search(plain(name))
     ]
     if "image" not in columns and len(holds) == 1 and isinstance((first or {}).get(found["image"]), str):
         found["image"], others = holds[0], []  # a picture before the name of one

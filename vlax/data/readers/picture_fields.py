@@ -10,16 +10,17 @@ import re
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
-from vlax.data.readers.picture_values import like_a_picture
+from vlax.data.readers.picture_values import PLACES, encoded, like_a_picture
 
 SIDES = ("left", "right", "first", "second", "third", "before", "after")
-MARK, SIDE = r"\d+|[a-d]", "|".join(SIDES)
+MARK, SIDE = r"0*\d{1,2}|[a-d]", "|".join(SIDES)  # image_512 is a size
 KIN = re.compile(
     rf"(?:(?P<side>{SIDE})_)?(?P<what>image|img|picture|pic|photo|jpg|png)(?:_?(?P<mark>{MARK}|{SIDE}))?"
     rf"(?P<how>_(?:path|file|name|filename|url|bytes|base64))?(?:_?(?P<end>{MARK}))?"
 )
 SAYS = re.compile(r"(^|_)(image|img|picture|pic|photo|jpg|png|screenshot)s?[a-d\d]*(_|$)")
 MADE = re.compile("mask|seg|depth|thumb|preview|heat|edge|box|annot|overlay")  # of a picture, by their names
+TELLS = re.compile("(name|file|path|src|source|link|ur[il]|key|id|info|meta)s?$")  # what a picture is called elsewhere
 
 
 def plain(name: str) -> str:
@@ -71,10 +72,10 @@ def unclear(record: Mapping, read: Sequence[str], usual: Container[str]) -> list
     ]
 
 
-def blank(record: Mapping, read: Sequence[str], usual: Container[str]) -> bool:
-    """Whether a record leaves a field empty in which another of the same fields may have such a picture."""
-    names = [plain(name) for name, value in record.items() if empty(value) and name not in read]
-    return any(SAYS.search(name) and not MADE.search(name) and name not in usual for name in names)
+def blank(record: Mapping, read: Sequence[str], usual: Container[str]) -> list[str]:
+    """The fields that a record leaves empty in which another of the same fields may have such a picture."""
+    names = {name: plain(name) for name, value in record.items() if empty(value) and name not in read}
+    return [name for name, own in names.items() if SAYS.search(own) and not MADE.search(own) and own not in usual]
 
 
 def _other(name: str, value: Any, shown: Sequence[Any], usual: Container[str]) -> bool:
@@ -82,9 +83,12 @@ def _other(name: str, value: Any, shown: Sequence[Any], usual: Container[str]) -
         return False
     if holds(value):
         return True
-    if name in usual or not SAYS.search(name) or (_address(value) and not any(map(_address, shown))):
+    if name in usual or not SAYS.search(name):
         return False
-    return _last(value) not in map(_last, shown)
+    named, read = _names(value), _names(shown)
+    if (all(map(_address, named)) and not any(map(_address, read))) or (TELLS.search(name) and any(map(_content, shown))):
+        return False
+    return not {*map(_last, named)} <= {*map(_last, read)}
 
 
 def empty(value: Any) -> bool:
@@ -99,10 +103,27 @@ def holds(value: Any) -> bool:
     return isinstance(content, bytes) and content[8:12] != b"WAVE" and like_a_picture("", content)
 
 
-def _address(value: Any) -> bool:
-    return isinstance(value, str) and bool(re.match(r"(https?|ftp)://", value.strip()))
+def _content(value: Any) -> bool:
+    """Whether a value is a picture itself, or stands for a column of them ({"bytes": b""})."""
+    if isinstance(value, list):
+        return any(map(_content, value))
+    content = value.get("bytes") if isinstance(value, Mapping) else value
+    return isinstance(content, bytes) or (isinstance(content, str) and encoded(content))
 
 
-def _last(value: Any) -> Any:
+def _names(value: Any) -> list[str]:
+    """What a value, or a list of them, names."""
+    if isinstance(value, Mapping):
+        value = next((value[key] for key in PLACES if value.get(key)), None)
+    if isinstance(value, list | tuple):
+        return [name for one in value for name in _names(one)]
+    return [value.strip()] if isinstance(value, str) and not empty(value) else []
+
+
+def _address(name: str) -> bool:
+    return bool(re.match(r"(https?|ftp)://", name))
+
+
+def _last(name: str) -> str:
     """What is left of a name without its folders."""
-    return re.split(r"[/\\]", value.strip())[-1] if isinstance(value, str) else str(value)
+    return re.split(r"[/\\]", name)[-1]

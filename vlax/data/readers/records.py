@@ -66,7 +66,7 @@ class Records:
         self._splits = Splits(self.split)
         self._seen: set[str] = set()
         self._tags = {key: self.columns[key] for key in dialogue.TAGS if self.columns.get(key)}
-        self._fields: dict[tuple[tuple, bool], Fields] = {}
+        self._fields: dict[tuple[tuple, bool], tuple[Fields, list[str]]] = {}
         self.called, self._digest = Called(), hashlib.sha256()
         if self.task and self.task not in TASKS:
             raise VlaxError(f"{self.where}: there is no task {self.task!r}; the tasks are {', '.join(TASKS)}")
@@ -76,8 +76,8 @@ class Records:
     def fields(self, record: Mapping, where: str, held: bool = False) -> Fields:
         """Which fields of a record play which parts: found once for all records of the same fields. held: its container has its
         pictures, so that the record may say of them what it likes."""
-        key = tuple(record), held
-        if key not in self._fields:
+        key, empty = (tuple(record), held), picture_fields.empty
+        if key not in self._fields or not all(empty(record[name]) for name in self._fields[key][1]):
             given = {part: naming.asked(part, name, record) for part, name in self.columns.items() if part in naming.NAMES}
             known = {part: [name for name in names if name in record] for part, names in given.items()}
             own = {part: "+".join(names) for part, names in known.items()}
@@ -89,10 +89,10 @@ class Records:
             if not held:
                 naming.check_others(found, self.columns, where, record)
             talk = naming.named(record, "messages")
-            if (talk and not record[talk]) or picture_fields.blank(record, found.images, naming.PICTURED):
-                return found  # another row may show that they are messages or pictures, or that they are not
-            self._fields[key] = found
-        return self._fields[key]
+            if talk and not record[talk]:
+                return found  # another row may show that they are messages, or that they are not
+            self._fields[key] = found, [] if held else picture_fields.blank(record, found.images, naming.PICTURED)
+        return self._fields[key][0]
 
     def taken(self, names: Iterable[str]) -> None:
         """Notes fields that the container keeps to itself, so that no record shows them."""

@@ -161,7 +161,7 @@ class TableFile:
         else:
             batches = _open(self.path, self.metadata).iter_batches(1, columns=names) if names else iter(())
             rows = next((batch.to_pylist() for batch in batches), [])
-        held = {name: {"bytes": b""} for name in self.schema.names if name not in names}
+        held = {name: {"bytes": b""} if self.holds(name) else {"": ""} for name in self.schema.names if name not in names}
         return {**held, **rows[0]} if rows else held
 
     def distinct(self, column: str) -> list[str]:
