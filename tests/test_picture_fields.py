@@ -15,6 +15,7 @@ from vlax.commands.data.source_argument import columns as parsed
 from vlax.data.readers import columns, picture_fields
 from vlax.data.readers.faults import Faults
 from vlax.data.recognise.recognise import recognise
+from vlax.data.sources import open_source
 from vlax.errors import VlaxError
 
 table, hf, array_records = map(reader, ("table", "hf", "arrayrecord"))
@@ -74,8 +75,12 @@ def test_rows_of_a_table(folder):
     path = lines(folder, {"image_2": "p2.png", "image_1": "p1.png"}, {"image_1": "p3.png", "image_2": None})
     assert reds(table(path)) == [[1, 2], [3]]
     found = recognise(path)
-    assert found.spec["columns"] == {"image": "image_1+image_2"} and found.spec["images"] == str(folder)
-    assert reds(table(path, columns=found.spec["columns"])) == [[1, 2], [3]]
+    assert "columns" not in found.spec and found.spec["images"] == str(folder)
+    more = {"image_1": "p1.png", "image_2": "p2.png"}
+    several = lines(folder, more, {**more, "image_3": "p3.png"}, {"image_1": "p4.png"}, {"image_1": None})
+    found = recognise(several).spec
+    assert reds(open_source(found)) == [[1, 2], [1, 2, 3], [4], []]
+    path = lines(folder, {"image_2": "p2.png", "image_1": "p1.png"}, {"image_1": "p3.png", "image_2": None})
     assert reds(table(path, columns=parsed("image=image_2+image_1"))) == [[2, 1], [3]]
     assert reds(table(path, columns={"image": "image_1"})) == [[1], [3]]  # who says so wants no other
     assert table(path)[0].image_id == "p1.png p2.png"

@@ -166,11 +166,12 @@ def asked(part: str, name: str, names: Iterable[str]) -> list[str]:
 
 
 def images(names: Iterable[str], columns: Mapping[str, str], first: Mapping[str, Any] | None = None) -> list[str]:
-    """The fields of pictures, in order, as `columns` says or by their names; numbers in the first record are none."""
+    """The fields of pictures, in order, as `columns` says or by their names; numbers in the first record are none. A record may
+    have one of those that are numbered."""
     if "image" in columns:
         return [name for name in asked("image", columns["image"], names) if name]
     held = [name for name in names if not isinstance((first or {}).get(name), int | float)]
-    return picture_fields.family(held, named(names, "image"))
+    return picture_fields.family(held, named(names, "image")) or picture_fields.alone(first or {})
 
 
 def check_image(names: Iterable[str], fields: Fields, columns: Mapping | None, where: str, first: Mapping) -> None:

@@ -54,6 +54,14 @@ def family(names: Iterable[str], image: str) -> list[str]:
     return groups[0] if len(groups) == 1 and clear else [image] if image else []
 
 
+def alone(record: Mapping) -> list[str]:
+    """The one field of a picture in a record that is called as if others went on from it, as in records of one picture among
+    those of several; none where it is not the only one."""
+    kin = {name: KIN.fullmatch(plain(str(name))) for name, value in record.items() if like_a_picture(name, value)}
+    found = [name for name, own in kin.items() if own and _rank(own["mark"] or own["end"] or "")[0] in ("number", "letter")]
+    return found if len(found) == 1 else []
+
+
 def _rank(mark: str = "") -> tuple[str, int]:
     """(kind of mark, its place)"""
     if mark.isdecimal():

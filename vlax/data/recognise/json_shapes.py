@@ -86,7 +86,8 @@ def _table(rows: list[dict], first: dict, fields: naming.Fields, names: list[str
     captions = "captions" if names or fields.image else "texts"
     what = "dialogues" if fields.messages else "questions and answers" if fields.asks else captions
     parts = ("image", "text", "question", "answer", "answers", "answer_type", *(("id",) if fields.asks else ()))
-    shown = {**fields._asdict(), "image": "+".join(fields.images)}
+    # Of several pictures rows may have more, or fewer, than the first one: the reader finds them in each.
+    shown = {**fields._asdict(), "image": "" if fields.others else fields.image}
     for part in ("text",) if fields.asks else ("answer", "answers", "question", "answer_type"):
         shown[part] = ""
     renamed = {part: shown[part] for part in parts if shown[part] and shown[part] != part} if not fields.messages else {}
