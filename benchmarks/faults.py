@@ -26,7 +26,7 @@ from benchmarks.forks import Run, start
 
 TRAIN = ["train", "--config=benchmarks/micro_chain.py", "--workdir"]
 EVAL = ["eval", "--config=benchmarks/micro_chain.py", "--notwin", "--workdir"]
-TRIES = 6  # how often a user gives a command again
+TRIES = 6  # how often a user gives each command again, on average
 # Bars, and what every run that goes on says.
 BAR = re.compile(r"\d+%\||^\s*$|^finished already: |first: running them in this order$|its seal$")
 
@@ -73,16 +73,19 @@ def _shape(line: str) -> str:
 def go_on(workdir: Path, notes: Path, known: set[str]) -> tuple[list[Run], str]:
     """Gives train and eval again, doing what the messages say, until both have ended well; (runs, why it was given up)."""
     runs: list[Run] = []
-    for argv in (TRAIN, EVAL):
-        for _ in range(TRIES):
-            runs.append(run := start([*argv, str(workdir)], notes / f"again{len(runs)}"))
-            if run.wait() == 0:
-                break
-            said = message(run, known)
-            if run.code != 2 or not break_things.obey("\n".join(said), workdir):
-                return runs, f"exit {run.code}: {' / '.join(said)[-300:]}"
-        else:
+    coming = [TRAIN, EVAL]
+    while coming:
+        if len(runs) == 2 * TRIES:
             return runs, "it goes on failing"
+        runs.append(run := start([*coming[0], str(workdir)], notes / f"again{len(runs)}"))
+        if run.wait() == 0:
+            coming.pop(0)
+            continue
+        said = message(run, known)
+        if run.code == 2 and coming[0] is EVAL and any("train it first: python train.py" in line for line in said):
+            coming.insert(0, TRAIN)
+        elif run.code != 2 or not break_things.obey("\n".join(said), workdir):
+            return runs, f"exit {run.code}: {' / '.join(said)[-300:]}"
     return runs, ""
 
 
