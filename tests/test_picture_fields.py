@@ -86,6 +86,8 @@ def test_rows_of_a_table(folder):
     assert table(path)[0].image_id == "p1.png p2.png"
     path = lines(folder, {"image": "p1.png"}, {"image": "p2.png", "image_b": "p3.png"}, {"image": "p4.png", "image_2": 7})
     assert reds(table(path)) == [[1], [2, 3], [4]]
+    path = lines(folder, {"image": "p1.png", "image_2": float("nan")}, {"image": "p2.png", "image_2": "p3.png"})
+    assert reds(table(path)) == [[1], [2, 3]]
     (folder / "t.csv").write_text("image,image_2,question,answer\np1.png,p2.png,same?,no\np3.png,,same?,no\n")
     assert reds(table(str(folder / "t.csv"))) == [[1, 2], [3]]
     with pytest.raises(VlaxError, match="has no column 'image_3'"):
@@ -102,7 +104,8 @@ def test_rows_of_a_table(folder):
 )
 def test_an_order_that_is_not_clear_is_a_fault(folder, row, fault):
     """Of each row, whatever the first one of its kind has."""
-    path = lines(folder, {"image": "p4.png"}, {name: None for name in row} | {"image": "p4.png"}, row)
+    nothing = None if "original_image" in row else [] if "left_image" in row else float("nan")
+    path = lines(folder, {"image": "p4.png"}, {name: nothing for name in row} | {"image": "p4.png"}, row)
     with pytest.raises(VlaxError, match=fault):
         table(path)
     faults = Faults(collect=True)

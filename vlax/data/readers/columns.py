@@ -170,7 +170,8 @@ def images(names: Iterable[str], columns: Mapping[str, str], first: Mapping[str,
     have one of those that are numbered."""
     if "image" in columns:
         return [name for name in asked("image", columns["image"], names) if name]
-    held = [name for name in names if not isinstance((first or {}).get(name), int | float)]
+    numbers = {name for name, value in (first or {}).items() if isinstance(value, int | float) and value == value}
+    held = [name for name in names if name not in numbers]
     return picture_fields.family(held, named(names, "image")) or picture_fields.alone(first or {})
 
 

@@ -100,7 +100,11 @@ def _other(name: str, value: Any, shown: Sequence[Any], usual: Container[str]) -
 
 
 def empty(value: Any) -> bool:
-    return value is None or (isinstance(value, str) and not value.strip())
+    if isinstance(value, float):
+        return value != value  # NaN, as pandas has it
+    return value is None or (
+        isinstance(value, str | list | Mapping) and not (value.strip() if isinstance(value, str) else value)
+    )
 
 
 def holds(value: Any) -> bool:
