@@ -31,12 +31,14 @@ for layers, depth, meshes in asked:
     config.run.shapes.decoder.update(layers=depth, width=64, heads=8, kv_heads=8, head_dim=8, mlp_dim=128, vocab_size=512)
     config.stage.batch_size, config.stage.accumulate, config.stage.text_length = 128, 1, 40
     for mesh in ([1, 1, 1], *meshes):
-        devices = None if max(mesh) > 1 else jax.devices()[:1]
-        made = topologies.compiled(config.run, config.stage, sharding.make_mesh(tuple(mesh), devices), 40)
+        *mesh_of, config.run.zero1 = mesh if len(mesh) > 3 else (*mesh, False)
+        devices = None if max(mesh_of) > 1 else jax.devices()[:1]
+        made = topologies.compiled(config.run, config.stage, sharding.make_mesh(tuple(mesh_of), devices), 40)
         out[f"{{layers}} {{tuple(mesh)}}"] = [made.temporaries, made.collectives]
 print("JSON" + json.dumps(out))
 """
-"""What is asked for on the command line: how layers run, how many (of one, a language model alone), on which meshes."""
+"""What is asked for on the command line: how layers run, how many (of one, a language model alone), on which meshes, and after
+three sizes whether run.zero1 is set."""
 
 
 def compiled(*asked) -> tuple[dict, str]:
@@ -62,12 +64,14 @@ def check(found: dict, said: str, table: dict) -> None:
 
 
 def test_a_step_on_all_three_axes():
-    """A language model of one layer; parameters, rows and heads all cut in two."""
-    check(*compiled(["unroll", 1, [[2, 2, 2]]]), TABLE_OF_ONE_LAYER)
+    """A language model of one layer; parameters, rows and heads all cut in two; with ZeRO-1, and where it matters most."""
+    check(*compiled(["unroll", 1, [[2, 2, 2], [2, 2, 2, True], [8, 1, 1, True]]]), TABLE_OF_ONE_LAYER)
 
 
 TABLE_OF_ONE_LAYER = {
     "unroll (2, 2, 2)": {"all-gather": 19, "all-reduce": 18, "all-to-all": 4, "collective-permute": 2},
+    "unroll (2, 2, 2, True)": {"all-gather": 34, "all-reduce": 18, "all-to-all": 4, "collective-permute": 2},
+    "unroll (8, 1, 1, True)": {"all-gather": 14, "all-reduce": 16},
 }
 # Two layers of each.
 TABLE = {

@@ -83,14 +83,14 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def spread(shape: Sequence[int], sharding: NamedSharding) -> NamedSharding:
-    """As `sharding` and cut over `data`, too: along the largest dimension that is whole, else along one that is cut already;
-    unchanged where the axis divides none."""
+    """As `sharding` and cut over `data`, too: along a dimension of `fsdp`, so that a gradient's part lies in what is there
+    already, else along the largest one; unchanged where the axis divides none."""
     mesh, parts = sharding.mesh, sharding.mesh.shape["data"]
     axes = list(sharding.spec) + [None] * (len(shape) - len(sharding.spec))
     left = [size // (mesh.shape[axis] if axis else 1) for size, axis in zip(shape, axes, strict=True)]
     there = [i for i, size in enumerate(left) if size % parts == 0]
     if parts > 1 and there:
-        i = max(there, key=lambda i: (axes[i] is None, left[i]))
+        i = max(there, key=lambda i: (axes[i] == "fsdp", left[i]))
         axes[i] = (axes[i], "data") if axes[i] else "data"
     return NamedSharding(mesh, P(*axes))
 
