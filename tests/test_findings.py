@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import dataclasses
 import functools
 import itertools
 import json
@@ -280,6 +281,11 @@ def test_a_run_that_was_killed_goes_on(tmp_path, monkeypatch):
     assert trained == ["seed-2 causal"] and measured == [("accuracy", 2), ("loss", 2)]
     assert found["comparisons"][0]["advantage"] == pytest.approx(0.1, abs=0.02) and found["finished"] == 2
     assert estimate.left(config, plan, out)["small"].stages == 0
+    sweeping = dataclasses.replace(plan, factors=(1.0, 2.0))
+    for factor, suites in ((1.0, 0), (2.0, 4)):  # with the rates that a sweep has chosen
+        (tmp_path / "small" / "sweep.json").write_text(json.dumps({"factor": factor}))
+        assert estimate.left(config, sweeping, out)["small"].scored == suites
+    (tmp_path / "small" / "sweep.json").unlink()
     measured.clear()
     config.stage.suites.questions.decoding.max_new_tokens = 5
     runner.run(config, experiment.read(config), out, lambda line: None)

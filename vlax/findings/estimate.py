@@ -6,7 +6,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from vlax.findings import arms, runner
-from vlax.findings.experiment import Experiment, Plan
+from vlax.findings.experiment import Plan
 from vlax.printing import columns
 from vlax.training.stages import StagePlan
 
@@ -28,28 +28,23 @@ class Work:
 
 
 def left(config: ConfigDict, plan: Plan, out: epath.Path) -> dict[str, Work]:
-    """{experiment: what is still to do}. Rates that a sweep will choose are taken to be those of factor 1."""
+    """{experiment: what is still to do}. Rates that a sweep has still to choose are taken to be those of factor 1."""
     counted: set[str] = set()
     found = {}
     for experiment in plan.experiments:
         work = found[experiment.name] = Work()
-        for factor in plan.factors if len(plan.factors) > 1 else ():
+        swept = runner.chosen(experiment, plan, out)
+        for factor in plan.factors if swept is None else ():
             for name in experiment.sweep:
                 made = arms.changed(config, experiment.arms[name], experiment.swept, factor)
                 _add(work, arms.chain(made, experiment.rates[0], plan.sweep_seed, out / "stages"), counted)
         for name in experiment.arms:
             for seed in plan.seeds:
-                _count(work, config, experiment, name, seed, out, counted)
+                arm = runner.prepared(config, experiment, name, seed, swept["factor"] if swept else 1.0, out)
+                if runner.scores(out, experiment, arm) is None:
+                    _add(work, arm.train, counted)
+                    work.scored += sum(outcome.of == "suite" for outcome in experiment.outcomes.values())
     return found
-
-
-def _count(
-    work: Work, config: ConfigDict, experiment: Experiment, name: str, seed: int, out: epath.Path, counted: set[str]
-) -> None:
-    arm = runner.prepared(config, experiment, name, seed, 1.0, out)
-    if runner.scores(out, experiment, arm) is None:
-        _add(work, arm.train, counted)
-        work.scored += sum(outcome.of == "suite" for outcome in experiment.outcomes.values())
 
 
 def _add(work: Work, plans: list[StagePlan] | tuple[StagePlan, ...], counted: set[str]) -> None:

@@ -98,10 +98,8 @@ def run(config: ConfigDict, plan: Plan, out: epath.Path, say: Say = print) -> di
 def report_all(config: ConfigDict, plan: Plan, out: epath.Path, say: Say = print) -> None:
     """Tables and pages of what has been measured. VlaxError where an experiment has not begun."""
     for experiment in plan.experiments:
-        file = out / experiment.name / SWEEP
-        if not file.exists() and len(plan.factors) > 1:
+        if (swept := chosen(experiment, plan, out)) is None:
             raise VlaxError(f"{experiment.name} has not come to its arms in {out}: run the same command without --report")
-        swept = state.read(file, "delete it, and run the experiment again") if file.exists() else _unswept(plan)
         say(results.text(report(config, experiment, plan, swept, out)) + "\n")
 
 
@@ -176,6 +174,14 @@ def trained(plan: StagePlan, out: epath.Path, say: Say) -> None:
         say(f"stopped: what is trained of it is saved; {AGAIN}")
         raise
     shutil.rmtree(plan.directory / "checkpoints", ignore_errors=True)
+
+
+def chosen(experiment: Experiment, plan: Plan, out: epath.Path) -> dict[str, Any] | None:
+    """What `sweep` has found; None before it has."""
+    file = out / experiment.name / SWEEP
+    if file.exists():
+        return dict(state.read(file, "delete it, and run the experiment again"))
+    return _unswept(plan) if len(plan.factors) == 1 else None
 
 
 def sweep(config: ConfigDict, experiment: Experiment, plan: Plan, out: epath.Path, say: Say) -> dict[str, Any]:
