@@ -100,6 +100,7 @@ def test_rows_of_a_table(folder):
         ({"image": "p1.png", "edited_image": "p2.png"}, "in image, edited_image, .*'image\\+edited_image'} for all of them"),
         ({"image": "p1.png", "image_2": "p2.png", "left_image": "p3.png"}, "in image, image_2, left_image, .*{'image': 'image"),
         ({"original_image": "p1.png", "edited_image": "p2.png"}, "columns={'image': 'original_image\\+edited_image'}"),
+        ({"image": "p1.png", "knowledge_image": "p2.png"}, "in image, knowledge_image, "),
     ],
 )
 def test_an_order_that_is_not_clear_is_a_fault(folder, row, fault):

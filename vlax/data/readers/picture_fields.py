@@ -19,7 +19,7 @@ KIN = re.compile(
     rf"(?P<how>_(?:path|file|name|filename|url|bytes|base64))?(?:_?(?P<end>{MARK}))?"
 )
 SAYS = re.compile(r"(^|_)(image|img|picture|pic|photo|jpg|png|screenshot)s?[a-d\d]*(_|$)")
-MADE = re.compile("mask|seg|depth|thumb|preview|heat|edge|box|annot|overlay")  # of a picture, by their names
+MADE = re.compile("(^|_)(mask|seg|depth|thumb|preview|heat|edge|b?box|annot|overlay)")  # of a picture, by their names
 TELLS = re.compile("(name|file|path|src|source|link|ur[il]|key|id|info|meta)s?$")  # what a picture is called elsewhere
 
 
