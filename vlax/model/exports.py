@@ -8,7 +8,7 @@ holds (`storage/seal.py`), and each is compared before it is read; exports of fo
 
 import functools
 import tempfile
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
@@ -40,8 +40,9 @@ def export(
         (directory / name).unlink(missing_ok=True)  # from here on unfinished
     with ocp.StandardCheckpointer() as writer:
         writer.save(paths.absolute(directory) / "params", dict(params), force=True)
-    leaves, restore = _open(directory)
-    stored = restore(leaves, None)  # by every process: orbax synchronises them
+    # By every process: orbax synchronises them. Shapes are known: to ask for them opens each array once more, and what
+    # TensorStore tells of an array it never frees.
+    stored = _restore(directory, dict(params), None)
     if not distributed.is_main():
         return dict(manifest)
     state.write_json(directory / "config.json", config.to_dict(), indent=1, sort_keys=True)
@@ -117,32 +118,32 @@ def load_params(
     `parts` restricts it to modules ("vision", "decoder"): nothing else is read, nor are the paths `without`.
     """
     _compare(directory, "params")
-    stored, restore = _open(directory)
-    wanted = {k: leaf for k, leaf in stored.items() if not parts or k.split("/")[0] in parts}
-    return restore({k: leaf for k, leaf in wanted.items() if k not in without}, shardings)
+    wanted = {k: leaf for k, leaf in _stored(directory).items() if not parts or k.split("/")[0] in parts}
+    return _restore(directory, {k: leaf for k, leaf in wanted.items() if k not in without}, shardings)
 
 
 def lazy_params(directory) -> dict[str, Later]:
     """{path: array that is read from disk when its values are asked for}: the model never lies in memory whole."""
     _compare(directory, "params")
-    stored, restore = _open(directory)
+    stored = _stored(directory)
 
     def read(name: str) -> np.ndarray:
-        return restore({name: stored[name]}, None)[name]
+        return _restore(directory, {name: stored[name]}, None)[name]
 
     return {k: Later(tuple(leaf.shape), np.dtype(leaf.dtype), functools.partial(read, k)) for k, leaf in stored.items()}
 
 
-def _open(directory) -> tuple[dict[str, Any], Callable[[Mapping[str, Any], Mapping | None], dict[str, Any]]]:
-    """({path: shape and dtype}, what restores some of them, placed by shardings or as numpy)."""
-    path, reader = paths.absolute(directory) / "params", ocp.PyTreeCheckpointer()
+def _stored(directory) -> dict[str, Any]:
+    """{path: shape and dtype}"""
+    return ocp.PyTreeCheckpointer().metadata(paths.absolute(directory) / "params").item_metadata.tree
 
-    def restore(leaves: Mapping[str, Any], shardings: Mapping | None) -> dict[str, Any]:
-        if shardings is None:
-            args = {k: ocp.RestoreArgs(restore_type=np.ndarray) for k in leaves}
-        else:
-            args = {k: ocp.ArrayRestoreArgs(sharding=shardings[k]) for k in leaves}
-        item = {k: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for k, leaf in leaves.items()}
-        return reader.restore(path, args=ocp.args.PyTreeRestore(item=item, restore_args=args, partial_restore=True))
 
-    return reader.metadata(path).item_metadata.tree, restore
+def _restore(directory, leaves: Mapping[str, Any], shardings: Mapping | None) -> dict[str, Any]:
+    """Arrays of these shapes and dtypes, placed by shardings or as numpy."""
+    if shardings is None:
+        args = {k: ocp.RestoreArgs(restore_type=np.ndarray) for k in leaves}
+    else:
+        args = {k: ocp.ArrayRestoreArgs(sharding=shardings[k]) for k in leaves}
+    item = {k: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for k, leaf in leaves.items()}
+    how = ocp.args.PyTreeRestore(item=item, restore_args=args, partial_restore=True)
+    return ocp.PyTreeCheckpointer().restore(paths.absolute(directory) / "params", args=how)
