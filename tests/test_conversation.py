@@ -263,3 +263,6 @@ def test_ask_has_a_system_prompt(monkeypatch, capsys, tmp_path):
     other = Encoder(tokenizer(), "plain", Settings(system="Be kind."))
     assert shown(made.encoder.prompt_text("caption", "")) == other.prompt_text("caption", "") == "Be kind.\ncaption:"
     assert capsys.readouterr().out.strip() == made.caption(str(tmp_path / "a.png"), max_new_tokens=6, batch_size=1)
+    monkeypatch.setattr(api.Model, "caption", lambda self, images, **options: [str(options)])
+    ask.main(parser.parse_args(["export", "a.png", "--kv_cache=int8"]))
+    assert "'kv_cache': 'int8'" in capsys.readouterr().out

@@ -160,6 +160,9 @@ def test_the_protocol_covers_what_a_score_depends_on(model, tests_of_stage4):
     # A suite's name and what only makes decoding faster are no part of it.
     chunked = dataclasses.replace(test.suite.decoding, chunk=3, seed=5)
     assert settings(name="other", decoding=chunked)["hash"] == settings()["hash"]
+    # An option that came later is in none of the protocols that don't use it, or they would be others than they were.
+    assert set(settings()["decoding"]) == {"max_new_tokens", "num_beams", "temperature", "top_p", "length_penalty"}
+    assert settings(decoding=dataclasses.replace(test.suite.decoding, kv_cache="int8"))["hash"] != settings()["hash"]
     retrained = dataclasses.replace(model, manifest={**model.manifest, "checksums": {"decoder": "other"}})
     assert runner.run_key(retrained, settings()) != runner.run_key(model, settings())
     few = dataclasses.replace(model, held="int8")

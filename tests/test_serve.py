@@ -418,9 +418,10 @@ def test_names_are_the_last_folders():
 
 
 def test_keys_and_values_in_eight_bits():
-    [made] = named([("m", model())], 1, Limits(cache="int8")).values()
+    [made] = named([("m", model())], 1, Limits(kv_cache="int8")).values()
     program = made.program(made.model, 6, 1)
-    assert program.live.decode.cache == program.predictor.generate.decode.cache == program.alone.generate.decode.cache == "int8"
+    generators = program.live, program.predictor.generate, program.alone.generate
+    assert {each.decode.kv_cache for each in generators} == {"int8"}
 
 
 def test_a_signal_that_a_callback_of_the_loop_lost_ends_it(monkeypatch):
@@ -447,7 +448,7 @@ def test_the_command_serves_until_it_is_asked_to_end(tmp_path):
         str(tmp_path / "run"),
         "--port=0",
         f"--compilation_cache={tmp_path}/xla",
-        "--cache=int8",
+        "--kv_cache=int8",
     ]
     for number in (signal.SIGINT, signal.SIGTERM):
         with subprocess.Popen(command, cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("image", help="a picture file")
     parser.add_argument("--question", default="", help="without one, a caption is written")
     parser.add_argument("--quantise", default="", choices=("", "int8", "nf4"), help="hold the matrices in few bits")
-    parser.add_argument("--cache", default="", choices=("", "int8"), help="keep keys and values in few bits, too")
+    parser.add_argument("--kv_cache", default="", choices=("", "int8"), help="keep keys and values in few bits, too")
     parser.add_argument("--system", default="", help="a system prompt in place of the model's own")
     parser.add_argument("--num_beams", type=at_least(1), default=1, help="beam width; 1: greedy")
     parser.add_argument("--max_new_tokens", type=at_least(1), default=32, help="longest answer, in tokens")
@@ -29,7 +29,7 @@ def main(args: argparse.Namespace) -> None:
     model = vlax.load(args.export, quantise=args.quantise)
     if args.system:
         model.encoder = model.encoder.says(args.system)
-    options = {"num_beams": args.num_beams, "max_new_tokens": args.max_new_tokens, "batch_size": 1, "cache": args.cache}
+    options = {"num_beams": args.num_beams, "max_new_tokens": args.max_new_tokens, "batch_size": 1, "kv_cache": args.kv_cache}
     if args.question:
         print(model.answer([args.image], [args.question], **options)[0])
     else:

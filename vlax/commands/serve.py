@@ -37,7 +37,7 @@ def add_arguments(parser: Parser) -> None:
         default=256,
         help="of what each model made of pictures, kept on the device for later requests about them; 0: nothing",
     )
-    add("--cache", default="", choices=("", "int8"), help="how keys and values are kept: as computed, or in eight bits")
+    add("--kv_cache", default="", choices=("", "int8"), help="how keys and values are kept: as computed, or in eight bits")
     add("--compilation_cache", default="~/.cache/vlax/xla", help="where compiled programs are kept; empty: nowhere")
     add("--dtype", choices=("float32", "bfloat16"), default="float32", help="compute and storage: float32 or bfloat16")
 
@@ -52,7 +52,7 @@ def main(args: argparse.Namespace) -> None:
 
     listening = server.bound(args.host, args.port)
     size, pixels = args.max_body_mb << 20, args.max_megapixels * 10**6
-    limits = Limits(body=size, pixels=pixels, requests=args.queue, kept=args.kept_mb << 20, cache=args.cache)
+    limits = Limits(body=size, pixels=pixels, requests=args.queue, kept=args.kept_mb << 20, kv_cache=args.kv_cache)
     if args.max_new_tokens > limits.answer:
         raise VlaxError(f"--max_new_tokens={args.max_new_tokens}: an answer has at most {limits.answer} tokens here")
     compiled.keep(args.compilation_cache)

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from vlax.models.attention import Shared
-from vlax.models.kept import KV
+from vlax.models.kv_cache import KV
 
 State = dict[str, Any]  # the arrays of a search that is under way; under "cache" one `Shared` a layer
 

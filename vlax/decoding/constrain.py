@@ -32,7 +32,7 @@ from vlax.decoding.beam import among
 from vlax.decoding.options import DecodeConfig
 from vlax.errors import VlaxError
 from vlax.models.decoder import Decoder
-from vlax.models.kept import KV, shape
+from vlax.models.kv_cache import KV, shape
 from vlax.text.prompts import Encoder
 
 WAYS = ("trie", "likelihood")

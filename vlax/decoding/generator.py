@@ -129,7 +129,7 @@ class Generator:
         return {name: batch[name] for name in (*names, *(name for name in OPTIONAL if name in batch))}
 
     def _prefill(self, model: VLM, batch: Batch) -> tuple[jax.Array, list[Any], View]:
-        return prefill(model, batch, self.decode.max_new_tokens - 1, self.decode.cache)
+        return prefill(model, batch, self.decode.max_new_tokens - 1, self.decode.kv_cache)
 
     def _feed(
         self, model: VLM, token: jax.Array, index: jax.Array, cache: Sequence[Cache], view: View

@@ -3,7 +3,7 @@
 import dataclasses
 
 from vlax.errors import VlaxError
-from vlax.models.kept import KINDS
+from vlax.models.kv_cache import KINDS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,15 +16,15 @@ class DecodeConfig:
     top_p: float = 1.0  # sample from the fewest tokens that hold this much probability (Holtzman et al. 2020)
     length_penalty: float = 1.0  # beams only: hypotheses compare by sum_logp / length ** length_penalty
     seed: int = 0  # sampling only
-    cache: str = ""  # how keys and values are kept: "" in the compute dtype, "int8" in half of bfloat16's memory
+    kv_cache: str = ""  # how keys and values are kept: "" in the compute dtype, "int8" in half of bfloat16's memory
     chunk: int = 8  # decoder steps between two looks at whether all rows are done; rounded to share the steps evenly
 
     def __post_init__(self) -> None:
         for name in ("max_new_tokens", "num_beams", "chunk"):
             if getattr(self, name) < 1:
                 raise VlaxError(f"decoding: {name}={getattr(self, name)} must be at least 1")
-        if self.cache not in KINDS:
-            raise VlaxError(f"decoding: cache={self.cache!r} is not one of int8, or nothing for the compute dtype")
+        if self.kv_cache not in KINDS:
+            raise VlaxError(f"decoding: kv_cache={self.kv_cache!r} is not one of int8, or nothing for the compute dtype")
         if self.temperature < 0:
             raise VlaxError(f"decoding: temperature={self.temperature} must be 0 (greedy) or above")
         if not 0 < self.top_p <= 1:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from vlax import masks
 from vlax.models.decoder import Decoder
-from vlax.models.kept import KV, coded, empty
+from vlax.models.kv_cache import KV, coded, empty
 from vlax.models.placement import by_row
 from vlax.models.vlm import VLM, Batch
 
@@ -37,7 +37,7 @@ def of_pictures(model: VLM, features: jax.Array, has_image: jax.Array, shown: ja
 
 
 def empty_cache(decoder: Decoder, rows: int, capacity: int, kind: str = "") -> list[KV]:
-    """Zeroed keys and values of every layer, each [B,G,C,K]. kind: of `kept.KINDS`."""
+    """Zeroed keys and values of every layer, each [B,G,C,K]. kind: of `kv_cache.KINDS`."""
     c = decoder.config
     one = empty((rows, c.kv_heads, capacity, c.head_dim), decoder.dtype, kind)
     return [(one, one)] * c.layers
@@ -55,7 +55,7 @@ def _cache(model: VLM, rows: int, capacity: int, prefix: jax.Array | None, kind:
 
 def prefill(model: VLM, batch: Batch, more: int, kind: str = "") -> tuple[jax.Array, list[KV], View]:
     """(logits f32[B,V] after the last prompt token, cache with `more` slots beyond image and prompt, view). kind: of the cache,
-    `kept.KINDS`.
+    `kv_cache.KINDS`.
 
     view: what later steps must know of the prefix: `visible bool[B,S]`, `positions int32[B,S]`, `start int32[B]`, the
     position of the first generated token.

@@ -76,7 +76,7 @@ class Model:
         answers: the only texts there are, each returned as given; `by` "trie" (greedy decoding among them) or "likelihood"
         (the one of the largest log-probability, EOS included, not normalised by length). decoding: fields of
         `vlax.decoding.options.DecodeConfig`: max_new_tokens (32), num_beams (1: greedy), temperature, top_p,
-        length_penalty, seed, cache ("int8": keys and values in eight bits).
+        length_penalty, seed, kv_cache ("int8": keys and values in eight bits).
         VlaxError for an unknown one, and for an image that does not open.
         """
         if isinstance(prompts, str):

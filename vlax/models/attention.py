@@ -11,7 +11,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from vlax.models.cores import Mask, attend, attend_shared, core, whole
-from vlax.models.kept import KV, shape, written
+from vlax.models.kv_cache import KV, shape, written
 from vlax.models.layers import RMSNorm, residual_init
 from vlax.models.lora import LoRAConfig, dense
 from vlax.models.placement import by_column, gathered
@@ -28,7 +28,7 @@ class Shared(NamedTuple):
     own: KV
 
 
-Cache = KV | Shared  # of one layer: (k, v), each [B,G,C,K] (`kept.py`), or in two parts
+Cache = KV | Shared  # of one layer: (k, v), each [B,G,C,K] (`kv_cache.py`), or in two parts
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from vlax.models.kept import KV, Kept, against, factors, shape
+from vlax.models.kv_cache import KV, Entries, against, factors, shape
 from vlax.models.layers import f32_matmul
 from vlax.models.placement import row_axes
 from vlax.models.remat import keep
@@ -65,7 +65,7 @@ def one_of(kind: jax.Array, masks: tuple[Mask, Mask]) -> Mask:
 
 
 def attend(
-    q: jax.Array, k: Kept, v: Kept, mask: jax.Array | None = None, *, scale: float, softcap: float | None = None
+    q: jax.Array, k: Entries, v: Entries, mask: jax.Array | None = None, *, scale: float, softcap: float | None = None
 ) -> tuple[jax.Array, jax.Array]:
     """softmax(q k^T * scale) v; also returns the weights, which nobody pays for unless they are used.
 

@@ -18,7 +18,7 @@ class Limits:
     beams: int = 8
     requests: int = 256  # at once, those that wait included
     kept: int = 256 << 20  # bytes of what a model made of pictures, on the device, for later requests about them
-    cache: str = ""  # how keys and values are kept while answers are decoded: "" as computed, or "int8"
+    kv_cache: str = ""  # how keys and values are kept while answers are decoded: "" as computed, or "int8"
 
 
 class Refusal(VlaxError):

@@ -113,7 +113,7 @@ class Served:
                     model.graphdef, model.config, model.encoder, model.mesh, self.batch_size, self._kept
                 )
             seen = self._looking[model.config.mask]
-            decode = DecodeConfig(room, beams, cache=self.limits.cache, chunk=CHUNK)
+            decode = DecodeConfig(room, beams, kv_cache=self.limits.kv_cache, chunk=CHUNK)
             made = self._programs.pop(key, None) or Program(model, decode, self.batch_size, seen)
             self._programs[key] = made
             while len(self._programs) > PROGRAMS:

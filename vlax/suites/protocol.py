@@ -174,8 +174,8 @@ def settings(suite: Suite, source: Source, rows: int, encoder: Encoder, blind_se
     """
     decoding = dataclasses.asdict(suite.decoding)
     del decoding["chunk"]  # speed
-    if not decoding["cache"]:  # as in protocols from before there was another
-        del decoding["cache"]
+    if not decoding["kv_cache"]:  # as in protocols from before there was another
+        del decoding["kv_cache"]
     if not decoding["temperature"]:
         del decoding["seed"]
     decoded = {

@@ -12,30 +12,31 @@ from tiny import EOS, ROWS, VOCAB, log_softmax, prompts
 
 from vlax.decoding.options import DecodeConfig
 from vlax.errors import VlaxError
-from vlax.models import kept
+from vlax.models import kv_cache
 
-INT8, BEAMS = (dataclasses.replace(each, cache="int8") for each in (GREEDY, BEAM))
+INT8, BEAMS = (dataclasses.replace(each, kv_cache="int8") for each in (GREEDY, BEAM))
 
 
 def test_codes():
     """Of each vector the largest value is 127; one of zeros has a scale of zero and divides by nothing."""
     x = jnp.array([[1.0, -2.0, 0.5, 0.0], [0.0, 0.0, 0.0, 0.0]])[None, None]
-    codes, scales = kept.coded(x)
+    codes, scales = kv_cache.coded(x)
     assert codes.tolist() == [[[[64, -127, 32, 0], [0, 0, 0, 0]]]] and codes.dtype == jnp.int8
     np.testing.assert_allclose(scales[0, 0, :, 0], [2 / 127, 0])
-    with pytest.raises(VlaxError, match="decoding: cache='int4' is not one of int8, or nothing for the compute dtype"):
-        DecodeConfig(cache="int4")
+    with pytest.raises(VlaxError, match="decoding: kv_cache='int4' is not one of int8, or nothing for the compute dtype"):
+        DecodeConfig(kv_cache="int4")
 
 
 def test_products_are_those_of_the_values_that_codes_stand_for():
     rng = np.random.default_rng(0)
     q, x = (jnp.asarray(rng.normal(size=size), jnp.float32) for size in ((2, 3, 4, 8), (2, 3, 5, 8)))
-    held = kept.written(kept.empty((2, 3, 9, 8), jnp.float32, "int8"), x, 2)
+    held = kv_cache.written(kv_cache.empty((2, 3, 9, 8), jnp.float32, "int8"), x, 2)
     values = np.asarray(held.codes * held.scales)
     assert np.abs(values[:, :, 2:7] - x).max() <= np.abs(x).max() / 254 and not values[:, :, :2].any()
-    np.testing.assert_allclose(kept.against(q, held), np.asarray(q) @ values.swapaxes(-1, -2), atol=1e-5)
+    np.testing.assert_allclose(kv_cache.against(q, held), np.asarray(q) @ values.swapaxes(-1, -2), atol=1e-5)
     weights = jnp.asarray(rng.random((2, 3, 4, 9)), jnp.float32)
-    np.testing.assert_allclose(jnp.matmul(*kept.factors(weights, held, jnp.float32)), np.asarray(weights) @ values, atol=1e-5)
+    mixed = jnp.matmul(*kv_cache.factors(weights, held, jnp.float32))
+    np.testing.assert_allclose(mixed, np.asarray(weights) @ values, atol=1e-5)
 
 
 def apart(a, b):

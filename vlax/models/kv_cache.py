@@ -26,8 +26,8 @@ class Codes(NamedTuple):
     scales: jax.Array
 
 
-Kept = jax.Array | Codes  # [B,G,C,K]
-KV = tuple[Kept, Kept]  # keys and values of one layer
+Entries = jax.Array | Codes  # [B,G,C,K]
+KV = tuple[Entries, Entries]  # keys and values of one layer
 
 
 def coded(x: jax.Array) -> Codes:
@@ -37,33 +37,33 @@ def coded(x: jax.Array) -> Codes:
     return Codes(jnp.round(x / jnp.where(scales > 0, scales, 1)).astype(jnp.int8), scales)
 
 
-def empty(sizes: Sequence[int], dtype: DTypeLike, kind: str) -> Kept:
+def empty(sizes: Sequence[int], dtype: DTypeLike, kind: str) -> Entries:
     """Zeros. kind: one of KINDS."""
     zeros = jnp.zeros(tuple(sizes), dtype)
     return coded(zeros) if kind == "int8" else zeros
 
 
-def shape(kept: Kept) -> tuple[int, ...]:
+def shape(entries: Entries) -> tuple[int, ...]:
     """(B, G, C, K)"""
-    return (kept.codes if isinstance(kept, Codes) else kept).shape
+    return (entries.codes if isinstance(entries, Codes) else entries).shape
 
 
-def written(kept: Kept, new: jax.Array, slot: int | jax.Array) -> Kept:
+def written(entries: Entries, new: jax.Array, slot: int | jax.Array) -> Entries:
     """With new keys or values, [B,G,Q,K], at `slot`."""
-    if not isinstance(kept, Codes):
-        return jax.lax.dynamic_update_slice_in_dim(kept, new.astype(kept.dtype), slot, axis=2)
-    pairs = zip(kept, coded(new), strict=True)
+    if not isinstance(entries, Codes):
+        return jax.lax.dynamic_update_slice_in_dim(entries, new.astype(entries.dtype), slot, axis=2)
+    pairs = zip(entries, coded(new), strict=True)
     return Codes(*(jax.lax.dynamic_update_slice_in_dim(old, part, slot, axis=2) for old, part in pairs))
 
 
-def against(q: jax.Array, keys: Kept) -> jax.Array:
+def against(q: jax.Array, keys: Entries) -> jax.Array:
     """q k^T, f32[B,G,Q,C] of q [B,G,Q,K]."""
     if not isinstance(keys, Codes):
         return f32_matmul(q, jnp.swapaxes(keys, -1, -2))
     return f32_matmul(q, jnp.swapaxes(keys.codes, -1, -2).astype(q.dtype)) * jnp.swapaxes(keys.scales, -1, -2)
 
 
-def factors(weights: jax.Array, values: Kept, dtype: DTypeLike) -> tuple[jax.Array, jax.Array]:
+def factors(weights: jax.Array, values: Entries, dtype: DTypeLike) -> tuple[jax.Array, jax.Array]:
     """(w, v) of one dtype whose product is that of the weights f32[B,G,Q,C] with the values."""
     if not isinstance(values, Codes):
         return weights.astype(values.dtype), values
