@@ -389,6 +389,29 @@ def test_webdataset_pictures_that_are_not_clear_are_faults(tmp_path, members, fa
     assert ids(webdataset("p.tar", base=str(tmp_path), faults=Faults(collect=True))) == ["p/b#0"]
 
 
+def test_tars_of_webdatasets_own_writer(tmp_path):
+    """Captions, classes, questions; one picture, numbered ones, and two of which `columns` says the order."""
+    import webdataset as real
+
+    asked = {"question": "same?", "answer": "no"}
+    image = {number: Image.open(io.BytesIO(png(number))) for number in range(1, 7)}
+    samples = {
+        "one": [{"__key__": "a/b.c/0", "png": image[1], "txt": "a dog"}, {"__key__": "1", "png": image[2], "cls": 7},
+                {"__key__": "2", "0.png": image[3], "1.png": image[4], "json": asked}],
+        "two": [{"__key__": "3", "left.png": image[5], "right.png": image[6], "json": asked}],
+    }  # fmt: skip
+    for name, written in samples.items():
+        with real.TarWriter(str(tmp_path / f"{name}.tar")) as writer:
+            for sample in written:
+                writer.write(sample)
+    source = webdataset("one.tar", base=str(tmp_path))
+    assert ids(source) == ["one/a/b.c/0#0", "one/1#0", "one/2"]
+    assert [row.turns[0].answer for row in rows(source)] == ["a dog", "7", "no"]
+    assert [reds(row) for row in rows(source)] == [[1], [2], [3, 4]]
+    source = webdataset("two.tar", base=str(tmp_path), columns={"image": "right.png+left.png"})
+    assert [reds(row) for row in rows(source)] == [[6, 5]] and source[0].turns[0].question == "same?"
+
+
 def test_webdataset_members_that_columns_names(tmp_path):
     """In its order, in place of numbers and lists; a sample without one of them is a fault, one without any is text."""
     asked = json.dumps({"question": "same?", "answer": "no", "image": "a.right.png"})

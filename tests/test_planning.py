@@ -69,6 +69,9 @@ def test_state_is_that_of_a_session(trained, monkeypatch):
         monkeypatch.setitem(counter.run, "zero1", True)
     assert counter.state(True, 8, 8) == counter.state(True) / 8
     assert counter.state(True) - counter.state(True, 1, 8) == 10 * counter.learns * 7 / 8
+    way = Way(2, 4, "none", False)
+    assert counter.cost(way, 24, 8).state == round(counter.state(True, 1, 8))
+    assert counter.cost(way, 24, 8, 2).state == round(counter.state(True, 2, 8)) < counter.cost(way, 24, 8).state
 
 
 def test_targets():

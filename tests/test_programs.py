@@ -1,7 +1,10 @@
 """What is traced and compiled once in a process, and what must not be taken for the same."""
 
 import dataclasses
+import types
 
+import jax
+import numpy as np
 import pytest
 from conftest import tiny
 
@@ -70,7 +73,13 @@ def test_layers_by_platform():
 def test_remat_by_what_fits(tmp_path, monkeypatch):
     """The first kind that fits, with a twentieth to spare, by the devices' memory; on a CPU none is asked for."""
     sizes = {"none": 100, "dots": 90, "attention": 80, "mlp": 40, "full": 20}
-    monkeypatch.setattr(Counter, "cost", lambda self, way, text, chips: Cost(0, sizes[way.remat] * GIB, 1.0))
+    counted = []
+
+    def cost(self, way, text, chips, cut):
+        counted.append((way.rows, chips, cut))
+        return Cost(0, sizes[way.remat] * GIB, 1.0)
+
+    monkeypatch.setattr(Counter, "cost", cost)
     made = built(tmp_path)
     assert made.remat == "none (on a CPU)"
     for limit, expected in (
@@ -82,5 +91,9 @@ def test_remat_by_what_fits(tmp_path, monkeypatch):
         other = built(tmp_path)
         assert other.remat == expected and (other.train_step is made.train_step) == expected.startswith("none")
     assert built(tmp_path, run__remat="mlp").remat == "mlp (as run.remat says)"
+    mesh = types.SimpleNamespace(shape={"data": 2, "fsdp": 2, "tp": 1}, devices=np.array(jax.devices()[:1]))
+    backward.choose(made.plan.run, made.plan.stage, made.config, mesh)
+    rows = made.plan.stage.batch_size // made.plan.stage.accumulate
+    assert counted[0] == (rows, 1, 1) and counted[-1] == (rows // 4, 4, 2)  # parameters are cut over two of four
     with pytest.raises(VlaxError, match=r"run\.remat='some' is not one of none, dots, attention, mlp, full"):
         built(tmp_path, run__remat="some")

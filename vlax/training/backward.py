@@ -23,12 +23,14 @@ def check(word: str | bool) -> None:
         remat.named(word)
 
 
-def gentlest(counter: Counter, way: Callable[[str], Way], text: int, chips: int, limit: float) -> tuple[Way, Cost, bool]:
+def gentlest(
+    counter: Counter, way: Callable[[str], Way], text: int, chips: int, limit: float, cut: int = 0
+) -> tuple[Way, Cost, bool]:
     """(`way(kind)` of the first of `remat.KINDS` that is estimated to fit into `limit` bytes of a device, what it costs, True);
-    (that of the last one, its cost, False) where none does. chips: devices that parameters are cut over."""
+    (that of the last one, its cost, False) where none does. chips, cut: of `Counter.cost`."""
     for kind in remat.KINDS:
         made = way(kind)
-        cost = counter.cost(made, text, chips)
+        cost = counter.cost(made, text, chips, cut)
         if cost.peak <= MARGIN * limit:
             return made, cost, True
     return made, cost, False
@@ -64,7 +66,11 @@ def choose(run: ConfigDict, stage: ConfigDict, config: VLMConfig, mesh: jax.shar
     rows = stage.batch_size // stage.accumulate // (sizes["data"] * sizes["fsdp"])
     cut = sizes["fsdp"] * sizes["tp"]
     counter = Counter(run, stage, config, device.platform)
-    made, cost, fits = gentlest(counter, lambda kind: Way(rows, stage.accumulate, kind, cut > 1), stage.text_length, cut, most)
+
+    def way(kind: str) -> Way:
+        return Way(rows, stage.accumulate, kind, cut > 1)
+
+    made, cost, fits = gentlest(counter, way, stage.text_length, cut * sizes["data"], most, cut)
     about = f"about {cost.peak / GIB:.1f} of {most / GIB:.1f} GiB"
     if fits:
         return made.remat, f"auto: {about}"

@@ -25,7 +25,7 @@ def print_header(session: Session, begin: int) -> None:
     """Devices, mesh, model, trainable table, data and steps; before anything compiles."""
     stage, plan, config = session.plan.stage, session.plan, session.config
     devices = jax.devices()
-    mesh = " x ".join(f"{axis} {size}" for axis, size in session.mesh.shape.items())
+    mesh = " x ".join(f"{axis} {size}" for axis, size in session.mesh.shape.items()) + ", ZeRO-1" * plan.run.zero1
     print(f"\n=== {plan.name} " + "=" * (100 - len(plan.name)))
     print(
         f"devices   {len(devices)} {devices[0].device_kind}, {distributed.hosts()} process(es); "

@@ -159,10 +159,11 @@ class Counter:
             traced = jax.make_jaxpr(lambda trained, fixed, batch: gradients(trained, fixed, batch, graphdef, how))
             return counters.dot_flops(traced(trained, fixed, batch).jaxpr)
 
-    def cost(self, way: Way, text: int, chips: int) -> Cost:
-        """Of one of `chips` devices. Fused attention keeps no weights, nor does XLA: they count as remat=attention has it."""
+    def cost(self, way: Way, text: int, chips: int, cut: int = 0) -> Cost:
+        """Of one of `chips` devices; cut: those that parameters are cut over, 0: as the way says, all or none. Fused attention
+        keeps no weights, nor does XLA: they count as remat=attention has it."""
         per_row, always = self.residuals(text, "attention" if way.remat == "none" else way.remat)
-        cut = chips if way.cut else 1
+        cut = cut or (chips if way.cut else 1)
         of_rows, of_gradients, once = TPU if self.tpu else GPU
         stacked = STACKED * self.width * groups.count(self.shapes) / cut if self.layers == "scan" else 0
         once += always / cut if self.tpu else of_rows * always + stacked

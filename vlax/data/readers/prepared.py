@@ -128,8 +128,7 @@ class PreparedSource(left.Leaving):
         """Of all rows, what their pictures look like; None where nobody has looked."""
         if not self._has_prints:
             return super().looks()
-        seal.check(self._folder, prints.NAME, way_out=AGAIN)
-        table = np.load(local_file(epath.Path(self._folder) / prints.NAME), mmap_mode="r", allow_pickle=False)
+        table = self._printed()
         if table.dtype != np.uint8 or table.shape != (len(self._index(self._folder)), prints.WIDTH):
             raise VlaxError(f"{self._folder}/{prints.NAME} has not {prints.WIDTH} bytes for each picture; {AGAIN}")
         pictures = np.concatenate([batch.column("at").to_numpy() for batch in self._table.batches()])
@@ -142,8 +141,13 @@ class PreparedSource(left.Leaving):
             return super().other_looks()
         found = [(row, n) for row, (more,) in enumerate(self._table.columns("more")) for n, _ in prepared_rows.others(more)]
         rows, numbers = np.array(found, np.int64).reshape(-1, 2).T
-        table = np.load(local_file(epath.Path(self._folder) / prints.NAME), mmap_mode="r", allow_pickle=False)
-        return rows, prints.from_bytes(np.array(table)).of(numbers)
+        return rows, prints.from_bytes(np.array(self._printed())).of(numbers)
+
+    def _printed(self) -> np.ndarray:
+        """uint8[pictures, WIDTH], mapped, once it is compared with its seal."""
+        seal.check(self._folder, prints.NAME, way_out=AGAIN)
+        table: np.ndarray = np.load(local_file(epath.Path(self._folder) / prints.NAME), mmap_mode="r", allow_pickle=False)
+        return table
 
     def __len__(self) -> int:
         return len(self._left)

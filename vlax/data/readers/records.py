@@ -158,7 +158,7 @@ class Records:
         return self.task or next(iter(self.tasks), "caption")
 
     def check(self) -> None:
-        """When all records were seen: VlaxError where `split` names none, or a column that is named is in none of them."""
+        """When all were seen: VlaxError where they are of several splits and none of these is named, or lack a named column."""
         if self._fields and (missing := self._missing()):
             there = ", ".join(dict.fromkeys(str(name) for names, _ in self._fields for name in names))
             raise VlaxError(f"{self.where} has no column {missing!r} (it has: {there}); mend `columns`")
