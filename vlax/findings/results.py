@@ -150,7 +150,7 @@ def _finite(value: float) -> float | None:
 
 def text(result: Mapping[str, Any]) -> str:
     """The table for the terminal."""
-    lines = [f"{result['name']}: {result['question']}", f"Claim: {result['claim']}.", ""]
+    lines = [f"{result['name']}: {result['question']}", f"Claim: {result['claim']}. At this scale: {result['verdict']}.", ""]
     lines += [columns([("arm", *result["higher"]), *arm_rows(result)]), ""]
     lines += [columns([HEADS, *comparison_rows(result)], left=2), "", summary(result)]
     return "\n".join(lines)
@@ -187,7 +187,7 @@ def comparison_rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 
 def summary(result: Mapping[str, Any]) -> str:
-    """One paragraph: the verdict and what it rests on."""
+    """One paragraph: what the verdict rests on."""
     count, comparisons = len(result["seeds"]), len(result["comparisons"])
     part = "" if result["finished"] == count else f" So far: of {count} seeds, every arm has {result['finished']}."
     factor = f"{result['sweep']['factor']:g}"
@@ -196,9 +196,9 @@ def summary(result: Mapping[str, Any]) -> str:
     fitted = "" if line is None else f" A doubling of {line['over']} adds {line['doubling']:+.3f} to {line['outcome']}"
     early = any(one["at_most"] for found in result["arms"].values() for one in found.values())
     fitted += "." if fitted and line["low"] is None else f" [{line['low']:+.3f}, {line['high']:+.3f}]." if fitted else ""
+    decide = "comparison with * decides" if result["deciding"] == 1 else f"{result['deciding']} comparisons with * decide"
     return (
-        f"At this scale the finding: {result['verdict']}. The {result['deciding']} comparison(s) with * decide, at p < {ALPHA} "
-        f"after Holm's correction for {comparisons}. Advantages are paired by seed and picture, positive ones for the claim; "
-        f"what could have been seen is the one that 80 % of such experiments would find. Rates: {chosen}."
-        f"{fitted}{EARLY * early}{part}"
+        f"The {decide}, at p < {ALPHA} after Holm's correction for {comparisons}. Advantages are paired by seed and picture, "
+        f'positive ones for the claim; "could have seen" is the true advantage that 80 % of such experiments would find. '
+        f"Rates: {chosen}.{fitted}{EARLY * early}{part}"
     )

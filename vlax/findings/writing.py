@@ -24,6 +24,7 @@ from vlax.training.plots import COLOURS
 _STYLE = """
 .answer { margin-top: 14px; padding: 16px 18px; background: var(--card); border: 1px solid var(--line); border-radius: 14px; }
 .answer b { font-size: 19px; display: block; margin-bottom: 6px; }
+.answer p { margin: 8px 0 0; } footer p { margin-top: 22px; }
 .good b { color: var(--good); } .bad b { color: var(--bad); } .open b { color: var(--fair); }
 .table { margin-top: 14px; background: var(--card); border: 1px solid var(--line); border-radius: 14px; overflow-x: auto; }
 .table td, .table th { text-align: left; }
