@@ -1,10 +1,13 @@
 """The benchmarks run, on so little that their figures mean nothing: what they time is changed by people who don't run them."""
 
+import random
 import sys
 
 import pytest
+from etils import epath
 
-from benchmarks import data_memory, fuzz, input, rows, serve
+from benchmarks import data_memory, flips, fuzz, input, rows, serve, soak
+from vlax.storage import seal
 
 
 def printed(monkeypatch, capsys, program, *flags: str) -> str:
@@ -62,3 +65,31 @@ def test_what_the_fuzzer_finds_is_kept_once_a_place(tmp_path, monkeypatch):
     assert [path.name.partition("-")[0] for path in found] == ["ZeroDivisionError"] * 2
     assert found[0].read_bytes() == seed.read_bytes()[1:] and "1 // 0" in found[1].read_text()
     assert target.files[0].read_bytes() == seed.read_bytes()[1:], "the sound file is there for the next one"
+
+
+@pytest.mark.parametrize(
+    ("read", "result"),
+    [
+        (lambda folder: seal.check(epath.Path(folder), way_out="again"), "named"),
+        (lambda folder: sorted(file.read_bytes() for file in folder.iterdir()), "silent"),
+        (lambda folder: "something else", "unread"),
+    ],
+)
+def test_what_comes_of_a_flipped_bit(tmp_path, monkeypatch, read, result):
+    """And the folder is as it was before."""
+    folder = tmp_path / "set"
+    folder.mkdir()
+    (folder / "rows").write_bytes(b"a dog " * 9)
+    seal.write(epath.Path(folder))
+    monkeypatch.setitem(flips.READ, "prepared set", read)
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    found, said = flips.tried("prepared set", folder, random.Random(0), read(folder))
+    assert found == result and said.startswith(("rows", "seal.json"))
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before and len(list(tmp_path.iterdir())) == 1
+
+
+def test_what_a_soak_counts_of_python(capfd):
+    before = soak.of_python()
+    held = [[number] for number in range(1000)]
+    assert 50_000 < soak.of_python() - before < 500_000 and len(held) == 1000
+    assert capfd.readouterr().err == ""
