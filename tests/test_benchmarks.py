@@ -6,7 +6,8 @@ import sys
 import pytest
 from etils import epath
 
-from benchmarks import data_memory, flips, fuzz, input, rows, serve, soak
+from benchmarks import data_memory, flips, fuzz, input, rows, serve, soak, training
+from benchmarks.timing import Taken
 from vlax.storage import seal
 
 
@@ -46,6 +47,42 @@ def test_rows(tmp_path, monkeypatch):
 def test_serve(monkeypatch, capsys, trained):
     out = printed(monkeypatch, capsys, serve, str(trained[1] / "stage4" / "export"), "--requests=4", "--batch_size", "2")
     assert "| 2 | one at a time |" in out and out.count("| 4 of 4 |") == 2, out
+
+
+@pytest.mark.slow
+def test_training(monkeypatch, capsys):
+    pytest.importorskip("torch")
+    flags = ("--sizes", "embedded", "--stages", "stage1", "--arms", "scan", "eager", "--batch=4", "--steps=1")
+    out = printed(monkeypatch, capsys, training, *flags)
+    lines = [line.split(" | ") for line in out.splitlines() if line.startswith("| 0.8")]
+    assert [line[2] for line in lines] == ["vlax", "scan", "eager"] and [len(line[3].split()) for line in lines] == [3, 1, 1], out
+
+
+OURS = Taken(2.0, {"projector": 0.5}, [30.0, 10.0, 20.0], [15.0], 100.0)
+
+
+@pytest.mark.parametrize(
+    ("loss", "norm", "said"),
+    [
+        (2.0001, 0.505, ""),
+        (2.001, 0.5, "eager: its first loss is 2.001000, vlax's 2.000000"),
+        (float("nan"), 0.5, "eager: its first loss is nan, vlax's 2.000000"),
+        (2.0, 0.52, "eager: its gradient norm of projector is 0.52000, vlax's 0.50000"),
+    ],
+)
+def test_steps_that_compute_another_thing_are_not_compared(loss, norm, said):
+    assert training.apart("eager", OURS, Taken(loss, {"projector": norm}, [1.0], [1.0], 1.0), "float32") == said
+
+
+def test_what_training_prints_of_its_arms():
+    assert training.turns(["eager", "compiled", "tuned"]) == ["vlax", "eager", "compiled", "vlax", "tuned", "vlax"]
+    assert training.turns(["eager"]) == ["vlax", "eager", "vlax"]
+    again, eager = Taken(2.0, {}, [16.0], [12.0], 90.0), Taken(2.0, {}, [32.0], [36.0], 80.0)
+    lines = training.table("stage1", 834_496, 64, {"vlax": [OURS, again], "eager": [eager]})
+    assert lines == [
+        ["0.83 M", "stage1", "vlax", "20.0 16.0", "12.0", "5,333", "1.00", "1.00", "100"],
+        ["0.83 M", "stage1", "eager", "32.0", "36.0", "1,778", "2.00", "3.00", "80"],
+    ]
 
 
 def test_what_the_fuzzer_finds_is_kept_once_a_place(tmp_path, monkeypatch):

@@ -11,7 +11,8 @@ from jax.sharding import PartitionSpec as P
 from vlax.errors import VlaxError
 from vlax.models.cores import Kernels
 from vlax.params import groups, sharding
-from vlax.training import topologies
+from vlax.training import backward, peaks, topologies
+from vlax.training.planning import Counter
 
 
 def asked(stage: str = "stage3", **fields):
@@ -81,7 +82,8 @@ def test_a_compiler_that_is_not_installed(name, module, extra):
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="the extra tpu is not installed")
 def test_stage_3_fits_a_v5e_slice():
     config = importlib.import_module("configs.stage3").get_config("0.9b")
-    m = config.run.mesh
+    m, target = config.run.mesh, peaks.target("v5e:2x4")
+    config.run.remat = backward.planned(Counter(config.run, config.stage, platform=target.platform), target).remat
     on = topologies.mesh("v5e:2x4", (m.data, m.fsdp, m.tp))
     made = topologies.compiled(config.run, config.stage, on, config.stage.text_length, Kernels())
     assert made.peak < topologies.limit("v5e:2x4") and made.collectives["all-gather"] > 0

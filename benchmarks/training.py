@@ -1,0 +1,173 @@
+"""Prints what a train step costs beside PyTorch's, by the same weights, batches, mask, freezing and loss positions.
+
+    python -m benchmarks.training                                       # pip install -r requirements-parity.txt
+    python -m benchmarks.training --huge_pages                          # of both sides, by glibc
+    python -m benchmarks.training --sizes 7m --stages stage3 --arms vlax compiled scan remat --steps 30
+    python -m benchmarks.training --sizes 0.9b --dtype bfloat16 --batch 16      # with a GPU
+
+    vlax                  the stage's own step as `vlax train` runs it
+    given back            the same, where glibc gives freed memory back to the system (VLAX_KEEP_MEMORY=0)
+    scan, remat           the same with run.layers=scan, and with run.remat=full
+    eager, compiled       transformers' LLaVA as people train it: labels in, backward, clip, fused AdamW; then torch.compile
+    tuned                 compiled, and logits of the text positions alone
+
+The model is the stage's own with random weights, exported and opened by transformers; `causal`, so that the stock class does
+the same. Parity first: loss and gradient norms of the first step. Each line is a fresh process, vlax's first, in the middle and
+last; a time is the median of its steps, of all cores together ("CPU ms", one figure a process) and by the clock (the least of
+them). Pictures are normalised before anything is timed for PyTorch, within the step for vlax.
+"""
+
+import argparse
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.timing import SIZES, Taken
+from vlax.process import memory
+
+# Of each arm of vlax: what its processes have in their environment, and what of `run` is another.
+VLAX: dict[str, tuple[dict[str, str], dict[str, str]]] = {
+    "vlax": ({}, {}),
+    "given back": ({memory.VARIABLE: "0"}, {}),
+    "scan": ({}, {"layers": "scan"}),
+    "remat": ({}, {"remat": "full"}),
+}
+TORCH = ("eager", "compiled", "tuned")
+HUGE_PAGES = "glibc.malloc.hugetlb=1"
+LOSS, NORM = {"float32": 1e-4, "bfloat16": 2e-2}, {"float32": 0.02, "bfloat16": 0.1}
+COLUMNS = ("model", "stage", "arm", "CPU ms", "ms", "samples/s", "CPU / vlax", "time / vlax", "MB")
+
+
+def run(arm: str, flags: argparse.Namespace, size: str, stage: str, folder: Path) -> Taken:
+    """One process of one arm."""
+    environment = {**os.environ, **VLAX.get(arm, ({}, {}))[0]}
+    if flags.huge_pages:
+        environment["GLIBC_TUNABLES"] = HUGE_PAGES
+    about = ["--one", arm, "--folder", str(folder), "--sizes", size, "--stages", stage, "--batch", str(flags.batch)]
+    about += ["--steps", str(flags.steps), "--dtype", flags.dtype, "--threads", str(flags.threads)]
+    command = [sys.executable, "-m", "benchmarks.training", *about]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{arm}, {size}, {stage}:\n{done.stderr.strip()[-3000:]}")
+    return Taken(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def apart(arm: str, ours: Taken, theirs: Taken, dtype: str) -> str:
+    """What keeps an arm from being compared; "" where it computes the same."""
+    if not abs(ours.loss - theirs.loss) <= LOSS[dtype] * abs(ours.loss):
+        return f"{arm}: its first loss is {theirs.loss:.6f}, vlax's {ours.loss:.6f}"
+    for name, norm in ours.norms.items():
+        if not abs(norm - theirs.norms[name]) <= NORM[dtype] * norm:
+            return f"{arm}: its gradient norm of {name} is {theirs.norms[name]:.5f}, vlax's {norm:.5f}"
+    return ""
+
+
+def turns(others: list[str]) -> list[str]:
+    """The arms in the order in which they run: vlax first, in the middle and last."""
+    half = (len(others) + 1) // 2
+    return ["vlax", *others[:half], "vlax", *others[half:], *["vlax"] * (half < len(others))]
+
+
+def compare(size: str, stage: str, flags: argparse.Namespace) -> None:
+    """Prints the lines of one stage at one size."""
+    order, taken = turns([arm for arm in flags.arms if arm != "vlax"]), dict[str, list[Taken]]()
+    with tempfile.TemporaryDirectory() as name:
+        for arm in order:
+            taken.setdefault(arm, []).append(run(arm, flags, size, stage, Path(name)))
+            if reason := apart(arm, taken["vlax"][0], taken[arm][-1], flags.dtype):
+                raise SystemExit(f"{reason}; nothing is compared")
+        about = json.loads((Path(name) / "about.json").read_text())
+    for line in table(stage, about["parameters"], flags.batch, taken):
+        print("| " + " | ".join(line) + " |", flush=True)
+    if flags.out:
+        Path(flags.out).mkdir(parents=True, exist_ok=True)
+        for arm, each in taken.items():
+            told = {"size": size, "stage": stage, "arm": arm, **about, "turns": [dataclasses.asdict(turn) for turn in each]}
+            (Path(flags.out) / f"{size}-{stage}-{arm.replace(' ', '_')}.json").write_text(json.dumps(told, indent=1))
+
+
+def table(stage: str, parameters: int, batch: int, taken: dict[str, list[Taken]]) -> list[list[str]]:
+    """A line an arm, in the order of COLUMNS."""
+    cpu = {arm: [statistics.median(turn.cpu) for turn in each] for arm, each in taken.items()}
+    wall = {arm: min(statistics.median(turn.wall) for turn in each) for arm, each in taken.items()}
+    return [
+        [
+            f"{parameters / 1e6:.2f} M", stage, arm, " ".join(f"{one:,.1f}" for one in cpu[arm]), f"{wall[arm]:,.1f}",
+            f"{1e3 * batch / wall[arm]:,.0f}", f"{min(cpu[arm]) / min(cpu['vlax']):.2f}", f"{wall[arm] / wall['vlax']:.2f}",
+            f"{max(turn.largest_mb for turn in taken[arm]):,.0f}",
+        ]
+        for arm in taken
+    ]  # fmt: skip
+
+
+def ceilings(threads: int, side: int = 1024, count: int = 20) -> str:
+    """Products in float32 by both libraries: what the cores have to give."""
+    import jax
+    import jax.numpy as jnp
+    import torch
+
+    torch.set_num_threads(threads or torch.get_num_threads())
+    theirs, ours, product = torch.ones(side, side), jnp.ones((side, side)), jax.jit(jnp.dot)
+    product(ours, ours).block_until_ready()
+    rates = []
+    for once in (lambda: product(ours, ours).block_until_ready(), lambda: theirs @ theirs):
+        begun: Any = time.process_time()
+        for _ in range(count):
+            once()
+        rates.append(2e-9 * side**3 * count / (time.process_time() - begun))
+    return f"products of {side} x {side}: XLA {rates[0]:.0f}, PyTorch {rates[1]:.0f} GFLOP a CPU second"
+
+
+def one(flags: argparse.Namespace) -> Taken:
+    """In this process, which `run` started: one arm."""
+    if flags.one in TORCH:
+        from benchmarks import torch_peer  # each side imports what it needs and no more
+
+        return torch_peer.arm(flags)
+    memory.keep()  # as `vlax train` does; PyTorch's processes are as a user starts them
+    from benchmarks.arms import config_of, vlax_arm
+
+    config = config_of(flags.sizes[0], flags.stages[0], flags.batch, flags.dtype, VLAX[flags.one][1])
+    return vlax_arm(config, flags.steps, flags.folder)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", nargs="+", default=["embedded", "7m"], choices=SIZES)
+    parser.add_argument("--stages", nargs="+", default=["stage1", "stage3"], choices=["stage1", "stage2", "stage3"])
+    parser.add_argument("--arms", nargs="+", default=[*TORCH, "given back"], choices=[*VLAX, *TORCH])
+    parser.add_argument("--batch", type=int, default=64, help="rows")
+    parser.add_argument("--steps", type=int, default=20, help="timed, after five that are not")
+    parser.add_argument("--dtype", default="float32", choices=sorted(LOSS))
+    parser.add_argument("--threads", type=int, default=1, help="of torch, which spin while they wait; 0: as many as it takes")
+    parser.add_argument("--huge_pages", action="store_true", help="GLIBC_TUNABLES=" + HUGE_PAGES)
+    parser.add_argument("--out", default="", help="folder for a JSON an arm")
+    parser.add_argument("--one", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    flags = parser.parse_args()
+    if flags.one:
+        print(json.dumps(dataclasses.asdict(one(flags))))
+        return
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("jax", "torch", "transformers"))
+    print(
+        f"{datetime.date.today()}, {platform.machine()}, {os.cpu_count()} CPUs, {versions}, {flags.dtype}, {flags.batch} rows"
+    )
+    print(f"{ceilings(flags.threads)}; torch's threads: {flags.threads or 'as many as it takes'}\n")
+    print("| " + " | ".join(COLUMNS) + " |\n|" + "---|" * len(COLUMNS), flush=True)
+    for size in flags.sizes:
+        for stage in flags.stages:
+            compare(size, stage, flags)
+
+
+if __name__ == "__main__":
+    main()
