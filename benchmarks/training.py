@@ -149,7 +149,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64, help="rows")
     parser.add_argument("--steps", type=int, default=20, help="timed, after five that are not")
     parser.add_argument("--dtype", default="float32", choices=sorted(LOSS))
-    parser.add_argument("--threads", type=int, default=1, help="of torch, which spin while they wait; 0: as many as it takes")
+    parser.add_argument("--threads", type=int, default=0, help="of torch, which spin while they wait; 0: as many as it takes")
     parser.add_argument("--huge_pages", action="store_true", help="GLIBC_TUNABLES=" + HUGE_PAGES)
     parser.add_argument("--out", default="", help="folder for a JSON an arm")
     parser.add_argument("--one", default="", help=argparse.SUPPRESS)
