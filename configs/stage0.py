@@ -17,7 +17,7 @@ def vision():
     s.learning_rate = {"all": 2e-3}
     s.mixture = {"ai": datasets.weighted(datasets.scenes("train", "ai"), 1.0)}
     s.validation = {"ai": datasets.scenes("val", "ai")}
-    s.steps, s.text_length = 1000, 32
+    s.steps, s.text_length = 500, 32
     return s
 
 
@@ -29,7 +29,7 @@ def decoder():
     s.learning_rate = {"all": 3e-3}
     s.mixture = {"text": datasets.weighted(datasets.scenes("train", "text"), 1.0)}
     s.validation = {"text": datasets.scenes("val", "text")}
-    s.steps, s.batch_size, s.text_length = 800, 32, 128
+    s.steps, s.batch_size, s.text_length = 250, 32, 128
     return s
 
 

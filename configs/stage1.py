@@ -16,7 +16,7 @@ def stage(variant: str):
         s.init = {"vision": "stage0_vision", "projector": "fresh", "decoder": "stage0_decoder"}
         s.learning_rate = {"projector": 3e-3}
         s.mixture = {"ai": datasets.weighted(datasets.scenes("train", "ai"), 1.0)}
-        s.steps, s.eval_every, s.text_length = 400, 200, 32
+        s.steps, s.eval_every, s.text_length = 150, 150, 32
     return scores.captions(s, variant)
 
 

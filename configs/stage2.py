@@ -25,7 +25,7 @@ def stage(variant: str):
             "ai": datasets.weighted(datasets.scenes("train", "ai"), 1.0),
             "human": datasets.weighted(datasets.scenes("train", "human"), 1.0),
         }
-        s.steps, s.eval_every, s.text_length = 400, 200, 32
+        s.steps, s.eval_every, s.text_length = 150, 150, 32
     return scores.captions(s, variant)
 
 
