@@ -55,7 +55,9 @@ def test_training(monkeypatch, capsys):
     flags = ("--sizes", "embedded", "--stages", "stage1", "--arms", "scan", "eager", "--batch=4", "--steps=1")
     out = printed(monkeypatch, capsys, training, *flags)
     lines = [line.split(" | ") for line in out.splitlines() if line.startswith("| 0.8")]
-    assert [line[2] for line in lines] == ["vlax", "scan", "eager"] and [len(line[3].split()) for line in lines] == [3, 1, 1], out
+    assert [line[2] for line in lines] == ["vlax", "scan", "eager"] and [len(line[3].split()) for line in lines] == [3, 1, 1], (
+        out
+    )
 
 
 OURS = Taken(2.0, {"projector": 0.5}, [30.0, 10.0, 20.0], [15.0], 100.0)

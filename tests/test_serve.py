@@ -390,6 +390,12 @@ def said(*argv, capsys):
     return capsys.readouterr().err
 
 
+def test_without_a_model_it_is_the_workdir_of_training(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert front.main(["serve", "--port", "0"]) == 2
+    assert capsys.readouterr().err.startswith("vlax: error: runs/embedded is no directory; give WORKDIR/STAGE/export, WORKDIR,")
+
+
 def test_mistakes_at_the_command_line(tmp_path, capsys, served):
     taken = served[0].rpartition(":")[2]
     assert "cannot listen at 127.0.0.1:" in said(tmp_path, f"--port={taken}", capsys=capsys)

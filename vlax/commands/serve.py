@@ -1,6 +1,7 @@
 """Serves models on this machine: a page to try them, and an endpoint for OpenAI's clients. Nothing leaves the machine.
 
-python -m vlax serve runs/embedded                                   # the newest stage of a workdir
+python -m vlax serve                                                 # the newest stage of runs/embedded, where train writes
+python -m vlax serve WORKDIR                                         # the newest stage of a workdir
 python -m vlax serve runs/embedded/stage3 runs/embedded/stage4       # two models, side by side on one picture
 """
 
@@ -16,9 +17,10 @@ def add_arguments(parser: Parser) -> None:
     add = parser.add_argument
     add(
         "models",
-        nargs="+",
+        nargs="*",
+        default=["runs/embedded"],  # the workdir of `vlax train`
         metavar="MODEL",
-        help="WORKDIR/STAGE/export, WORKDIR, or a LLaVA, PaliGemma, SmolVLM or Gemma 3 directory",
+        help="WORKDIR/STAGE/export, WORKDIR, or a LLaVA, PaliGemma, SmolVLM or Gemma 3 directory; none: runs/embedded",
     )
     add(
         "--host",
