@@ -225,8 +225,12 @@ def measure(case: Case, reference: np.ndarray, run, config) -> tuple[float, dict
 
 
 def changed(config, fields: dict):
-    """The config with other fields; {"projector": {...}} changes some of a part's."""
-    parts = {name: changed(getattr(config, name), own) for name, own in fields.items() if isinstance(own, dict)}
+    """The config with other fields; {"projector": {...}} changes some of a part's, {"rope_scaling": {...}} is a value."""
+    parts = {
+        name: changed(part, own)
+        for name, own in fields.items()
+        if isinstance(own, dict) and dataclasses.is_dataclass(part := getattr(config, name))
+    }
     return dataclasses.replace(config, **fields | parts)
 
 

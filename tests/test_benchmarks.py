@@ -6,8 +6,12 @@ import sys
 import pytest
 from etils import epath
 
-from benchmarks import data_memory, flips, fuzz, input, rows, serve, soak, training
+from benchmarks import backbones, data_memory, flips, fuzz, input, rows, serve, soak, training
 from benchmarks.timing import Taken
+from vlax.models.decoder import DecoderConfig
+from vlax.models.projector import ProjectorConfig
+from vlax.models.vision import VisionConfig
+from vlax.models.vlm import VLMConfig
 from vlax.storage import seal
 
 
@@ -58,6 +62,14 @@ def test_training(monkeypatch, capsys):
     assert [line[2] for line in lines] == ["vlax", "scan", "eager"] and [len(line[3].split()) for line in lines] == [3, 1, 1], (
         out
     )
+
+
+def test_backbones_switch_off_fields_of_parts_and_fields_that_are_dicts():
+    made = VLMConfig(DecoderConfig(16, 8, 1, 1, 1, 8, 8), VisionConfig(8, 4, 8, 1, 1, 8), ProjectorConfig("linear", 8, 8))
+    off = backbones.changed(made, {"decoder": {"rope_scaling": {"rope_type": "linear", "factor": 2.0}, "eps": 0.5}})
+    assert (off.decoder.rope_scaling["factor"], off.decoder.eps, off.vision) == (2.0, 0.5, made.vision)
+    plain = backbones.changed(made.decoder, {"rope_scaling": {"rope_type": "linear", "factor": 3.0}})
+    assert plain.rope_scaling["factor"] == 3.0
 
 
 OURS = Taken(2.0, {"projector": 0.5}, [30.0, 10.0, 20.0], [15.0], 100.0)
