@@ -17,7 +17,7 @@ from vlax.data.batches.pipeline import iterate
 from vlax.masks import ANSWER
 from vlax.params import groups
 from vlax.pretrained.writing import whole
-from vlax.training import session, stages, start
+from vlax.training import counters, session, stages, start
 from vlax.training.session import Session
 from vlax.training.steps import State
 
@@ -37,15 +37,15 @@ def config_of(size: str, stage: str, batch: int, dtype: str, changes: dict[str, 
     return config
 
 
-def leave(s: Session, params: groups.Params, batches: list[dict[str, np.ndarray]], folder: Path) -> None:
-    """What the other side needs: the model in LLaVA's layout, the batches, how it is trained."""
+def leave(s: Session, params: groups.Params, batches: list[dict[str, np.ndarray]], products: int, folder: Path) -> None:
+    """What the other side needs: the model in LLaVA's layout, the batches, how it is trained. products: FLOPs of a step."""
     whole.write_model(folder / "hf", s.config, params, s.encoder)
     for number, batch in enumerate(batches):
         arrays: dict[str, Any] = batch
         np.savez(folder / f"batch{number}.npz", **arrays)
     vision, stage = s.config.tower.vision, s.plan.stage
     about = {
-        "parameters": sum(value.size for value in params.values()), "text": batches[0]["tokens"].shape[1],
+        "parameters": sum(value.size for value in params.values()), "products": products, "text": batches[0]["tokens"].shape[1],
         "image_tokens": s.config.tokens_per_image, "mean": vision.mean[0], "std": vision.std[0], "clip": stage.clip,
         "beta2": stage.beta2, "answer": ANSWER, "rates": {name: float(rate) for name, rate in stage.learning_rate.items()},
     }  # fmt: skip
@@ -60,7 +60,8 @@ def vlax_arm(config: ConfigDict, steps: int, folder: Path) -> Taken:
         state, frozen = start.initial_state(s)
         batches = [batch for batch, _ in zip(iterate(s.batches), range(BATCHES), strict=False)]
         if not (folder / "hf").exists():
-            leave(s, groups.join(state["params"], frozen), batches, folder)
+            traced = jax.make_jaxpr(s.train_step)(state, frozen, s.place(batches[0]))
+            leave(s, groups.join(state["params"], frozen), batches, counters.dot_flops(traced.jaxpr), folder)
         held: list[State] = [state]
 
         def step(number: int, names: tuple[str, ...] = ("loss_sum",)) -> dict[str, float]:

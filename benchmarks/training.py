@@ -21,6 +21,7 @@ import argparse
 import dataclasses
 import datetime
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
@@ -29,8 +30,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from benchmarks.timing import SIZES, Taken
 from vlax.process import memory
@@ -78,8 +79,8 @@ def turns(others: list[str]) -> list[str]:
     return ["vlax", *others[:half], "vlax", *others[half:], *["vlax"] * (half < len(others))]
 
 
-def compare(size: str, stage: str, flags: argparse.Namespace) -> None:
-    """Prints the lines of one stage at one size."""
+def compare(size: str, stage: str, flags: argparse.Namespace) -> int:
+    """Prints the lines of one stage at one size. Returns the FLOPs of a step's products."""
     order, taken = turns([arm for arm in flags.arms if arm != "vlax"]), dict[str, list[Taken]]()
     with tempfile.TemporaryDirectory() as name:
         for arm in order:
@@ -94,6 +95,7 @@ def compare(size: str, stage: str, flags: argparse.Namespace) -> None:
         for arm, each in taken.items():
             told = {"size": size, "stage": stage, "arm": arm, **about, "turns": [dataclasses.asdict(turn) for turn in each]}
             (Path(flags.out) / f"{size}-{stage}-{arm.replace(' ', '_')}.json").write_text(json.dumps(told, indent=1))
+    return int(about["products"])
 
 
 def table(stage: str, parameters: int, batch: int, taken: dict[str, list[Taken]]) -> list[list[str]]:
@@ -110,22 +112,29 @@ def table(stage: str, parameters: int, batch: int, taken: dict[str, list[Taken]]
     ]  # fmt: skip
 
 
-def ceilings(threads: int, side: int = 1024, count: int = 20) -> str:
-    """Products in float32 by both libraries: what the cores have to give."""
+def rate(product: Callable[[], object], side: int, count: int = 20) -> float:
+    """GFLOP a CPU second of products of float32 matrices with so many rows and columns."""
+    product()
+    begun = time.process_time()
+    for _ in range(count):
+        product()
+    return 2e-9 * side**3 * count / (time.process_time() - begun)
+
+
+def ceilings(threads: int, torch_too: bool, side: int = 1024) -> dict[str, float]:
+    """What the cores have to give, by each library: `rate`."""
     import jax
     import jax.numpy as jnp
-    import torch
 
-    torch.set_num_threads(threads or torch.get_num_threads())
-    theirs, ours, product = torch.ones(side, side), jnp.ones((side, side)), jax.jit(jnp.dot)
-    product(ours, ours).block_until_ready()
-    rates = []
-    for once in (lambda: product(ours, ours).block_until_ready(), lambda: theirs @ theirs):
-        begun: Any = time.process_time()
-        for _ in range(count):
-            once()
-        rates.append(2e-9 * side**3 * count / (time.process_time() - begun))
-    return f"products of {side} x {side}: XLA {rates[0]:.0f}, PyTorch {rates[1]:.0f} GFLOP a CPU second"
+    square, dot = jnp.ones((side, side)), jax.jit(jnp.dot)
+    found = {"XLA": rate(lambda: dot(square, square).block_until_ready(), side)}
+    if torch_too:
+        import torch
+
+        torch.set_num_threads(threads or torch.get_num_threads())
+        theirs = torch.ones(side, side)
+        found["PyTorch"] = rate(lambda: theirs @ theirs, side)
+    return found
 
 
 def one(flags: argparse.Namespace) -> Taken:
@@ -158,15 +167,22 @@ def main() -> None:
     if flags.one:
         print(json.dumps(dataclasses.asdict(one(flags))))
         return
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("jax", "torch", "transformers"))
+    torch_too = any(arm in TORCH for arm in flags.arms)
+    if torch_too and importlib.util.find_spec("torch") is None:
+        raise SystemExit("torch is not installed: pip install -r requirements-parity.txt, or give --arms of vlax's alone")
+    packages = ("jax", "torch", "transformers") if torch_too else ("jax",)
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
     print(
         f"{datetime.date.today()}, {platform.machine()}, {os.cpu_count()} CPUs, {versions}, {flags.dtype}, {flags.batch} rows"
     )
-    print(f"{ceilings(flags.threads)}; torch's threads: {flags.threads or 'as many as it takes'}\n")
+    rates = ceilings(flags.threads, torch_too)
+    said = ", ".join(f"{name} {value:.1f}" for name, value in rates.items())
+    print(f"products: {said} GFLOP a CPU second; torch's threads: {flags.threads or 'as many as it takes'}\n")
     print("| " + " | ".join(COLUMNS) + " |\n|" + "---|" * len(COLUMNS), flush=True)
-    for size in flags.sizes:
-        for stage in flags.stages:
-            compare(size, stage, flags)
+    products = {(size, stage): compare(size, stage, flags) for size in flags.sizes for stage in flags.stages}
+    print("\nThe products of a step, and the CPU ms that they take at XLA's rate:")
+    for (size, stage), flops in products.items():
+        print(f"{size}, {stage}: {flops / 1e9:.1f} GFLOP, {flops / 1e6 / rates['XLA']:,.0f} ms")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from vlax.model.api import Model
 from vlax.pretrained.writing import cards, push
 from vlax.process import stop
 from vlax.process.activity import Interrupted
-from vlax.storage import cache
+from vlax.storage import cache, paths
 from vlax.training import chain, stages
 from vlax.training.inspect import inspection
 from vlax.training.listeners import Listener
@@ -55,7 +55,7 @@ def config_of(name: str, **fields: Any) -> ConfigDict:
 
 def train(
     config: ConfigDict | str,
-    workdir: str = "runs/embedded",
+    workdir: str = paths.WORKDIR,
     *,
     callbacks: Sequence[Listener] = (),
     extend: int = 0,
@@ -171,7 +171,7 @@ def evaluate(
     return Scores(raw, Path(directory) / "eval" if directory else None)
 
 
-def inspect(config: ConfigDict | str, workdir: str = "runs/embedded", batches: int = 1) -> Image.Image:
+def inspect(config: ConfigDict | str, workdir: str = paths.WORKDIR, batches: int = 1) -> Image.Image:
     """Prints a stage's first batches as the model will see them, as `vlax train --inspect` does; the picture of pictures and
     attention mask that it writes. Nothing is trained, and no parent stage need be. VlaxError for whatever is wrong."""
     if isinstance(config, str):

@@ -14,13 +14,13 @@ from vlax.commands import setup
 from vlax.commands.flags import Parser, words
 from vlax.errors import VlaxError
 from vlax.evaluation.options import Options
-from vlax.storage import cache
+from vlax.storage import cache, paths
 
 
 def add_arguments(parser: Parser) -> None:
     """The flags of evaluation; most of them are the fields of `Options`."""
     parser.add_config(required=False)
-    parser.add_argument("--workdir", default="runs/embedded", help="the --workdir of training")
+    parser.add_argument("--workdir", default=paths.WORKDIR, help="the --workdir of training")
     about = "two directories that eval.py wrote: what the second has over the first, paired; no model runs"
     parser.add_argument("--compare", type=words, default=(), metavar="OLD NEW", help=about)
     parser.add_argument("rest", nargs="*", help=argparse.SUPPRESS)  # --compare's second directory

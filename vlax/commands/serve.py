@@ -10,6 +10,7 @@ import importlib.util
 
 from vlax.commands.flags import Parser, at_least
 from vlax.errors import VlaxError
+from vlax.storage import paths
 
 
 def add_arguments(parser: Parser) -> None:
@@ -18,9 +19,9 @@ def add_arguments(parser: Parser) -> None:
     add(
         "models",
         nargs="*",
-        default=["runs/embedded"],  # the workdir of `vlax train`
+        default=[paths.WORKDIR],
         metavar="MODEL",
-        help="WORKDIR/STAGE/export, WORKDIR, or a LLaVA, PaliGemma, SmolVLM or Gemma 3 directory; none: runs/embedded",
+        help=f"WORKDIR/STAGE/export, WORKDIR, or a LLaVA, PaliGemma, SmolVLM or Gemma 3 directory; none: {paths.WORKDIR}",
     )
     add(
         "--host",

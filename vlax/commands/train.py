@@ -13,14 +13,14 @@ import os
 from vlax.commands import print_config, setup
 from vlax.commands.flags import Parser, at_least
 from vlax.errors import VlaxError
-from vlax.storage.paths import absolute
+from vlax.storage.paths import WORKDIR, absolute
 
 
 def add_arguments(parser: Parser) -> None:
     """The flags of training."""
     parser.add_config(required=True)
     add, switch = parser.add_argument, argparse.BooleanOptionalAction
-    add("--workdir", default="runs/embedded", help="directory (or gs://...) of checkpoints, exports, logs and scores")
+    add("--workdir", default=WORKDIR, help="directory (or gs://...) of checkpoints, exports, logs and scores")
     add("--replay", action=switch, help="run the first steps of every started stage again and compare their losses")
     add("--inspect", action=switch, help="print the stage's first batches as the model will see them, and train nothing")
     add("--inspect_batches", type=at_least(1), help="--inspect, of so many batches instead of one")

@@ -13,6 +13,7 @@ from etils import epath
 
 from vlax.errors import VlaxError
 
+WORKDIR = "runs/embedded"  # where training writes, and what comes after it looks, unless a --workdir says otherwise
 FILE_BYTES = 4 << 30  # of one file of annotations, predictions or settings, which is read as a whole
 
 
