@@ -17,6 +17,7 @@ from PIL import Image
 from vlax.commands.data import doctor, prepare
 from vlax.data.readers import prints
 from vlax.data.sources import open_source
+from vlax.errors import VlaxError
 from vlax.evaluation import trained_on
 from vlax.training import exclusion
 from vlax.training.stages import StagePlan
@@ -95,6 +96,26 @@ def test_prepared_sets_bring_their_prints(held, tmp_path):
     assert table.shape == (8, 56) and prints.from_bytes(table).hashes.all()
     mixed, line = opened(tmp_path / "run", held[0], sets[1])
     assert mixed.dropped == 0 and "table-rows:" in line and "prepared-b" not in line
+
+
+def test_prints_that_are_not_what_was_written_are_named(tmp_path):
+    """By whoever reads them first: those of rows' first pictures, or of the others."""
+    (tmp_path / "images").mkdir()
+    for name, shade in (("a.png", 40), ("b.png", 90)):
+        Image.new("RGB", (24, 24), (shade, 0, 0)).save(tmp_path / "images" / name)
+    said = [{"from": "human", "value": "<image> and <image>?"}, {"from": "gpt", "value": "both"}]
+    (tmp_path / "two.json").write_text(json.dumps([{"id": "7", "image": ["a.png", "b.png"], "conversations": said}]))
+    spec = {"kind": "llava", "annotations": str(tmp_path / "two.json"), "images": str(tmp_path / "images")}
+    call(prepare, spec, str(tmp_path / "out"), "--image-size=24", "--codec=raw", "--train")
+    source = open_source({"kind": "prepared", "path": str(tmp_path / "out")})
+    assert len(source.looks().hashes) == len(source.other_looks()[0]) == 1
+    file = tmp_path / "out" / prints.NAME
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    for read in (source.looks, source.other_looks):
+        with pytest.raises(VlaxError, match=r"out/prints\.npy is damaged: its content is not what was written"):
+            read()
 
 
 def test_a_run_goes_on_with_what_it_began_with(held, tmp_path, monkeypatch):
