@@ -28,8 +28,9 @@ def batch():
 
 @pytest.fixture(scope="module")
 def losses(batch):
-    """(mode, remat) -> (loss, gradients) of a two-layer decoder whose second layer has a sliding window."""
-    _, graphdef, params = build(text_only=True, **WINDOW)
+    """(mode, remat) -> (loss, gradients) of a two-layer decoder whose second layer has a sliding window: scanned, it computes
+    image tokens that nobody reads, unrolled it doesn't."""
+    _, graphdef, params = build(**WINDOW)
 
     def run(mode, remat):
         def loss(params):
@@ -45,8 +46,9 @@ def losses(batch):
 def test_scan_and_remat_change_neither_values_nor_gradients(mode, remat, losses):
     (want, gradients), (loss, got) = losses["unroll", False], losses[mode, remat]
     np.testing.assert_allclose(loss, want, rtol=1e-5)
-    for path, value in gradients.items():
-        np.testing.assert_allclose(got[path], value, rtol=1e-3, atol=1e-4 * np.abs(value).max(), err_msg=path)
+    for path, value in gradients.items():  # a bias of all keys changes no softmax: its gradient is rounding alone
+        least = max(1e-4 * np.abs(value).max(), 2e-6)
+        np.testing.assert_allclose(got[path], value, rtol=1e-3, atol=least, err_msg=path)
 
 
 @pytest.mark.parametrize("theta", [None, pytest.param(20.0, marks=pytest.mark.slow)])

@@ -10,9 +10,9 @@ import jax
 from flax import nnx
 from jax.typing import DTypeLike
 
-from vlax.models.cores import Mask, attend, attend_shared, core, whole
+from vlax.models.cores import Mask, attend, attend_shared, core, last_rows, whole
 from vlax.models.kv_cache import KV, shape, written
-from vlax.models.layers import RMSNorm, residual_init
+from vlax.models.layers import RMSNorm, last_of, residual_init
 from vlax.models.lora import LoRAConfig, dense
 from vlax.models.placement import by_column, gathered
 from vlax.models.remat import keep
@@ -66,9 +66,11 @@ class Attention(nnx.Module):
             self.q_norm, self.k_norm = RMSNorm(queries * c.head_dim, **norm), RMSNorm(keys * c.head_dim, **norm)
         self.config, self.kernel = c, "xla"
 
-    def __call__(self, x: jax.Array, batch: int, mask: Mask, rope: Rope | None = None) -> jax.Array:
-        """x: [B*S,D]; mask: bool[B,S,S], in two parts, or None; rope: (cos, sin) or None. Returns [B*S,D]."""
-        q, k, v = (keep(y, name) for y, name in zip(self._heads(x, batch, rope), "qkv", strict=True))
+    def __call__(self, x: jax.Array, batch: int, mask: Mask, rope: Rope | None = None, *, last: int | None = None) -> jax.Array:
+        """x: [B*S,D]; mask: bool[B,S,S], in two parts, or None; rope: (cos, sin) or None. Returns [B*S,D], or of the last
+        positions alone [B*last,D]."""
+        q, k, v = (keep(y, name) for y, name in zip(self._heads(x, batch, rope, last), "qkv", strict=True))
+        mask = mask if last is None else last_rows(mask, last)
         return self._out(core(q, k, v, mask, scale=self.scale, softcap=self.config.softcap, kernel=self.kernel))
 
     def trace(
@@ -99,15 +101,18 @@ class Attention(nnx.Module):
         context = out.transpose(0, 2, 1, 3).reshape(-1, self.config.heads * self.config.head_dim)
         return gathered(self.o(keep(context, "context")))
 
-    def _heads(self, x: jax.Array, batch: int, rope: Rope | None) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """q [B,H,S,K], k and v [B,G,S,K], normed and rotated."""
+    def _heads(
+        self, x: jax.Array, batch: int, rope: Rope | None, last: int | None = None
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """q [B,H,S,K], or of the last positions, k and v [B,G,S,K], normed and rotated."""
         c = self.config
 
         def split_heads(y: jax.Array, heads: int) -> jax.Array:
             return y.reshape(batch, -1, heads, c.head_dim)
 
         x = gathered(x)
-        q, k, v = by_column(self.q(x), c.heads), by_column(self.k(x), c.kv_heads), by_column(self.v(x), c.kv_heads)
+        asks = x if last is None else last_of(x, batch, last)
+        q, k, v = by_column(self.q(asks), c.heads), by_column(self.k(x), c.kv_heads), by_column(self.v(x), c.kv_heads)
         if c.qk_norm_joint:
             q, k = self.q_norm(q), self.k_norm(k)
         q, k, v = split_heads(q, c.heads), split_heads(k, c.kv_heads), split_heads(v, c.kv_heads)
@@ -115,7 +120,7 @@ class Attention(nnx.Module):
             q, k = self.q_norm(q), self.k_norm(k)
         q, k, v = (y.transpose(0, 2, 1, 3) for y in (q, k, v))
         if rope is not None:
-            q, k = rotate(q, *rope), rotate(k, *rope)
+            q, k = rotate(q, *(table[:, -q.shape[2] :] for table in rope)), rotate(k, *rope)
         return q, k, v
 
 

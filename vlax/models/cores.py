@@ -59,6 +59,12 @@ def keys_of(mask: Mask) -> int:
     return int((mask.rows if isinstance(mask, SplitMask) else whole(mask)).shape[-1])
 
 
+def last_rows(mask: Mask, last: int) -> jax.Array | None:
+    """The mask of the last queries alone, bool[B|1,last|1,S]: those of the text, where it has two parts."""
+    rows = mask.rows if isinstance(mask, SplitMask) else mask
+    return None if rows is None else rows[:, -last:]
+
+
 def one_of(kind: jax.Array, masks: tuple[Mask, Mask]) -> Mask:
     """masks[kind], chosen on the device where they differ."""
     return masks[0] if masks[0] is masks[1] else jnp.where(kind == 1, whole(masks[1]), whole(masks[0]))

@@ -12,7 +12,7 @@ from jax.typing import DTypeLike
 from vlax.errors import VlaxError
 from vlax.models.attention import Attention, AttentionConfig, Cache, Slot
 from vlax.models.cores import Mask, keys_of, one_of, whole
-from vlax.models.layers import MLP, RMSNorm, apply_layers, f32_matmul, layer_norm
+from vlax.models.layers import MLP, RMSNorm, apply_layers, f32_matmul, last_of, layer_norm
 from vlax.models.lora import LoRAConfig
 from vlax.models.loss import Head
 from vlax.models.placement import by_row_and_width
@@ -137,14 +137,18 @@ class Block(nnx.Module):
     def _add(self, x: jax.Array, out: jax.Array) -> jax.Array:
         return x + (out if self.residual == 1.0 else out * self.residual)
 
-    def __call__(self, x: jax.Array, batch: int, masks: Masks, ropes: Ropes, kind: jax.Array | None = None) -> jax.Array:
-        """x: [B*S,D]. kind: int32[2], which of `masks` and which of `ropes` are this layer's; None is the first of each."""
+    def __call__(
+        self, x: jax.Array, batch: int, masks: Masks, ropes: Ropes, kind: jax.Array | None = None, *, last: int | None = None
+    ) -> jax.Array:
+        """x: [B*S,D]. kind: int32[2], which of `masks` and which of `ropes` are this layer's; None is the first of each.
+        last: of so many positions at the end of a row alone, [B*last,D]."""
         mask, rope = masks[0], ropes[0]
         if kind is not None:
             mask = one_of(kind[0], masks)
             for i in range(1, len(ropes)):
                 rope = jax.tree.map(lambda old, new, i=i: jnp.where(kind[1] == i, new, old), rope, ropes[i])
-        return self._rest(x, self.attention(self.norm1(x) if self.pre_norms else x, batch, mask, rope))
+        out = self.attention(self.norm1(x) if self.pre_norms else x, batch, mask, rope, last=last)
+        return self._rest(x if last is None else last_of(x, batch, last), out)
 
 
 class Decoder(nnx.Module):
@@ -220,9 +224,8 @@ class Decoder(nnx.Module):
         kinds = self._kinds()
         per_layer = jnp.asarray(kinds, jnp.int32) if any(kind != (0, 0) for kind in kinds) else None
         x = x.reshape(batch * length, c.width)
-        x = apply_layers(self.layers, x, batch, masks, ropes, mode=mode, remat=remat, per_layer=per_layer)
-        if last is not None:
-            x = x.reshape(batch, length, c.width)[:, length - last :].reshape(-1, c.width)
+        last = None if last == length else last
+        x = apply_layers(self.layers, x, batch, masks, ropes, mode=mode, remat=remat, per_layer=per_layer, last=last)
         return self.norm(x).reshape(batch, -1, c.width)
 
     def trace(

@@ -1,5 +1,6 @@
 """Small parts that both transformers are made of, and the loop over layers (unrolled or scanned, with or without remat)."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -108,26 +109,34 @@ class MLP(nnx.Module):
 
 def apply_layers(
     layers: Sequence[Callable[..., jax.Array]], x: jax.Array, batch: int, *args: Any, mode: str, remat: str | bool,
-    per_layer: jax.Array | None = None,
+    per_layer: jax.Array | None = None, last: int | None = None,
 ) -> jax.Array:  # fmt: skip
     """Runs `layer(x, batch, *args[, per_layer[i]])` for every layer in turn, on x [batch*S,D]; the layers must be alike.
 
     mode    "unroll": fastest on GPU and in decoding. "scan": the parameters are stacked inside the step and the body is
             compiled once, which is what TPU compile times ask for.
     remat   what a layer keeps for its backward pass, and what it computes again: see remat.py.
+    last    only the last positions of each row are wanted, [batch*last,D]. The others are there for these to look at, which
+            the last layer does by keys and values: unrolled, it computes nothing else of them.
     """
     graphdef, _ = nnx.split(layers[0])
 
-    def body(params: nnx.State[Any, Any], x: jax.Array, extra: jax.Array | None) -> jax.Array:
+    def body(params: nnx.State[Any, Any], x: jax.Array, extra: jax.Array | None, last: int | None = None) -> jax.Array:
         layer, x = nnx.merge(graphdef, params), stream(x, batch)
-        return stream(layer(x, batch, *args) if extra is None else layer(x, batch, *args, extra), batch)
+        named: dict[str, Any] = {} if last is None else {"last": last}
+        return stream(layer(x, batch, *args, *(() if extra is None else (extra,)), **named), batch)
 
-    body = remat_layer(body, remat, x.dtype)
-    params = [nnx.state(layer) for layer in layers]
+    whole, params = remat_layer(body, remat, x.dtype), [nnx.state(layer) for layer in layers]
     if mode == "scan":
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
-        x, _ = jax.lax.scan(lambda x, one: (body(one[0], x, one[1]), None), x, (stacked, per_layer))
-        return x
-    for i, state in enumerate(params):
-        x = body(state, x, None if per_layer is None else per_layer[i])
-    return x
+        x, _ = jax.lax.scan(lambda x, one: (whole(one[0], x, one[1]), None), x, (stacked, per_layer))
+        return x if last is None else last_of(x, batch, last)
+    kinds = [None] * len(params) if per_layer is None else list(per_layer)
+    for state, kind in zip(params[:-1], kinds, strict=False):
+        x = whole(state, x, kind)
+    return remat_layer(functools.partial(body, last=last), remat, x.dtype)(params[-1], x, kinds[-1])
+
+
+def last_of(x: jax.Array, batch: int, last: int) -> jax.Array:
+    """The last positions of each row: [batch*S,D] -> [batch*last,D]"""
+    return x.reshape(batch, -1, x.shape[-1])[:, -last:].reshape(-1, x.shape[-1])
