@@ -241,6 +241,30 @@ def test_the_watchdog_names_phase_and_step_and_writes_all_stacks(tmp_path, monke
     assert "moved.wait" not in text and "test_stop.py" in (tmp_path / "stacks.txt").read_text()
 
 
+def test_a_process_that_was_stopped_goes_on(tmp_path):
+    """By Ctrl-Z, for longer than the watchdog's patience: neither it nor the wait for a batch counts the time."""
+    code = f"""
+import pathlib, sys, time
+from vlax.process import activity, watchdog
+activity.AWAY, activity.FIRST, watchdog.EVERY, watchdog.LATER = 0.5, 1, 0.05, 0.0
+with watchdog.watching(pathlib.Path({str(tmp_path / "stacks")!r})), activity.phase("training"), activity.NOW.watched(1.0):
+    begun = activity.NOW.clock()
+    print("begun", flush=True)
+    sys.stdin.readline()
+    print("waited", activity.NOW.clock() - begun < 1.5, flush=True)
+    time.sleep(60)
+"""
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen([sys.executable, "-c", code], cwd=REPO, text=True, **pipes) as child:
+        assert child.stdout.readline() == "begun\n"
+        child.send_signal(signal.SIGSTOP)
+        time.sleep(3)
+        child.send_signal(signal.SIGCONT)
+        out, err = child.communicate("\n", timeout=60)
+    assert out == "waited True\n" and child.returncode == 75  # and then it does hang
+    assert re.match(r"vlax: error: training, .* nothing has moved for 1 s", err)
+
+
 def test_what_is_slow_by_nature_does_not_hang(monkeypatch):
     clock = [0.0]
     monkeypatch.setattr(activity.time, "monotonic", lambda: clock[0])

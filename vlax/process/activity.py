@@ -17,6 +17,7 @@ from pathlib import Path
 from vlax.errors import VlaxError
 
 FIRST, COMPILES, SLOW = 40, 2, 20  # see Activity.patience
+AWAY = 10.0  # seconds between two looks of the watchdog, which looks every two, in which it can't have run
 
 
 class Interrupted(SystemExit):
@@ -51,10 +52,22 @@ class Activity:
         self.since, self.grace = 0.0, 30.0  # when it was asked, and the seconds that it has from then on
         self.saving = False
         self.limit = 0.0  # seconds without progress after which something hangs; 0: never
+        self.looking = False  # whether a watchdog asks for `clock` every two seconds
+        self._looked = self._away = 0.0
         self.restart()
 
+    def clock(self) -> float:
+        """Seconds that this process had. Where it was stopped (Ctrl-Z, a lid that was closed) so was its watchdog, and what
+        lies between two of its looks does not count: nothing hung."""
+        with self.lock:
+            now = time.monotonic()
+            if self.looking and now - self._looked > AWAY:
+                self._away += now - self._looked
+            self._looked = now
+            return now - self._away
+
     def restart(self) -> None:
-        self._moved, self._first, self._longest, self._moves = time.monotonic(), 0.0, 0.0, 0
+        self._moved, self._first, self._longest, self._moves = self.clock(), 0.0, 0.0, 0
 
     @contextlib.contextmanager
     def watched(self, limit: float) -> Iterator[None]:
@@ -89,12 +102,12 @@ class Activity:
             self._longest = max(self._longest, self.idle)
         else:
             self._first = self.idle
-        self._moved, self._moves = time.monotonic(), self._moves + 1
+        self._moved, self._moves = self.clock(), self._moves + 1
 
     @property
     def idle(self) -> float:
         """Seconds since something moved."""
-        return time.monotonic() - self._moved
+        return self.clock() - self._moved
 
     @property
     def patience(self) -> float:

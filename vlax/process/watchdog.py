@@ -1,4 +1,7 @@
-"""Ends a process in which nothing moves any more: a step that waits for a host that is gone, a device that hangs."""
+"""Ends a process in which nothing moves any more: a step that waits for a host that is gone, a device that hangs.
+
+A process that was stopped, by Ctrl-Z say, and goes on later is not one of them.
+"""
 
 import contextlib
 import faulthandler
@@ -25,6 +28,7 @@ def watching(stacks: Path, peers: Callable[[], str] = lambda: "") -> Iterator[No
 
     def watch() -> None:
         while not done.wait(EVERY):
+            NOW.clock()
             activity.publish()
             why = peers()
             if not why and NOW.idle > NOW.patience * (SAVING if NOW.saving else 1) + LATER:
@@ -36,8 +40,11 @@ def watching(stacks: Path, peers: Callable[[], str] = lambda: "") -> Iterator[No
                 kept = "what was saved is whole, and the same command goes on from it"
                 stop.now(activity.Lost.code, f"vlax: error: {what}: {why}; {kept}. All stacks are in {stacks}")
 
+    NOW.clock()
+    NOW.looking = True
     threading.Thread(target=watch, name="watchdog", daemon=True).start()
     try:
         yield
     finally:
         done.set()
+        NOW.looking = False

@@ -3,7 +3,6 @@
 import contextlib
 import queue
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -49,14 +48,14 @@ class Feed:
     def next(self) -> dict[str, np.ndarray] | Exception | None:
         """The next batch; None where a stop was asked for; what building it raised, which is Lost where it never comes: within
         the watchdog's limit or twenty times the longest wait so far. Nothing compiles here that could take longer."""
-        begun = time.monotonic()
+        begun = NOW.clock()
         while True:
             try:
                 found = self._queue.get(timeout=EARS)
             except queue.Empty:
                 if NOW.requested:
                     return None
-                waited = time.monotonic() - begun
+                waited = NOW.clock() - begun
                 if NOW.limit and waited > max(NOW.limit, activity.SLOW * self._longest):
                     reading = ", ".join(self._batches.collate.reading()) or "no row"
                     return Lost(
@@ -64,7 +63,7 @@ class Feed:
                         "there, or raise --config.run.watchdog_minutes"
                     )
                 continue
-            self._longest = max(self._longest, time.monotonic() - begun)
+            self._longest = max(self._longest, NOW.clock() - begun)
             batch: dict[str, np.ndarray] | Exception = found
             return batch
 
