@@ -1,7 +1,7 @@
 """Writes a model's captions of photographs beside people's, as two COCO files: what `vlax findings data` compares.
 
-    python examples/recaption.py CAPTIONS.json OUT --photos=0:1000        # OUT/human.json: people's, of these photos
-    python examples/recaption.py CAPTIONS.json OUT --photos=1000:2000 --model=EXPORT --images=DIR     # and OUT/ai.json
+    python -m examples.recaption CAPTIONS.json OUT --photos=0:1000        # OUT/human.json: people's, of these photos
+    python -m examples.recaption CAPTIONS.json OUT --photos=1000:2000 --model=EXPORT --images=DIR     # and OUT/ai.json
 
 A photo gets as many captions of the model as it has of people, drawn from softmax(logits / --temperature): alike where the
 model is sure. --photos counts them in the order of the file; the model must not have been trained on them, or its captions
