@@ -12,9 +12,9 @@
     tuned                 compiled, and logits of the text positions alone
 
 The model is the stage's own with random weights, exported and opened by transformers; `causal`, so that the stock class does
-the same. Parity first: loss and gradient norms of the first step. Each line is a fresh process, vlax's first, in the middle and
-last; a time is the median of its steps, of all cores together ("CPU ms", one figure a process) and by the clock (the least of
-them). Pictures are normalised before anything is timed for PyTorch, within the step for vlax.
+the same. Parity first: loss and gradient norms of the first step. Each arm has as many fresh processes, in turn; a time is the
+median of a process's steps, of all cores together ("CPU ms", one figure a process) and by the clock ("ms"); ratios are of the
+medians over processes. Pictures are normalised before anything is timed for PyTorch, within the step for vlax.
 """
 
 import argparse
@@ -73,15 +73,9 @@ def apart(arm: str, ours: Taken, theirs: Taken, dtype: str) -> str:
     return ""
 
 
-def turns(others: list[str]) -> list[str]:
-    """The arms in the order in which they run: vlax first, in the middle and last."""
-    half = (len(others) + 1) // 2
-    return ["vlax", *others[:half], "vlax", *others[half:], *["vlax"] * (half < len(others))]
-
-
 def compare(size: str, stage: str, flags: argparse.Namespace) -> int:
     """Prints the lines of one stage at one size. Returns the FLOPs of a step's products."""
-    order, taken = turns([arm for arm in flags.arms if arm != "vlax"]), dict[str, list[Taken]]()
+    order, taken = ["vlax", *(arm for arm in flags.arms if arm != "vlax")] * flags.turns, dict[str, list[Taken]]()
     with tempfile.TemporaryDirectory() as name:
         for arm in order:
             taken.setdefault(arm, []).append(run(arm, flags, size, stage, Path(name)))
@@ -101,11 +95,12 @@ def compare(size: str, stage: str, flags: argparse.Namespace) -> int:
 def table(stage: str, parameters: int, batch: int, taken: dict[str, list[Taken]]) -> list[list[str]]:
     """A line an arm, in the order of COLUMNS."""
     cpu = {arm: [statistics.median(turn.cpu) for turn in each] for arm, each in taken.items()}
-    wall = {arm: min(statistics.median(turn.wall) for turn in each) for arm, each in taken.items()}
+    once = {arm: statistics.median(each) for arm, each in cpu.items()}
+    wall = {arm: statistics.median(statistics.median(turn.wall) for turn in each) for arm, each in taken.items()}
     return [
         [
             f"{parameters / 1e6:.2f} M", stage, arm, " ".join(f"{one:,.1f}" for one in cpu[arm]), f"{wall[arm]:,.1f}",
-            f"{1e3 * batch / wall[arm]:,.0f}", f"{min(cpu[arm]) / min(cpu['vlax']):.2f}", f"{wall[arm] / wall['vlax']:.2f}",
+            f"{1e3 * batch / wall[arm]:,.0f}", f"{once[arm] / once['vlax']:.2f}", f"{wall[arm] / wall['vlax']:.2f}",
             f"{max(turn.largest_mb for turn in taken[arm]):,.0f}",
         ]
         for arm in taken
@@ -157,6 +152,7 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", default=[*TORCH, "given back"], choices=[*VLAX, *TORCH])
     parser.add_argument("--batch", type=int, default=64, help="rows")
     parser.add_argument("--steps", type=int, default=20, help="timed, after five that are not")
+    parser.add_argument("--turns", type=int, default=2, help="processes of each arm")
     parser.add_argument("--dtype", default="float32", choices=sorted(LOSS))
     parser.add_argument("--threads", type=int, default=0, help="of torch, which spin while they wait; 0: as many as it takes")
     parser.add_argument("--huge_pages", action="store_true", help="GLIBC_TUNABLES=" + HUGE_PAGES)
