@@ -56,12 +56,10 @@ def test_serve(monkeypatch, capsys, trained):
 @pytest.mark.slow
 def test_training(monkeypatch, capsys):
     pytest.importorskip("torch")
-    flags = ("--sizes", "embedded", "--stages", "stage1", "--arms", "scan", "eager", "--batch=4", "--steps=1")
+    flags = ("--sizes", "embedded", "--stages", "stage1", "--arms", "scan", "eager", "--batch=4", "--steps=1", "--turns=1")
     out = printed(monkeypatch, capsys, training, *flags)
     lines = [line.split(" | ") for line in out.splitlines() if line.startswith("| 0.8")]
-    assert [line[2] for line in lines] == ["vlax", "scan", "eager"] and [len(line[3].split()) for line in lines] == [3, 1, 1], (
-        out
-    )
+    assert [(line[2], len(line[3].split())) for line in lines] == [("vlax", 1), ("scan", 1), ("eager", 1)], out
 
 
 def test_backbones_switch_off_fields_of_parts_and_fields_that_are_dicts():
