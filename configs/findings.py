@@ -98,7 +98,7 @@ def _flickr8k() -> ConfigDict:
     stage, suite = config.stage, config.stage.suites.captions
     suite.metrics, suite.decoding.num_beams = ("CIDEr",), 1
     joint, tuned = base.stage("joint"), base.stage("tuned")
-    own = stage.mixture.captions.to_dict()
+    own = {name: value for name, value in stage.mixture.captions.to_dict().items() if name != "weight"}
     made = {kind: {**own, "annotations": f"flickr8k_ai/train/{kind}.json"} for kind in ("ai", "human")}
     for each in (joint, tuned):
         each.trainable, each.learning_rate, each.weight_decay = {"all": "."}, {"all": 1e-3}, 0.1
@@ -117,9 +117,8 @@ def _flickr8k() -> ConfigDict:
         "CIDEr": of.suite("flickr8k", "captions", "CIDEr"),
         "loss": {"of": "loss", "stage": "flickr8k", "source": "captions"},
     }
-    amounts = {
-        f"{part}/8": (("flickr8k.mixture", {"captions": {**own, "limit": 10_000 * part // 8}}),) for part in (1, 2, 4, 8)
-    }
+    limits = {f"{part}/8": {**own, "limit": 10_000 * part // 8, "weight": 1.0} for part in (1, 2, 4, 8)}
+    amounts = {name: (("flickr8k.mixture", {"captions": limited}),) for name, limited in limits.items()}
     config.findings = of.settings(
         mask=of.masks(outcomes, ("flickr8k",), loss, 1),
         data=of.data(made["ai"], made["human"], 40_000, "tuned", ("tuned", "captions")),

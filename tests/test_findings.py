@@ -131,6 +131,21 @@ def test_an_arm_that_changes_no_field_is_refused(tmp_path):
         runner.run(config, experiment.read(config), epath.Path(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ({"kind": "scenes", "split": "train", "style": "ai", "weight": 1.0, "tokens": 500}, "source own has weight and tokens"),
+        ({"kind": "coco", "annotations": "none.json", "images": "."}, "no file .*none.json"),
+    ],
+)
+def test_data_of_the_last_arm_are_opened_before_the_first_trains(source, said, tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "trained", lambda *_: pytest.fail("it trains"))
+    config = small(arms={"seeing": (), "causal": (("stage4.mixture", {"own": source}), ("stage4.epoch_of", ""))})
+    config.run.data_root = str(tmp_path)
+    with pytest.raises(VlaxError, match=said):
+        runner.run(config, experiment.read(config), epath.Path(tmp_path))
+
+
 def test_arms_share_what_is_the_same():
     """Stage 1 and what comes before it know nothing of a mask of stage 4, and its rates reach no other stage."""
     config = tiny("findings")

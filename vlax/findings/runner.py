@@ -1,6 +1,6 @@
 """Runs experiments: the sweep of rates, then every arm over every seed, stage by stage, so that seeds share compiled programs.
 
-OUT/stages/seed-1/stage1-3f9a1c2e    exports and logs, shared by all arms that ask for the same
+OUT/stages/seed-1/stage1-3f9a1c2e    exports and logs, shared by arms that ask for the same
 OUT/mask/causal/seed-1.json          what was measured; read back, not measured again
 OUT/mask/{sweep,findings}.json, table.md, *.png, page.html
 OUT/training.log                     what training prints; training-1.log of a second process (`shares.py`)
@@ -21,7 +21,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from vlax.errors import VlaxError
-from vlax.findings import arms, outcomes, results, shares, writing
+from vlax.findings import arms, opening, outcomes, results, shares, writing
 from vlax.findings.experiment import Experiment, Plan
 from vlax.findings.outcomes import Bench
 from vlax.process import activity, lease, watchdog
@@ -73,13 +73,13 @@ def prepared(config: ConfigDict, experiment: Experiment, name: str, seed: int, f
 
 
 def run(config: ConfigDict, plan: Plan, out: epath.Path, say: Say = print) -> dict[str, dict[str, Any]]:
-    """{experiment: its results}, written anew whenever an arm is measured. VlaxError for whatever is wrong with an arm, before
-    anything is trained."""
+    """{experiment: its results}, written anew with each arm. VlaxError for a faulty arm or data, before anything is trained."""
     for experiment in plan.experiments:
         for name in experiment.arms:
             prepared(config, experiment, name, plan.seeds[0], 1.0, out)
-    found = {}
-    bench, (number, count) = Bench(config.run.data_root), shares.mine()
+    found, bench, (number, count) = {}, Bench(config.run.data_root), shares.mine()
+    if number == 0:
+        opening.check(config, plan, out, AGAIN)
     with watchdog.watching(chain.stacks(out), agreement.peers), lease.hold(out, on=count == 1):  # else their parent has it
         for experiment in plan.experiments:
             swept = sweep(config, experiment, plan, out, say)
