@@ -1,7 +1,7 @@
 """The full-size recipe on stand-ins: its configs, layer shapes and file formats; random weights. `make recipe-check`
 
     python -m benchmarks.recipe                                    # every :0.9b config, two updates, 2 + 2 layers
-    python -m benchmarks.recipe --layers=0 --stages=stage3 --updates=1 --rows=1     # as deep as they are: minutes, and 16 GB
+    python -m benchmarks.recipe --layers=0 --stages=stage3 --updates=1 --rows=1     # as deep as they are: minutes, and 19 GB
 
 It says that the day weights and data are at hand the recipe begins; it says nothing of how well it learns. What is cut: depth,
 vocabulary (with --layers), rows a batch, rows of held-out loss and the samples decoded beside it.
