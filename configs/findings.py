@@ -27,15 +27,18 @@ def _quick(config: ConfigDict, log_every: int) -> ConfigDict:
     return config
 
 
-def _kinds(ai: dict, human: dict, first: dict, learning: dict, text_length: int, variant: str) -> tuple:
-    """(joint, on one kind of captions; tuned, on a few human ones after it)"""
+PATTERNS = {"projector": "^projector/", "decoder": "^decoder/", "all": "."}  # of what may learn, by group
+
+
+def _kinds(human: dict, first: dict, learning: dict, text_length: int) -> tuple:
+    """(joint, on one kind of captions; tuned, on a few human ones after it). learning: rates by group of PATTERNS."""
     joint, tuned = base.stage("joint"), base.stage("tuned")
     joint.init, tuned.init = first, of.init("joint")
     for stage in (joint, tuned):
-        stage.trainable = {"projector": "^projector/", "decoder": "^decoder/"}
+        stage.trainable = {group: PATTERNS[group] for group in learning}
         stage.learning_rate, stage.text_length = learning, text_length
     tuned.mixture = {"human": datasets.weighted(human, 1.0)}
-    return joint, scores.captions(tuned, variant)
+    return joint, tuned
 
 
 EMBEDDED_STEPS = {"stage0_vision": 400, "stage0_decoder": 300, "stage1": 100, "stage2": 60, "stage3": 120, "stage4": 200}
@@ -50,7 +53,8 @@ def _embedded() -> ConfigDict:
     shapes.captioner.update({"width": 64, "layers": 1, "heads": 4, "kv_heads": 2, "head_dim": 16, "mlp_dim": 192})
     ai, human = datasets.scenes("train", "ai"), datasets.scenes("train", "human")
     learning = {"projector": 2e-3, "decoder": 2e-3}
-    joint, tuned = _kinds(ai, human, of.BACKBONES, learning, 32, "embedded")
+    joint, tuned = _kinds(human, of.BACKBONES, learning, 32)
+    scores.captions(tuned, "embedded")
     joint.validation = {style: datasets.scenes("val", style) for style in ("ai", "human")}
     tuned.steps, cells, text = 60, pathvqa.stage("embedded"), base.stage("text")
     text.init = {"decoder": "stage3"}
@@ -91,26 +95,22 @@ def _embedded() -> ConfigDict:
 
 def _flickr8k() -> ConfigDict:
     """2,000 photographs, a small captioner from scratch; `data` takes AI-made captions of examples/recaption.py."""
-    config = _quick(flickr8k.get_config(), 50)
+    config = flickr8k.get_config()
     shapes = config.run.shapes
     shapes.vision.update({"width": 96, "mlp_dim": 288})
     shapes.decoder.update({"width": 96, "kv_heads": 2, "head_dim": 24, "mlp_dim": 288})
     stage, suite = config.stage, config.stage.suites.captions
     suite.metrics, suite.decoding.num_beams = ("CIDEr",), 1
-    joint, tuned = base.stage("joint"), base.stage("tuned")
-    own = {name: value for name, value in stage.mixture.captions.to_dict().items() if name != "weight"}
+    own = suite.data.train.to_dict()
     made = {kind: {**own, "annotations": f"flickr8k_ai/train/{kind}.json"} for kind in ("ai", "human")}
-    for each in (joint, tuned):
-        each.trainable, each.learning_rate, each.weight_decay = {"all": "."}, {"all": 1e-3}, 0.1
-        each.text_length = stage.text_length
-        config.parents[each.name] = each
-    joint.epochs, tuned.steps, tuned.init = 3.0, 60, of.init("joint")
-    joint.validation = {kind: {**made[kind], "annotations": f"flickr8k_ai/val/{kind}.json"} for kind in made}
-    tuned.mixture = {"human": datasets.weighted(made["human"], 1.0)}
+    joint, tuned = _kinds(made["human"], of.init("fresh"), stage.learning_rate.to_dict(), stage.text_length)
+    joint.validation = {kind: {**own, "annotations": f"flickr8k_ai/val/{kind}.json"} for kind in made}
     scores.on(tuned, "captions", suite.to_dict())
+    config.parents = {"joint": joint, "tuned": tuned}
     _quick(config, 50)
     for each in (stage, joint, tuned):
-        each.batch_size, each.eval_batches = 32, 20
+        each.batch_size, each.eval_batches, each.weight_decay = 32, 20, stage.weight_decay
+    joint.epochs, tuned.steps = 3.0, 60
     stage.steps, stage.eval_every, joint.eval_every = 400, 100, 40
     loss = ("flickr8k", "captions")
     outcomes = {
@@ -137,7 +137,8 @@ def _full() -> ConfigDict:
     config = _quick(stage4.get_config("0.9b"), 20)
     first = {"vision": "pretrained", "projector": "fresh", "decoder": "pretrained"}
     ai, human, learning = datasets.SHAREGPT4V, datasets.COCO_TRAIN, {"projector": 1e-4, "decoder": 5e-5}
-    joint, tuned = _kinds(ai, human, first, learning, 256, "0.9b")
+    joint, tuned = _kinds(human, first, learning, 256)
+    scores.captions(tuned, "0.9b")
     for stage in (joint, tuned):
         stage.batch_size, stage.accumulate, stage.buckets, stage.overlong = 256, 4, (64, 128, 256), "cut"
     held_out = config.parents.stage3.validation.captions.to_dict()

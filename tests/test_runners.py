@@ -192,6 +192,30 @@ def test_either_goes_on_where_the_other_stopped(first, cluster, prepared, tmp_pa
     assert made == [f"images-0000{n}" for n in (0, 1, 1, 2)]  # the first shard was whole
 
 
+def test_an_error_waits_for_what_others_have_begun_to_write(prepared, monkeypatch):
+    """As where a cluster writes: no file changes once the run has ended."""
+    write, begun, ended = Local.write, [], []
+
+    def later(self, path, contents, options):
+        begun.append(path.name)
+
+        def facts():
+            ended.append(path.name)
+            return write(self, path, contents, options)()
+
+        return facts
+
+    def full(path, *args, **layout):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(Local, "write", later)
+    monkeypatch.setattr(Local, "writes", 2)
+    monkeypatch.setattr(picture_shards.state, "write_json", full)
+    with pytest.raises(OSError, match="no space left"):
+        prepared("out")
+    assert len(begun) == 3 and ended == begun
+
+
 def test_too_many_damaged_pictures_are_the_same_error(cluster, prepared, tmp_path):
     said = []
     for runner in ("local", "ray"):

@@ -35,7 +35,7 @@ def main(args: argparse.Namespace) -> int | None:
     shares.settle()
     from etils import epath  # after the flags: a typo should not wait for jax
 
-    from vlax.findings import estimate, experiment, runner
+    from vlax.findings import estimate, experiment, opening, runner
 
     config = args.config
     if config is None:
@@ -45,13 +45,14 @@ def main(args: argparse.Namespace) -> int | None:
         print(estimate.text(config, plan, out))
         return None
     alone = args.jobs == 1 or args.report
+    setup.prepare(config)
+    cache.beside(args.workdir)
     if not alone and shares.mine()[1] == 1:
         print(estimate.text(config, plan, out), flush=True)
         environments = shares.environments(args.jobs, out)
         with lease.hold(out):
+            opening.check(config, plan, out, runner.AGAIN)
             return supervise.run([sys.executable, *sys.orig_argv[1:]], environments)
-    setup.prepare(config)
-    cache.beside(args.workdir)
     if args.report:
         runner.report_all(config, plan, out)
         return None

@@ -20,7 +20,7 @@ def check(config: ConfigDict, plan: Plan, out: epath.Path, leave: str) -> None:
     for experiment in plan.experiments:
         for changes in experiment.arms.values():
             made = arms.changed(config, changes)
-            for last in {outcome.stage for outcome in experiment.outcomes.values()}:
+            for last in dict.fromkeys(outcome.stage for outcome in experiment.outcomes.values()):
                 plans = arms.chain(made, last, plan.seeds[0], out / "stages")
                 for at, each in enumerate(plans):
                     data = repr([each.stage[field] for field in DATA])

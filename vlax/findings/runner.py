@@ -1,6 +1,6 @@
 """Runs experiments: the sweep of rates, then every arm over every seed, stage by stage, so that seeds share compiled programs.
 
-OUT/stages/seed-1/stage1-3f9a1c2e    exports and logs, shared by arms that ask for the same
+OUT/stages/seed-1/stage1-3f9a1c2e    exports and logs, shared by all arms that ask for the same
 OUT/mask/causal/seed-1.json          what was measured; read back, not measured again
 OUT/mask/{sweep,findings}.json, table.md, *.png, page.html
 OUT/training.log                     what training prints; training-1.log of a second process (`shares.py`)
@@ -78,7 +78,7 @@ def run(config: ConfigDict, plan: Plan, out: epath.Path, say: Say = print) -> di
         for name in experiment.arms:
             prepared(config, experiment, name, plan.seeds[0], 1.0, out)
     found, bench, (number, count) = {}, Bench(config.run.data_root), shares.mine()
-    if number == 0:
+    if count == 1:  # else their parent has looked
         opening.check(config, plan, out, AGAIN)
     with watchdog.watching(chain.stacks(out), agreement.peers), lease.hold(out, on=count == 1):  # else their parent has it
         for experiment in plan.experiments:

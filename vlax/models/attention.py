@@ -120,7 +120,8 @@ class Attention(nnx.Module):
             q, k = self.q_norm(q), self.k_norm(k)
         q, k, v = (y.transpose(0, 2, 1, 3) for y in (q, k, v))
         if rope is not None:
-            q, k = rotate(q, *(table[:, -q.shape[2] :] for table in rope)), rotate(k, *rope)
+            turns = rope if last is None else (rope[0][:, -last:], rope[1][:, -last:])
+            q, k = rotate(q, *turns), rotate(k, *rope)
         return q, k, v
 
 

@@ -132,7 +132,7 @@ def apply_layers(
         x, _ = jax.lax.scan(lambda x, one: (whole(one[0], x, one[1]), None), x, (stacked, per_layer))
         return x if last is None else last_of(x, batch, last)
     kinds = [None] * len(params) if per_layer is None else list(per_layer)
-    for state, kind in zip(params[:-1], kinds, strict=False):
+    for state, kind in zip(params[:-1], kinds[:-1], strict=True):
         x = whole(state, x, kind)
     return remat_layer(functools.partial(body, last=last), remat, x.dtype)(params[-1], x, kinds[-1])
 

@@ -134,7 +134,7 @@ class PictureShards:
         missing = itertools.chain.from_iterable(part for part, done in zip(parts, there, strict=True) if not done)
         opened, which = np.array(self._gathered.opened, np.int64), np.array(self._gathered.which, np.int64)
         encode = Encode(self._source, opened, which, self._how, self._gathered.folder)
-        with contextlib.closing(runner.map(encode, missing)) as encoded:
+        with contextlib.closing(runner.map(encode, missing)) as encoded, self._nothing_behind():
             for shard, (file, progress) in enumerate(files):
                 if there[shard]:
                     facts = self._facts[shard] = state.read(progress, REMADE)
@@ -149,6 +149,18 @@ class PictureShards:
                     self._settle(0)
                     raise
         self._settle(0)
+
+    @contextlib.contextmanager
+    def _nothing_behind(self) -> Iterator[None]:
+        """An error leaves when what others have begun to write is written: the next run finds no file that still changes."""
+        try:
+            yield
+        except BaseException:
+            while self._written:
+                *_, wait = self._written.popleft()
+                with contextlib.suppress(Exception):
+                    wait()
+            raise
 
     def _paths(self, name: str) -> tuple[epath.Path, epath.Path]:
         return self._out / f"{name}.array_record", self._out / "progress" / f"{name}.json"
