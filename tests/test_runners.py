@@ -194,7 +194,7 @@ def test_either_goes_on_where_the_other_stopped(first, cluster, prepared, tmp_pa
 
 def test_an_error_waits_for_what_others_have_begun_to_write(prepared, monkeypatch):
     """As where a cluster writes: no file changes once the run has ended."""
-    write, begun, ended = Local.write, [], []
+    write, save, begun, ended = Local.write, picture_shards.state.write_json, [], []
 
     def later(self, path, contents, options):
         begun.append(path.name)
@@ -206,7 +206,9 @@ def test_an_error_waits_for_what_others_have_begun_to_write(prepared, monkeypatc
         return facts
 
     def full(path, *args, **layout):
-        raise OSError("no space left")
+        if path.name.startswith("images-"):
+            raise OSError("no space left")
+        return save(path, *args, **layout)
 
     monkeypatch.setattr(Local, "write", later)
     monkeypatch.setattr(Local, "writes", 2)
