@@ -9,18 +9,26 @@ are people's own again.
 """
 
 import argparse
-import json
+import sys
 from collections import Counter
 from pathlib import Path
 
 import vlax
+from vlax.errors import VlaxError
+from vlax.storage import state
+
+
+def span(text: str) -> slice:
+    """`"100:200" -> slice(100, 200)`, either end of which may be left out."""
+    begin, _, end = text.partition(":")
+    return slice(int(begin) if begin else None, int(end) if end else None)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("captions", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--photos", default=":", metavar="FROM:TO")
+    parser.add_argument("--photos", type=span, default=":", metavar="FROM:TO")
     parser.add_argument("--model", default="")
     parser.add_argument("--images", type=Path)
     parser.add_argument("--temperature", type=float, default=0.7)
@@ -28,11 +36,14 @@ def main() -> None:
     flags = parser.parse_args()
     if bool(flags.model) != bool(flags.images):
         parser.error("--model and --images go together")
-    whole = json.loads(flags.captions.read_text())
-    begin, _, end = flags.photos.partition(":")
-    photos = whole["images"][slice(*(int(each) if each else None for each in (begin, end)))]
-    names = {photo["id"]: photo["file_name"] for photo in photos}
-    people = [each for each in whole["annotations"] if each["image_id"] in names]
+    way_out = "give a file of COCO captions, with images and annotations"
+    with state.understood(f"{flags.captions}", way_out):
+        whole = state.read(flags.captions, way_out)
+        photos = whole["images"][flags.photos]
+        names = {photo["id"]: photo["file_name"] for photo in photos}
+        people = [each for each in whole["annotations"] if each["image_id"] in names]
+    if not people:
+        raise VlaxError(f"{flags.captions}: no captions of these photos; it has {len(whole['images']):,} photos")
     flags.out.mkdir(parents=True, exist_ok=True)
     made = {"human": [each["caption"] for each in people]}
     if flags.model:
@@ -41,11 +52,14 @@ def main() -> None:
         made["ai"] = vlax.load(flags.model).caption(shown, **options)
     for name, captions in made.items():
         rows = [{**each, "caption": caption} for each, caption in zip(people, captions, strict=True)]
-        (flags.out / f"{name}.json").write_text(json.dumps({"images": photos, "annotations": rows}))
+        state.write_json(flags.out / f"{name}.json", {"images": photos, "annotations": rows})
         words = Counter(word for caption in captions for word in caption.lower().split())
         print(f"{flags.out / name}.json: {len(rows):,} captions of {len(photos):,} photos, {len(set(captions)):,} different, "
               f"of {len(words):,} words")  # fmt: skip
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except VlaxError as error:
+        sys.exit(f"recaption: error: {error}")
