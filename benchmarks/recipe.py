@@ -8,6 +8,7 @@ vocabulary (with --layers), rows a batch, rows of held-out loss and the samples 
 """
 
 import argparse
+import contextlib
 import resource
 import tempfile
 import time
@@ -59,8 +60,12 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=2, help="of tower and decoder each; 0: all of them")
     parser.add_argument("--updates", type=int, default=2)
     parser.add_argument("--rows", type=int, default=1, help="of a micro-batch")
+    parser.add_argument("--folder", default="", help="a new one, that stays; otherwise all of it goes when it is done")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="vlax-recipe-") as folder:
+    if args.folder and Path(args.folder).exists():
+        raise SystemExit(f"{args.folder} is there already: name a new folder, or delete it")
+    kept = contextlib.nullcontext(args.folder) if args.folder else tempfile.TemporaryDirectory(prefix="vlax-recipe-")
+    with kept as folder:
         records = run(Path(folder), args.stages, args.layers, args.updates, args.rows)
     print(f"\n{'stage':<9}{'seconds':>9}{'first loss':>12}{'last loss':>11}{'GB at the peak':>16}")
     for record in records:

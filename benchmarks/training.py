@@ -12,7 +12,7 @@
     tuned                 compiled, and logits of the text positions alone
 
 The model is the stage's own with random weights, exported and opened by transformers; `causal`, so that the stock class does
-the same. Parity first: loss and gradient norms of the first step. Each arm has as many fresh processes, in turn; a time is the
+the same. Parity first: loss and gradient norms of the first step. Each arm has --turns fresh processes, in turn; a time is the
 median of a process's steps, of all cores together ("CPU ms", one figure a process) and by the clock ("ms"); ratios are of the
 medians over processes. Pictures are normalised before anything is timed for PyTorch, within the step for vlax.
 """

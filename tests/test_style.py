@@ -39,6 +39,15 @@ def test_git_ignores_no_source():
     assert not missing, f"{missing}: anchor the line of .gitignore that matches them"
 
 
+def test_no_page_has_a_path_of_one_machine():
+    """Output that is pasted from a temporary folder or a home leads a reader nowhere: let the program print a relative path."""
+    kinds = (".md", ".py", ".toml", ".yml", ".ipynb")
+    pages = [file for file in tracked() if file.suffix in kinds and "tests" not in file.relative_to(REPO).parts]
+    path = re.compile(r"(?<![\w.:/])/(?:tmp|home|root|work|Users|mnt)/\w+")
+    found = [f"{page.relative_to(REPO)}: {met}" for page in pages for met in path.findall(page.read_text())]
+    assert len(pages) > 300 and not found, found
+
+
 def test_functions_are_short():
     long = {}
     for path in SOURCES:
