@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vlax.models import loss
-from vlax.models.loss import Head, cross_entropy
+from vlax.models.loss import Head, cross_entropy, likeliest
 
 B, T, D, V = 4, 6, 8, 13
 HEADS = [Head(True, jnp.float32), Head(False, jnp.float32, divisor=2.0, softcap=3.0)]
@@ -80,3 +80,11 @@ def test_rows_of_a_mesh_are_sliced_by_device(slices_of_four, monkeypatch):
     np.testing.assert_allclose(got, want, rtol=1e-5)
     for value, expected in zip(found, gradients, strict=True):
         np.testing.assert_allclose(value, expected, atol=1e-5)
+
+
+def test_the_likeliest_is_what_argmax_finds_the_first_of_equals():
+    logits = jnp.asarray([[1.0, 3.0, 3.0, 2.0], [0.0, 0.0, 0.0, 0.0], [-5.0, -jnp.inf, -4.0, -jnp.inf]])
+    for target in range(4):
+        found = likeliest(logits, jnp.full((3,), target, jnp.int32))
+        np.testing.assert_array_equal(found, logits.argmax(-1) == target)
+    np.testing.assert_array_equal(likeliest(logits, jnp.asarray([1, 0, 2])), [True, True, True])

@@ -193,12 +193,13 @@ class Decoder(nnx.Module):
         c = self.config
         if c.rope_theta is None:
             return x + jnp.take(self.position[...], positions, axis=0).astype(x.dtype), (None,), (mask, mask)
-        check_length(c, keys_of(mask))
+        length = keys_of(mask)
+        check_length(c, length)
         dim = c.head_dim if c.rotary_dim is None else c.rotary_dim
-        rope = rope_tables(positions, dim, c.rope_theta, c.rope_scaling)
+        rope = rope_tables(positions, length, dim, c.rope_theta, c.rope_scaling)
         ropes = [rope]
         if c.window_rope_theta is not None:
-            ropes.append(rope_tables(positions, dim, c.window_rope_theta, None))
+            ropes.append(rope_tables(positions, length, dim, c.window_rope_theta, None))
         if c.nope_layers:
             ropes.append(no_turn(rope))
         if c.window is None:

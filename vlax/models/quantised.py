@@ -22,6 +22,7 @@ from jax.sharding import PartitionSpec as P
 from jax.typing import DTypeLike
 
 from vlax.errors import VlaxError
+from vlax.models.products import dot_general
 from vlax.params.groups import Params, Shapes
 
 FORMATS = ("int8", "nf4")
@@ -137,6 +138,9 @@ product.defvjp(_forward, _backward)
 
 class Linear(nnx.Linear):
     """flax's Linear, whose kernel may be a quantised one."""
+
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, dot_general=dot_general, **options)
 
     def __call__(self, inputs: jax.Array, out_sharding: Any = None) -> jax.Array:
         kernel = self.kernel.get_value()

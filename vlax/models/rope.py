@@ -74,13 +74,27 @@ def rope_amplitude(scaling: Mapping[str, Any] | None) -> float:
     return float(0.1 * math.log(factor) + 1)
 
 
-def rope_tables(positions: jax.Array, dim: int, theta: float, scaling: Mapping[str, Any] | None) -> Rope:
-    """cos, sin: f32[B,S,R/2] for int32[B,S] positions; dim, theta, scaling as in `rope_frequencies`."""
-    angles = positions[..., None].astype(jnp.float32) * rope_frequencies(dim, theta, scaling)
-    amplitude = rope_amplitude(scaling)
-    if amplitude == 1.0:
-        return jnp.cos(angles), jnp.sin(angles)
-    return jnp.cos(angles) * amplitude, jnp.sin(angles) * amplitude
+def rope_tables(positions: jax.Array, length: int, dim: int, theta: float, scaling: Mapping[str, Any] | None) -> Rope:
+    """cos, sin: f32[B,S,R/2] for int32[B,S] positions, all of them below `length`; dim, theta, scaling as in
+    `rope_frequencies`.
+
+    On CPUs they are looked up in constants (NaN for a position that is not below `length`): XLA:CPU puts what is computed here
+    into every loop that turns queries or keys and computes it there anew, for each head, which took a tenth of a step.
+    """
+    frequencies, amplitude = rope_frequencies(dim, theta, scaling), np.float32(rope_amplitude(scaling))
+
+    def looked_up(positions: jax.Array) -> Rope:
+        angles = np.arange(length, dtype=np.float32)[:, None] * frequencies
+        cos, sin = (jnp.take(amplitude * turn(angles), positions, axis=0, mode="fill") for turn in (np.cos, np.sin))
+        return cos, sin
+
+    def computed(positions: jax.Array) -> Rope:
+        angles = positions[..., None].astype(jnp.float32) * frequencies
+        cos, sin = jnp.cos(angles), jnp.sin(angles)
+        return (cos, sin) if amplitude == 1.0 else (cos * amplitude, sin * amplitude)
+
+    rope: Rope = jax.lax.platform_dependent(positions, cpu=looked_up, default=computed)
+    return rope
 
 
 def no_turn(rope: Rope) -> Rope:

@@ -16,7 +16,7 @@ from vlax.images import Preprocess
 from vlax.images.anyres import AnyRes, cuts, drawn, tokens
 from vlax.models.cores import PLAIN, Kernels, Mask, SplitMask
 from vlax.models.decoder import Decoder, DecoderConfig
-from vlax.models.loss import cross_entropy, slice_length
+from vlax.models.loss import cross_entropy, likeliest, slice_length
 from vlax.models.projector import Projector, ProjectorConfig
 from vlax.models.sewing import sew
 from vlax.models.vision import VisionConfig, VisionTower
@@ -203,4 +203,4 @@ def token_losses(logits: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array,
     target = masks.targets(batch["tokens"])
     picked = jnp.take_along_axis(logits, target[..., None], axis=-1)[..., 0]
     losses = jax.nn.logsumexp(logits, axis=-1) - picked
-    return jnp.where(supervised, losses, 0.0), supervised, supervised & (logits.argmax(-1) == target)
+    return jnp.where(supervised, losses, 0.0), supervised, supervised & likeliest(logits, target)
