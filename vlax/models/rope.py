@@ -113,7 +113,7 @@ def grid_tables(grid: int, head_dim: int, theta: float, leading: int) -> Rope:
     row, column = np.repeat(centre, grid), np.tile(centre, grid)
     angles = np.concatenate([row[:, None] * frequencies, column[:, None] * frequencies], axis=1)
     angles = np.concatenate([np.zeros((leading, head_dim // 2), np.float32), angles])[None]
-    return jnp.cos(angles), jnp.sin(angles)
+    return jnp.asarray(np.cos(angles)), jnp.asarray(np.sin(angles))  # constants, as in `rope_tables`
 
 
 def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
