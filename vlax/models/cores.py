@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 from vlax.models.kv_cache import KV, Entries, against, factors, shape
-from vlax.models.layers import f32_matmul
 from vlax.models.placement import row_axes
+from vlax.models.products import f32_matmul
 from vlax.models.remat import keep
 
 Saved = tuple[jax.Array, jax.Array, jax.Array, jax.Array]

@@ -12,10 +12,11 @@ from jax.typing import DTypeLike
 from vlax.errors import VlaxError
 from vlax.models.attention import Attention, AttentionConfig, Cache, Slot
 from vlax.models.cores import Mask, keys_of, one_of, whole
-from vlax.models.layers import MLP, RMSNorm, apply_layers, f32_matmul, last_of, layer_norm
+from vlax.models.layers import MLP, RMSNorm, apply_layers, last_of, layer_norm
 from vlax.models.lora import LoRAConfig
 from vlax.models.loss import Head
 from vlax.models.placement import by_row_and_width
+from vlax.models.products import f32_matmul
 from vlax.models.remat import keep
 from vlax.models.rope import Rope, no_turn, rope_tables
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from vlax.models.layers import f32_matmul
+from vlax.models.products import f32_matmul
 
 KINDS = ("", "int8")  # "": in the compute dtype
 

@@ -7,15 +7,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.custom_derivatives import CustomVJPPrimal
 from jax.typing import DTypeLike
 
 from vlax.models.lora import LoRAConfig, dense
 from vlax.models.placement import by_column, gathered, stream
 from vlax.models.remat import keep
 from vlax.models.remat import layer as remat_layer
-
-Saved = tuple[jax.Array | None, jax.Array | None]
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),
@@ -43,37 +40,6 @@ class RMSNorm(nnx.Module):
 def layer_norm(width: int, *, eps: float, dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.LayerNorm:
     """flax's LayerNorm with the exact variance: the fast one loses digits that parity with torch needs."""
     return nnx.LayerNorm(width, epsilon=eps, use_fast_variance=False, dtype=dtype, rngs=rngs)
-
-
-@jax.custom_vjp
-def f32_matmul(x: jax.Array, w: jax.Array) -> jax.Array:
-    """x @ w (batched over leading dimensions that both have) accumulated in float32: f32[..., m, n].
-
-    The backward products take the cotangent in the operands' dtype. Left to itself, jax would multiply the float32 cotangent of
-    a bf16 product in float32, at a fraction of the speed.
-    """
-    return jnp.matmul(x, w, preferred_element_type=jnp.float32)
-
-
-def _f32_matmul_forward(x: CustomVJPPrimal, w: CustomVJPPrimal) -> tuple[jax.Array, Saved]:
-    # Each operand is kept only for the other's gradient: what is frozen costs no product and no memory.
-    saved = (x.value if w.perturbed else None, w.value if x.perturbed else None)
-    return f32_matmul(x.value, w.value), saved
-
-
-def _f32_matmul_backward(saved: Saved, cotangent: jax.Array) -> Saved:
-    x, w = saved
-    dx = dw = None
-    if w is not None:
-        low = cotangent.astype(w.dtype)
-        dx = jnp.matmul(low, jnp.swapaxes(w, -1, -2), preferred_element_type=jnp.float32).astype(w.dtype)
-    if x is not None:
-        low = cotangent.astype(x.dtype)
-        dw = jnp.matmul(jnp.swapaxes(x, -1, -2), low, preferred_element_type=jnp.float32).astype(x.dtype)
-    return dx, dw
-
-
-f32_matmul.defvjp(_f32_matmul_forward, _f32_matmul_backward, symbolic_zeros=True)
 
 
 def residual_init(layers: int) -> nnx.Initializer:
