@@ -36,6 +36,18 @@ def test_a_high_gradient_is_made_as_a_wide_one_and_a_frozen_operand_has_none():
     assert products_of(jnp.ones((512, 64)), jnp.ones((64, 256)), 1) == ["f32[512,256]", "f32[64,256]"]
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_each_operand_is_kept_for_the_gradient_of_the_other_alone(dtype):
+    x, w = jnp.ones((6, 3), dtype), jnp.ones((3, 2), dtype)
+
+    def kept(function, *learning):
+        return [value.shape for value in jax.tree.leaves(jax.vjp(function, *learning)[1])]
+
+    assert kept(lambda x: products.f32_matmul(x, w), x) == [w.shape]
+    assert kept(lambda w: products.f32_matmul(x, w), w) == [x.shape]
+    assert sorted(kept(products.f32_matmul, x, w)) == sorted([x.shape, w.shape])
+
+
 def test_other_dtypes_and_shapes_are_left_to_jax():
     def primitives(x, w, dimensions):
         jaxpr = jax.make_jaxpr(lambda x, w: products.dot_general(x, w, dimensions, preferred_element_type=None))(x, w)

@@ -43,24 +43,21 @@ f32_matmul.defvjp(_forward, _backward, symbolic_zeros=True)
 def weight_gradient(x: jax.Array, cotangent: jax.Array) -> jax.Array:
     """The transpose of x times cotangent, of [..., tokens, I] and [..., tokens, O]: f32[..., I, O].
 
-    XLA:CPU is faster at a result that is wide than at one that is high, which in float32 on one device is therefore made as the
+    XLA:CPU is faster at a result that is wide than at one that is high, which in float32 is therefore made as the
     transpose of a wide one. The barrier keeps the compiler from turning it back.
     """
-    if _alone() and x.ndim == 2 and x.dtype == jnp.float32 and x.shape[1] > cotangent.shape[1]:
+    if x.ndim == 2 and x.dtype == jnp.float32 and x.shape[1] > cotangent.shape[1]:
         wide = cotangent.T @ x
         high: jax.Array = jax.lax.platform_dependent(wide, cpu=jax.lax.optimization_barrier, default=lambda y: y).T
         return high
     return jnp.matmul(jnp.swapaxes(x, -1, -2), cotangent, preferred_element_type=jnp.float32)
 
 
-def _alone() -> bool:
-    """Whether the program is for one device: over several, the partitioner would gather what is turned."""
-    return bool(jax.sharding.get_abstract_mesh().size <= 1)
-
-
 def dot_general(x: jax.Array, w: jax.Array, dimensions: Any, **options: Any) -> jax.Array:
-    """For flax's Linear: `f32_matmul` of two float32 matrices, jax.lax.dot_general of everything else."""
-    if _alone() and x.ndim == w.ndim == 2 and x.dtype == w.dtype == jnp.float32 and dimensions == PLAIN:
+    """For flax's Linear: `f32_matmul` of two float32 matrices on one device, jax.lax.dot_general of everything else: over
+    several devices the partitioner gathers what is turned."""
+    single = jax.sharding.get_abstract_mesh().size <= 1
+    if single and x.ndim == w.ndim == 2 and x.dtype == w.dtype == jnp.float32 and dimensions == PLAIN:
         return f32_matmul(x, w)
     out: jax.Array = jax.lax.dot_general(x, w, dimensions, **options)
     return out

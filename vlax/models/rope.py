@@ -79,7 +79,7 @@ def rope_tables(positions: jax.Array, length: int, dim: int, theta: float, scali
     `rope_frequencies`.
 
     On CPUs they are looked up in constants (NaN for a position that is not below `length`): XLA:CPU puts what is computed here
-    into every loop that turns queries or keys and computes it there anew, for each head, which took a tenth of a step.
+    into every loop that turns queries or keys and computes it there anew, for each head.
     """
     frequencies, amplitude = rope_frequencies(dim, theta, scaling), np.float32(rope_amplitude(scaling))
 
